@@ -1,0 +1,2 @@
+//! A payment service built on mainstay.
+fn main() {}

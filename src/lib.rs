@@ -1,0 +1,1 @@
+//! Backend reliability primitives that survive the night.
