@@ -1,0 +1,319 @@
+//! The read side, which never fails: whatever a server answered, the caller gets a [`Problem`].
+//!
+//! RFC 9457 §3.1 asks a reader to ignore what it does not understand. Mistyped members are dropped
+//! one by one, unknown ones are kept as extensions, and a body that is no problem document at all
+//! still leaves what the HTTP status says.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use http::{HeaderMap, header};
+use serde_json::{Map, Value};
+
+use super::{Problem, TypeUri, VIOLATIONS_MAX, cut};
+use crate::{Category, Location, Outcome, RequestId, Retry, Violation};
+
+/// The largest body that is decoded, in bytes (64 KiB); a larger one is judged by its status alone.
+pub const DOCUMENT_BYTES_MAX: usize = 64 * 1024;
+
+/// The longest wait that is believed, so that arithmetic with it cannot overflow: one year.
+const WAIT_SECONDS_MAX: u64 = 366 * 24 * 3600;
+
+impl Problem {
+    /// Reads an error response. Total: every status, media type and body gives a problem.
+    ///
+    /// The HTTP `status` wins over the document's, which is kept as
+    /// [`reported_status`](Self::reported_status) when they differ. A status outside 400–599 reads
+    /// as 500. Pass the headers too, with [`read_response`](Self::read_response), where they are at hand.
+    #[must_use]
+    pub fn read(status: u16, content_type: Option<&str>, body: &[u8]) -> Self {
+        match members(content_type, body) {
+            Some(members) => decode(status, members),
+            None => bare(status),
+        }
+    }
+
+    /// Reads an error response with its headers: `Retry-After` in seconds wins over the document's
+    /// `retry_after`, and `x-request-id` stands in for a missing `request_id`.
+    ///
+    /// A `Retry-After` that is a date is left to those who have a clock.
+    #[must_use]
+    pub fn read_response(status: u16, headers: &HeaderMap, body: &[u8]) -> Self {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let mut problem = Self::read(status, text(header::CONTENT_TYPE), body);
+        let wait = text(header::RETRY_AFTER).and_then(|value| value.trim().parse::<u64>().ok());
+        if let Some(seconds) = wait {
+            problem = problem.with_retry_after(Duration::from_secs(seconds.min(WAIT_SECONDS_MAX)));
+        }
+        if problem.0.request_id.is_none() {
+            let id = headers.get("x-request-id").and_then(|value| value.to_str().ok());
+            problem.0.request_id = id.and_then(RequestId::parse);
+        }
+        problem
+    }
+}
+
+/// What the status alone says.
+fn bare(status: u16) -> Problem {
+    let category = Category::from_http_status(status);
+    let mut problem = Problem::new(category, category.as_str());
+    problem.0.type_uri = TypeUri::Exact(Cow::Borrowed("about:blank"));
+    problem.0.status = if (400..600).contains(&status) { status } else { category.http_status() };
+    problem.0.title = http::StatusCode::from_u16(problem.0.status).ok().and_then(|status| status.canonical_reason()).map(Cow::Borrowed);
+    problem
+}
+
+/// The members of a body that is, or passes for, a problem document.
+fn members(content_type: Option<&str>, body: &[u8]) -> Option<Map<String, Value>> {
+    if body.len() > DOCUMENT_BYTES_MAX {
+        return None;
+    }
+    let essence = content_type.map(|value| value.split(';').next().unwrap_or_default().trim());
+    let declared = essence.is_some_and(|essence| essence.eq_ignore_ascii_case(super::PROBLEM_JSON));
+    let perhaps = essence.is_none_or(|essence| {
+        let essence = essence.to_ascii_lowercase();
+        essence == "application/json" || essence.ends_with("+json")
+    });
+    if !declared && !perhaps {
+        return None;
+    }
+    // serde_json bounds the depth, and of a repeated member keeps the last.
+    let Ok(Value::Object(members)) = serde_json::from_slice(body) else {
+        return None;
+    };
+    let evident = members.contains_key("type") || members.contains_key("title");
+    (declared || evident).then_some(members)
+}
+
+fn decode(status: u16, mut members: Map<String, Value>) -> Problem {
+    let mut problem = bare(status);
+    let doc = &mut *problem.0;
+    let mut text = |name| match members.remove(name) {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    };
+
+    if let Some(uri) = text("type") {
+        doc.type_uri = TypeUri::Exact(Cow::Owned(uri));
+    }
+    if let Some(title) = text("title") {
+        doc.title = Some(Cow::Owned(title));
+    }
+    doc.detail = text("detail").map(|detail| cut(Cow::Owned(detail)));
+    doc.instance = text("instance");
+    doc.request_id = text("request_id").and_then(|id| RequestId::parse(&id));
+    let code = text("code").filter(|code| !code.is_empty());
+    let outcome = text("outcome").and_then(|word| Outcome::from_wire(&word));
+    let retry = text("retry");
+
+    let reported = members.remove("status").and_then(|status| status.as_u64());
+    doc.reported_status = reported.and_then(|status| u16::try_from(status).ok()).filter(|reported| *reported != status);
+    doc.retry_after = members.remove("retry_after").as_ref().and_then(seconds);
+    let retry = retry.and_then(|word| Retry::from_wire(&word, doc.retry_after));
+    doc.category = narrow(status, doc.category, retry);
+    doc.retry = retry.unwrap_or(match (doc.category.retry(), doc.retry_after) {
+        (Retry::Backoff, Some(wait)) => Retry::After(wait),
+        (advice, _) => advice,
+    });
+    doc.outcome = outcome.unwrap_or(doc.category.outcome());
+    doc.code = code.map_or(Cow::Borrowed(doc.category.as_str()), Cow::Owned);
+    if let Some(Value::Array(entries)) = members.remove("errors") {
+        doc.errors = entries.into_iter().filter_map(violation).take(VIOLATIONS_MAX).collect();
+    }
+    doc.extensions = members;
+    problem
+}
+
+/// Several categories share a status; the advice on the wire tells them apart.
+fn narrow(status: u16, category: Category, retry: Option<Retry>) -> Category {
+    match (status, retry) {
+        (400, Some(Retry::AfterStateChange)) => Category::FailedPrecondition,
+        (409, Some(Retry::Never)) => Category::AlreadyExists,
+        (409, Some(Retry::Transaction)) => Category::Aborted,
+        _ => category,
+    }
+}
+
+/// A wait in seconds; a fraction is kept, a negative or boundless number is not.
+fn seconds(value: &Value) -> Option<Duration> {
+    let seconds = value.as_f64().filter(|seconds| *seconds >= 0.0)?;
+    Duration::try_from_secs_f64(seconds.min(WAIT_SECONDS_MAX as f64)).ok()
+}
+
+/// One entry of `errors`. A missing pointer means the whole; the RFC's own examples write pointers
+/// as URI fragments (`#/age`), which are unwrapped.
+fn violation(entry: Value) -> Option<Violation> {
+    let Value::Object(mut entry) = entry else {
+        return None;
+    };
+    let mut text = |name| match entry.remove(name) {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    };
+    let (pointer, detail) = (text("pointer"), text("detail"));
+    if pointer.is_none() && detail.is_none() {
+        return None;
+    }
+    let pointer = pointer.unwrap_or_default();
+    let pointer = pointer.strip_prefix('#').map_or_else(|| pointer.clone(), unescape);
+    let location = text("location").and_then(|word| Location::from_wire(&word));
+    let code = text("code").map_or(Cow::Borrowed("invalid"), Cow::Owned);
+    Some(Violation::new(location.unwrap_or(Location::Body), pointer, code, detail.unwrap_or_default()))
+}
+
+/// Undoes percent-encoding; what does not decode to UTF-8 stays as it was.
+fn unescape(fragment: &str) -> String {
+    let mut out = Vec::with_capacity(fragment.len());
+    let mut rest = fragment.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        let escaped = if byte == b'%' { after.split_at_checked(2) } else { None };
+        let decoded = escaped.and_then(|(hex, after)| {
+            let hex = std::str::from_utf8(hex).ok()?;
+            Some((u8::from_str_radix(hex, 16).ok()?, after))
+        });
+        match decoded {
+            Some((decoded, after)) => {
+                out.push(decoded);
+                rest = after;
+            }
+            None => out.push(byte),
+        }
+    }
+    String::from_utf8(out).unwrap_or_else(|_| fragment.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROBLEM: Option<&str> = Some("application/problem+json");
+
+    fn read(body: &str) -> Problem {
+        Problem::read(404, PROBLEM, body.as_bytes())
+    }
+
+    #[test]
+    fn d1_a_mistyped_member_is_ignored_and_the_rest_is_kept() {
+        let problem = read(
+            r#"{"type":7,"title":["x"],"status":"404","detail":{},"instance":null,"code":"gone",
+                "retry":1,"retry_after":"soon","outcome":false,"request_id":9,"errors":"no"}"#,
+        );
+        assert_eq!(problem.code(), "gone");
+        assert_eq!(problem.type_uri(), "about:blank");
+        assert_eq!(problem.title(), "Not Found");
+        assert_eq!((problem.detail(), problem.instance()), (None, None));
+        assert_eq!((problem.retry(), problem.outcome()), (Retry::Never, Outcome::NotApplied));
+        assert_eq!(problem.retry_after(), None);
+        assert!(problem.errors().is_empty() && problem.extensions().is_empty());
+    }
+
+    #[test]
+    fn d2_unknown_members_are_kept_for_pass_through() {
+        let problem = read(r#"{"balance":30,"x-y":[1],"nested":{"a":null}}"#);
+        assert_eq!(problem.extensions()["balance"], 30);
+        assert_eq!(problem.extensions()["x-y"][0], 1);
+        let again = Problem::read(404, PROBLEM, &problem.to_bytes());
+        assert_eq!(again.extensions(), problem.extensions());
+    }
+
+    #[test]
+    fn d3_d4_type_defaults_to_about_blank_and_is_kept_byte_for_byte() {
+        assert_eq!(read("{}").type_uri(), "about:blank");
+        for uri in ["https://iana.org/assignments/http-problem-types#date", "urn:uuid:0", "../x?y#z", "", "not a uri ä"] {
+            let problem = read(&format!(r#"{{"type":"{uri}"}}"#));
+            assert_eq!(problem.type_uri(), uri);
+        }
+    }
+
+    #[test]
+    fn d5_the_http_status_wins_and_both_are_kept() {
+        let problem = read(r#"{"status":403}"#);
+        assert_eq!((problem.status(), problem.reported_status()), (404, Some(403)));
+        assert_eq!(read(r#"{"status":404}"#).reported_status(), None);
+        assert_eq!(read(r#"{"status":70000}"#).reported_status(), None);
+        assert_eq!(read(r#"{"status":-1}"#).reported_status(), None);
+        assert_eq!(Problem::read(200, PROBLEM, b"{}").status(), 500);
+    }
+
+    #[test]
+    fn d8_a_body_that_is_no_document_leaves_what_the_status_says() {
+        let deep = "[".repeat(10_000);
+        let large = format!(r#"{{"code":"{}"}}"#, "x".repeat(DOCUMENT_BYTES_MAX));
+        for (content_type, body) in [
+            (Some("text/html"), "<html>busy</html>"),
+            (PROBLEM, ""),
+            (PROBLEM, r#"{"type":"x","#),
+            (PROBLEM, "[1]"),
+            (PROBLEM, "null"),
+            (PROBLEM, deep.as_str()),
+            (PROBLEM, large.as_str()),
+            (Some("text/plain"), r#"{"type":"x"}"#),
+            (Some("application/json"), r#"{"message":"no"}"#),
+            (None, "busy"),
+        ] {
+            let problem = Problem::read(503, content_type, body.as_bytes());
+            assert_eq!(problem.code(), "unavailable", "{content_type:?}");
+            assert_eq!(problem.status(), 503);
+            assert_eq!((problem.retry(), problem.outcome()), (Retry::Backoff, Outcome::Unknown));
+        }
+        assert_eq!(Problem::read(503, PROBLEM, b"{\"type\":\"\xff\"}").code(), "unavailable");
+    }
+
+    #[test]
+    fn d9_of_a_repeated_member_the_last_is_taken() {
+        assert_eq!(read(r#"{"code":"a","code":"b"}"#).code(), "b");
+    }
+
+    #[test]
+    fn d10_media_types_are_matched_as_media_types() {
+        for content_type in
+            ["application/problem+json; charset=utf-8", "APPLICATION/Problem+JSON", "application/json", "application/vnd.api+json"]
+        {
+            let problem = Problem::read(404, Some(content_type), br#"{"title":"t","code":"c"}"#);
+            assert_eq!(problem.code(), "c", "{content_type}");
+        }
+        assert_eq!(Problem::read(404, None, br#"{"title":"t","code":"c"}"#).code(), "c");
+    }
+
+    #[test]
+    fn violations_are_read_leniently() {
+        let problem = read(
+            r##"{"errors":[{"detail":"positive","pointer":"#/age%20now"},7,{},
+                {"pointer":"/limit","location":"query","code":"too_large","detail":"d"},{"detail":"%"}]}"##,
+        );
+        let seen: Vec<_> = problem.errors().iter().map(ToString::to_string).collect();
+        assert_eq!(seen, ["body /age now: positive (invalid)", "query /limit: d (too_large)", "body : % (invalid)"]);
+    }
+
+    #[test]
+    fn headers_complete_the_document() {
+        let mut headers = HeaderMap::new();
+        headers.insert("retry-after", " 7 ".parse().unwrap());
+        headers.insert("x-request-id", "r-9".parse().unwrap());
+        let problem = Problem::read_response(429, &headers, b"slow down");
+        assert_eq!(problem.retry(), Retry::After(Duration::from_secs(7)));
+        assert_eq!(problem.request_id().unwrap().as_str(), "r-9");
+        for hostile in ["-1", "99999999999999999999", "2.5", "Fri, 31 Dec 9999 23:59:59 GMT"] {
+            headers.insert("retry-after", hostile.parse().unwrap());
+            assert_eq!(Problem::read_response(429, &headers, b"").retry(), Retry::Backoff, "{hostile}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_reads_back_the_same() {
+        for category in Category::ALL {
+            let written = Problem::new(category, "some_code")
+                .with_title("A title")
+                .with_type("/problems/some_code")
+                .with_detail("detail")
+                .with_retry_after(Duration::from_secs(3))
+                .with_violation(Violation::query("limit", "c", "d"))
+                .with_request_id(RequestId::generate());
+            let read = Problem::read(written.status(), PROBLEM, &written.to_bytes());
+            assert_eq!(read.to_bytes(), written.to_bytes(), "{category}");
+            assert_eq!(read.retry(), written.retry(), "{category}");
+            assert_eq!(read.outcome(), written.outcome(), "{category}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! One thing that is wrong with a request, and where: a [`Violation`] names the place by an
+//! RFC 6901 JSON pointer and a [`Location`], so a form can mark the field without reading prose.
+//!
+//! A violation never carries the rejected value: it may be a password.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::{Serialize, Serializer, ser::SerializeStruct};
+
+/// Which part of the request a pointer points into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Location {
+    /// The JSON body.
+    Body,
+    /// The query string; the pointer's first segment is the parameter's name.
+    Query,
+    /// The path; the pointer's first segment is the parameter's name.
+    Path,
+    /// The headers; the pointer's first segment is the header's name in lower case.
+    Header,
+}
+
+impl Location {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Body => "body",
+            Self::Query => "query",
+            Self::Path => "path",
+            Self::Header => "header",
+        }
+    }
+
+    /// Reads the word on the wire.
+    #[must_use]
+    pub fn from_wire(word: &str) -> Option<Self> {
+        Some(match word {
+            "body" => Self::Body,
+            "query" => Self::Query,
+            "path" => Self::Path,
+            "header" => Self::Header,
+            _ => return None,
+        })
+    }
+}
+
+/// One member of a problem's `errors`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    pointer: Cow<'static, str>,
+    location: Location,
+    code: Cow<'static, str>,
+    detail: Cow<'static, str>,
+}
+
+impl Violation {
+    /// A violation at an RFC 6901 `pointer` (`/lines/0/amount`; empty for the whole) into `location`.
+    ///
+    /// `code` is for programs (`too_small`), `detail` for people; both reach the client, so neither may
+    /// hold the rejected value. A pointer that lacks its leading `/` is taken as a plain field name.
+    #[must_use]
+    pub fn new(
+        location: Location,
+        pointer: impl Into<Cow<'static, str>>,
+        code: impl Into<Cow<'static, str>>,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let pointer = pointer.into();
+        let pointer = if pointer.is_empty() || pointer.starts_with('/') { pointer } else { Cow::Owned(segment(&pointer)) };
+        Self { pointer, location, code: code.into(), detail: detail.into() }
+    }
+
+    /// A violation in the JSON body: `Violation::body("/amount", "too_small", "must be at least 1")`.
+    #[must_use]
+    pub fn body(pointer: impl Into<Cow<'static, str>>, code: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Location::Body, pointer, code, detail)
+    }
+
+    /// A violation of the query parameter `name`.
+    #[must_use]
+    pub fn query(name: &str, code: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Location::Query, segment(name), code, detail)
+    }
+
+    /// A violation of the path parameter `name`.
+    #[must_use]
+    pub fn path(name: &str, code: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Location::Path, segment(name), code, detail)
+    }
+
+    /// A violation of the header `name`.
+    #[must_use]
+    pub fn header(name: &str, code: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Location::Header, segment(&name.to_ascii_lowercase()), code, detail)
+    }
+
+    /// Where, as an RFC 6901 pointer.
+    #[must_use]
+    pub fn pointer(&self) -> &str {
+        &self.pointer
+    }
+
+    /// Which part of the request the pointer points into.
+    #[must_use]
+    pub fn location(&self) -> Location {
+        self.location
+    }
+
+    /// What, for programs.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// What, for people.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Moves the pointer under `prefix`, for checks written against a part of the body.
+    #[must_use]
+    pub fn under(mut self, prefix: &str) -> Self {
+        self.pointer = Cow::Owned(format!("{prefix}{}", self.pointer));
+        self
+    }
+}
+
+/// One segment of a pointer, escaped as RFC 6901 §3 asks: `a/b~c` becomes `/a~1b~0c`.
+pub(crate) fn segment(name: &str) -> String {
+    let mut out = String::with_capacity(name.len() + 1);
+    out.push('/');
+    for c in name.chars() {
+        match c {
+            '~' => out.push_str("~0"),
+            '/' => out.push_str("~1"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+impl Serialize for Violation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = serializer.serialize_struct("Violation", 4)?;
+        out.serialize_field("pointer", &self.pointer)?;
+        out.serialize_field("location", self.location.as_str())?;
+        out.serialize_field("code", &self.code)?;
+        out.serialize_field("detail", &self.detail)?;
+        out.end()
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {} ({})", self.location.as_str(), self.pointer, self.detail, self.code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pointers_are_escaped_and_rooted() {
+        assert_eq!(Violation::query("a/b~c", "x", "y").pointer(), "/a~1b~0c");
+        assert_eq!(Violation::body("amount", "x", "y").pointer(), "/amount");
+        assert_eq!(Violation::body("", "x", "y").pointer(), "");
+        assert_eq!(Violation::header("X-Tenant", "x", "y").pointer(), "/x-tenant");
+        assert_eq!(Violation::body("/sku", "x", "y").under("/lines/3").pointer(), "/lines/3/sku");
+    }
+
+    #[test]
+    fn the_wire_form_is_stable() {
+        let json = serde_json::to_string(&Violation::body("/amount", "too_small", "must be at least 1")).unwrap();
+        assert_eq!(json, r#"{"pointer":"/amount","location":"body","code":"too_small","detail":"must be at least 1"}"#);
+    }
+}
