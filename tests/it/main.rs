@@ -1,1 +1,4 @@
-//! Stories across crates.
+//! Stories that cross crates, and the servers that `tests/run` brings up.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod servers;
