@@ -1,0 +1,41 @@
+//! `/openapi.json`.
+
+use axum::{Json, Router, routing::get};
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+
+use super::{health, payments, webhooks};
+use crate::{app::Shared, payment, store::Store};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "payments", description = "A payment service built on mainstay", license(name = "MIT OR Apache-2.0")),
+    paths(
+        payments::create,
+        payments::find,
+        payments::list,
+        webhooks::provider,
+        health::livez,
+        health::readyz,
+        health::metrics,
+    ),
+    components(schemas(payment::Payment, payment::NewPayment, mainstay::errors::Problem)),
+    modifiers(&Bearer),
+)]
+struct Document;
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+        document.components.get_or_insert_default().add_security_scheme("bearer", scheme);
+    }
+}
+
+/// The routes.
+pub fn routes<D: Store>() -> Router<Shared<D>> {
+    Router::new().route("/openapi.json", get(|| async { Json(Document::openapi()) }))
+}

@@ -1,0 +1,147 @@
+//! The consumer: takes events over the bad network, verifies them, and applies each once, by an inbox in its own database.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use mainstay::idempotency::{
+    self,
+    webhook::{Received, Secret, Verifier, Webhooks},
+};
+use serde::Deserialize;
+use sqlx::{Sqlite, SqlitePool};
+use tokio::{
+    net::TcpListener,
+    time::{Instant, sleep},
+};
+use uuid::Uuid;
+
+use super::{DrillError, Sabotage, audit::Effect, fleet::Fleet};
+use crate::store::Store;
+
+/// A consumer at work.
+#[derive(Debug)]
+pub struct Consumer {
+    /// Where it takes events, at `/events`.
+    pub address: SocketAddr,
+    state: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    pool: SqlitePool,
+    webhooks: Webhooks<Sqlite>,
+    verifier: Verifier,
+    deliveries: AtomicU64,
+    sabotage: Option<Sabotage>,
+}
+
+#[derive(Deserialize)]
+struct Event {
+    id: Uuid,
+}
+
+impl Consumer {
+    /// Starts the consumer with a database of its own in `folder`.
+    ///
+    /// # Errors
+    /// When its database or its port cannot be had.
+    pub async fn start(folder: &Path, secret: Secret, sabotage: Option<Sabotage>) -> Result<Self, DrillError> {
+        let url = format!("sqlite://{}", folder.join("consumer.db").display());
+        let pool = <Sqlite as Store>::connect(&url).await.map_err(DrillError::because("open the consumer's database"))?;
+        idempotency::migrate(&pool).await.map_err(DrillError::because("migrate the consumer's inbox"))?;
+        // No unique constraint: one would hide the double effects that the audit looks for.
+        sqlx::query("CREATE TABLE effects (seq INTEGER PRIMARY KEY AUTOINCREMENT, payment BLOB NOT NULL, kind TEXT NOT NULL)")
+            .execute(&pool)
+            .await
+            .map_err(DrillError::because("make the consumer's table"))?;
+        let state = Arc::new(Inner {
+            webhooks: Webhooks::new(pool.clone()),
+            pool,
+            verifier: Verifier::new(secret),
+            deliveries: AtomicU64::new(0),
+            sabotage,
+        });
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(DrillError::io("start the consumer"))?;
+        let address = listener.local_addr().map_err(DrillError::io("start the consumer"))?;
+        let router = Router::new().route("/events", post(take)).with_state(Arc::clone(&state));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Ok(Self { address, state })
+    }
+
+    /// Deliveries so far, repeated ones included.
+    pub fn deliveries(&self) -> u64 {
+        self.state.deliveries.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the effects of every payment have arrived, or until nothing has come for a while, and returns them.
+    ///
+    /// # Errors
+    /// When the consumer's database cannot be read.
+    pub async fn quiet(&self, fleet: &Fleet, payments: usize, deadline: Instant) -> Result<Vec<Effect>, DrillError> {
+        let expected = payments + fleet.ledger().iter().filter(|call| call.settled).count();
+        let mut seen = 0;
+        let mut last_news = Instant::now();
+        loop {
+            let effects = self.effects().await.map_err(DrillError::because("read the consumer's effects"))?;
+            if effects.len() != seen {
+                seen = effects.len();
+                last_news = Instant::now();
+            }
+            let now = Instant::now();
+            // Complete is not the end: a repeated delivery may still do harm, so it must also be quiet.
+            let patience = if seen >= expected { Duration::from_millis(500) } else { Duration::from_secs(15) };
+            if now >= deadline || now.duration_since(last_news) >= patience {
+                return Ok(effects);
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn effects(&self) -> sqlx::Result<Vec<Effect>> {
+        let rows: Vec<(Uuid, String)> = sqlx::query_as("SELECT payment, kind FROM effects ORDER BY seq").fetch_all(&self.state.pool).await?;
+        Ok(rows.into_iter().map(|(payment, kind)| Effect { payment, kind }).collect())
+    }
+}
+
+/// Takes one delivery: verify, look whether it is known, apply, all in one transaction.
+async fn take(State(consumer): State<Arc<Inner>>, headers: HeaderMap, body: Bytes) -> Response {
+    consumer.deliveries.fetch_add(1, Ordering::Relaxed);
+    if consumer.sabotage == Some(Sabotage::LoseEvent) && rand::random_ratio(1, 20) {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    let kind = headers.get("ce-type").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let received = consumer
+        .webhooks
+        .receive(&consumer.verifier, "payments", &headers, body, now(), move |tx, delivery| {
+            Box::pin(async move {
+                let event: Event = serde_json::from_slice(&delivery.body)?;
+                sqlx::query("INSERT INTO effects (payment, kind) VALUES (?1, ?2)").bind(event.id).bind(kind).execute(&mut **tx).await?;
+                Ok(())
+            })
+        })
+        .await;
+    match received {
+        Ok(Received::First(()) | Received::Duplicate) => StatusCode::NO_CONTENT.into_response(),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a receiver judges a message's age by its own clock")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
