@@ -61,8 +61,24 @@ struct Row {
 }
 
 /// Spells a line of the table in the order of its columns.
-const fn row(name: &'static str, title: &'static str, grpc: u8, http: u16, retry: Retry, outcome: Outcome, level: Level) -> Row {
-    Row { name, title, grpc, http, retry, outcome, level }
+const fn row(
+    name: &'static str,
+    title: &'static str,
+    grpc: u8,
+    http: u16,
+    retry: Retry,
+    outcome: Outcome,
+    level: Level,
+) -> Row {
+    Row {
+        name,
+        title,
+        grpc,
+        http,
+        retry,
+        outcome,
+        level,
+    }
 }
 
 impl Category {
@@ -163,13 +179,17 @@ impl Category {
     /// The category with this gRPC number; `None` for 0 (`OK`) and for numbers nobody assigned.
     #[must_use]
     pub fn from_grpc_code(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|category| category.grpc_code() == code)
+        Self::ALL
+            .into_iter()
+            .find(|category| category.grpc_code() == code)
     }
 
     /// The category with this [`as_str`](Self::as_str) name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|category| category.as_str() == name)
+        Self::ALL
+            .into_iter()
+            .find(|category| category.as_str() == name)
     }
 
     /// The best category for a bare HTTP status: what a reader falls back to when a response says no more.
@@ -212,7 +232,10 @@ mod tests {
         for (at, category) in Category::ALL.into_iter().enumerate() {
             assert_eq!(usize::from(category.grpc_code()), at + 1);
             assert_eq!(category as usize, at);
-            assert_eq!(Category::from_grpc_code(category.grpc_code()), Some(category));
+            assert_eq!(
+                Category::from_grpc_code(category.grpc_code()),
+                Some(category)
+            );
             assert_eq!(Category::from_name(category.as_str()), Some(category));
         }
         assert_eq!(Category::from_grpc_code(0), None);
@@ -237,7 +260,12 @@ mod tests {
             .into_iter()
             .map(|c| {
                 let (retry, outcome) = (c.retry().as_str(), c.outcome().as_str());
-                format!("{c} {} {} {retry} {outcome} {}", c.grpc_code(), c.http_status(), c.level())
+                format!(
+                    "{c} {} {} {retry} {outcome} {}",
+                    c.grpc_code(),
+                    c.http_status(),
+                    c.level()
+                )
             })
             .collect();
         assert_eq!(
@@ -267,7 +295,10 @@ mod tests {
     fn a_bare_status_never_reads_as_another_class() {
         for status in (400..600).filter(|status| *status != 408) {
             let category = Category::from_http_status(status);
-            assert!(category.allows_status(status), "{status} read as {category}");
+            assert!(
+                category.allows_status(status),
+                "{status} read as {category}"
+            );
         }
         assert_eq!(Category::from_http_status(200), Category::Unknown);
         assert_eq!(Category::from_http_status(0), Category::Unknown);

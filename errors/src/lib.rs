@@ -10,7 +10,8 @@ mod violation;
 pub use advice::{Outcome, Retry};
 pub use category::Category;
 pub use problem::{
-    DEFAULT_TYPE_BASE, DETAIL_BYTES_MAX, DOCUMENT_BYTES_MAX, MemberRefused, PROBLEM_JSON, Problem, RESERVED_MEMBERS, VIOLATIONS_MAX,
+    DEFAULT_TYPE_BASE, DETAIL_BYTES_MAX, DOCUMENT_BYTES_MAX, MemberRefused, PROBLEM_JSON, Problem,
+    RESERVED_MEMBERS, VIOLATIONS_MAX,
 };
 pub use request_id::RequestId;
 pub use violation::{Location, Violation};

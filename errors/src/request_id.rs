@@ -18,7 +18,9 @@ impl RequestId {
     pub fn parse(id: &str) -> Option<Self> {
         let well_formed = !id.is_empty()
             && id.len() <= Self::BYTES_MAX
-            && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+            && id
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
         well_formed.then(|| Self(id.to_owned()))
     }
 
@@ -52,7 +54,16 @@ mod tests {
             assert_eq!(RequestId::parse(good).unwrap().as_str(), good);
         }
         let too_long = "a".repeat(129);
-        for bad in ["", " ", "a b", "a\r\nb", "ä", "a/b", "\u{0}", too_long.as_str()] {
+        for bad in [
+            "",
+            " ",
+            "a b",
+            "a\r\nb",
+            "ä",
+            "a/b",
+            "\u{0}",
+            too_long.as_str(),
+        ] {
             assert_eq!(RequestId::parse(bad), None, "{bad:?}");
         }
     }

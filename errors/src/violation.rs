@@ -53,48 +53,63 @@ pub struct Violation {
     pointer: Cow<'static, str>,
     location: Location,
     code: Cow<'static, str>,
-    detail: Cow<'static, str>,
+    detail: Option<Cow<'static, str>>,
 }
 
 impl Violation {
-    /// A violation at an RFC 6901 `pointer` (`/lines/0/amount`; empty for the whole) into `location`.
+    /// A violation at an RFC 6901 `pointer` (`/lines/0/amount`; empty for the whole) into `location`,
+    /// with a `code` for programs (`too_small`).
     ///
-    /// `code` is for programs (`too_small`), `detail` for people; both reach the client, so neither may
-    /// hold the rejected value. A pointer that lacks its leading `/` is taken as a plain field name.
+    /// A pointer that lacks its leading `/` is taken as a plain field name.
     #[must_use]
     pub fn new(
         location: Location,
         pointer: impl Into<Cow<'static, str>>,
         code: impl Into<Cow<'static, str>>,
-        detail: impl Into<Cow<'static, str>>,
     ) -> Self {
         let pointer = pointer.into();
-        let pointer = if pointer.is_empty() || pointer.starts_with('/') { pointer } else { Cow::Owned(segment(&pointer)) };
-        Self { pointer, location, code: code.into(), detail: detail.into() }
+        let pointer = if pointer.is_empty() || pointer.starts_with('/') {
+            pointer
+        } else {
+            Cow::Owned(segment(&pointer))
+        };
+        Self {
+            pointer,
+            location,
+            code: code.into(),
+            detail: None,
+        }
     }
 
-    /// A violation in the JSON body: `Violation::body("/amount", "too_small", "must be at least 1")`.
+    /// A violation in the JSON body: `Violation::body("/amount", "too_small")`.
     #[must_use]
-    pub fn body(pointer: impl Into<Cow<'static, str>>, code: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(Location::Body, pointer, code, detail)
+    pub fn body(pointer: impl Into<Cow<'static, str>>, code: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Location::Body, pointer, code)
     }
 
     /// A violation of the query parameter `name`.
     #[must_use]
-    pub fn query(name: &str, code: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(Location::Query, segment(name), code, detail)
+    pub fn query(name: &str, code: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Location::Query, segment(name), code)
     }
 
     /// A violation of the path parameter `name`.
     #[must_use]
-    pub fn path(name: &str, code: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(Location::Path, segment(name), code, detail)
+    pub fn path(name: &str, code: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Location::Path, segment(name), code)
     }
 
     /// A violation of the header `name`.
     #[must_use]
-    pub fn header(name: &str, code: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(Location::Header, segment(&name.to_ascii_lowercase()), code, detail)
+    pub fn header(name: &str, code: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Location::Header, segment(&name.to_ascii_lowercase()), code)
+    }
+
+    /// Says for people what is wrong. It reaches the client: never put the rejected value into it.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.detail = Some(detail.into());
+        self
     }
 
     /// Where, as an RFC 6901 pointer.
@@ -117,8 +132,8 @@ impl Violation {
 
     /// What, for people.
     #[must_use]
-    pub fn detail(&self) -> &str {
-        &self.detail
+    pub fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
     }
 
     /// Moves the pointer under `prefix`, for checks written against a part of the body.
@@ -145,18 +160,31 @@ pub(crate) fn segment(name: &str) -> String {
 
 impl Serialize for Violation {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("Violation", 4)?;
+        let mut out =
+            serializer.serialize_struct("Violation", 3 + usize::from(self.detail.is_some()))?;
         out.serialize_field("pointer", &self.pointer)?;
         out.serialize_field("location", self.location.as_str())?;
         out.serialize_field("code", &self.code)?;
-        out.serialize_field("detail", &self.detail)?;
+        if let Some(detail) = &self.detail {
+            out.serialize_field("detail", detail)?;
+        }
         out.end()
     }
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {} ({})", self.location.as_str(), self.pointer, self.detail, self.code)
+        write!(
+            f,
+            "{} {} {}",
+            self.location.as_str(),
+            self.pointer,
+            self.code
+        )?;
+        match &self.detail {
+            Some(detail) => write!(f, ": {detail}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -166,16 +194,25 @@ mod tests {
 
     #[test]
     fn pointers_are_escaped_and_rooted() {
-        assert_eq!(Violation::query("a/b~c", "x", "y").pointer(), "/a~1b~0c");
-        assert_eq!(Violation::body("amount", "x", "y").pointer(), "/amount");
-        assert_eq!(Violation::body("", "x", "y").pointer(), "");
-        assert_eq!(Violation::header("X-Tenant", "x", "y").pointer(), "/x-tenant");
-        assert_eq!(Violation::body("/sku", "x", "y").under("/lines/3").pointer(), "/lines/3/sku");
+        assert_eq!(Violation::query("a/b~c", "x").pointer(), "/a~1b~0c");
+        assert_eq!(Violation::body("amount", "x").pointer(), "/amount");
+        assert_eq!(Violation::body("", "x").pointer(), "");
+        assert_eq!(Violation::header("X-Tenant", "x").pointer(), "/x-tenant");
+        assert_eq!(
+            Violation::body("/sku", "x").under("/lines/3").pointer(),
+            "/lines/3/sku"
+        );
     }
 
     #[test]
     fn the_wire_form_is_stable() {
-        let json = serde_json::to_string(&Violation::body("/amount", "too_small", "must be at least 1")).unwrap();
-        assert_eq!(json, r#"{"pointer":"/amount","location":"body","code":"too_small","detail":"must be at least 1"}"#);
+        let json = serde_json::to_string(
+            &Violation::body("/amount", "too_small").with_detail("must be at least 1"),
+        )
+        .unwrap();
+        assert_eq!(
+            json,
+            r#"{"pointer":"/amount","location":"body","code":"too_small","detail":"must be at least 1"}"#
+        );
     }
 }

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use serde_json::{Map, Value};
 
 use super::{Problem, TypeUri, VIOLATIONS_MAX, cut};
@@ -20,36 +20,33 @@ pub const DOCUMENT_BYTES_MAX: usize = 64 * 1024;
 const WAIT_SECONDS_MAX: u64 = 366 * 24 * 3600;
 
 impl Problem {
-    /// Reads an error response. Total: every status, media type and body gives a problem.
+    /// Reads an error response. Total: every status, set of headers and body gives a problem.
     ///
     /// The HTTP `status` wins over the document's, which is kept as
-    /// [`reported_status`](Self::reported_status) when they differ. A status outside 400–599 reads
-    /// as 500. Pass the headers too, with [`read_response`](Self::read_response), where they are at hand.
+    /// [`reported_status`](Self::reported_status) when they differ; a status outside 400–599 reads as
+    /// 500. A `Retry-After` in seconds wins over the document's `retry_after` (one that is a date is
+    /// left to those who have a clock), and `x-request-id` stands in for a missing `request_id`.
     #[must_use]
-    pub fn read(status: u16, content_type: Option<&str>, body: &[u8]) -> Self {
-        match members(content_type, body) {
-            Some(members) => decode(status, members),
-            None => bare(status),
-        }
-    }
-
-    /// Reads an error response with its headers: `Retry-After` in seconds wins over the document's
-    /// `retry_after`, and `x-request-id` stands in for a missing `request_id`.
-    ///
-    /// A `Retry-After` that is a date is left to those who have a clock.
-    #[must_use]
-    pub fn read_response(status: u16, headers: &HeaderMap, body: &[u8]) -> Self {
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let mut problem = Self::read(status, text(header::CONTENT_TYPE), body);
-        let wait = text(header::RETRY_AFTER).and_then(|value| value.trim().parse::<u64>().ok());
+    pub fn read(status: u16, headers: &HeaderMap, body: &[u8]) -> Self {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let mut problem = Self::read_document(status, text("content-type"), body);
+        let wait = text("retry-after").and_then(|value| value.trim().parse::<u64>().ok());
         if let Some(seconds) = wait {
             problem = problem.with_retry_after(Duration::from_secs(seconds.min(WAIT_SECONDS_MAX)));
         }
         if problem.0.request_id.is_none() {
-            let id = headers.get("x-request-id").and_then(|value| value.to_str().ok());
-            problem.0.request_id = id.and_then(RequestId::parse);
+            problem.0.request_id = text("x-request-id").and_then(RequestId::parse);
         }
         problem
+    }
+
+    /// Reads an error response of which only the media type is known. As total as [`read`](Self::read).
+    #[must_use]
+    pub fn read_document(status: u16, content_type: Option<&str>, body: &[u8]) -> Self {
+        match members(content_type, body) {
+            Some(members) => decode(status, members),
+            None => bare(status),
+        }
     }
 }
 
@@ -58,8 +55,15 @@ fn bare(status: u16) -> Problem {
     let category = Category::from_http_status(status);
     let mut problem = Problem::new(category, category.as_str());
     problem.0.type_uri = TypeUri::Exact(Cow::Borrowed("about:blank"));
-    problem.0.status = if (400..600).contains(&status) { status } else { category.http_status() };
-    problem.0.title = http::StatusCode::from_u16(problem.0.status).ok().and_then(|status| status.canonical_reason()).map(Cow::Borrowed);
+    problem.0.status = if (400..600).contains(&status) {
+        status
+    } else {
+        category.http_status()
+    };
+    problem.0.title = http::StatusCode::from_u16(problem.0.status)
+        .ok()
+        .and_then(|status| status.canonical_reason())
+        .map(Cow::Borrowed);
     problem
 }
 
@@ -107,7 +111,9 @@ fn decode(status: u16, mut members: Map<String, Value>) -> Problem {
     let retry = text("retry");
 
     let reported = members.remove("status").and_then(|status| status.as_u64());
-    doc.reported_status = reported.and_then(|status| u16::try_from(status).ok()).filter(|reported| *reported != status);
+    doc.reported_status = reported
+        .and_then(|status| u16::try_from(status).ok())
+        .filter(|reported| *reported != status);
     doc.retry_after = members.remove("retry_after").as_ref().and_then(seconds);
     let retry = retry.and_then(|word| Retry::from_wire(&word, doc.retry_after));
     doc.category = narrow(status, doc.category, retry);
@@ -118,7 +124,11 @@ fn decode(status: u16, mut members: Map<String, Value>) -> Problem {
     doc.outcome = outcome.unwrap_or(doc.category.outcome());
     doc.code = code.map_or(Cow::Borrowed(doc.category.as_str()), Cow::Owned);
     if let Some(Value::Array(entries)) = members.remove("errors") {
-        doc.errors = entries.into_iter().filter_map(violation).take(VIOLATIONS_MAX).collect();
+        doc.errors = entries
+            .into_iter()
+            .filter_map(violation)
+            .take(VIOLATIONS_MAX)
+            .collect();
     }
     doc.extensions = members;
     problem
@@ -155,10 +165,16 @@ fn violation(entry: Value) -> Option<Violation> {
         return None;
     }
     let pointer = pointer.unwrap_or_default();
-    let pointer = pointer.strip_prefix('#').map_or_else(|| pointer.clone(), unescape);
+    let pointer = pointer
+        .strip_prefix('#')
+        .map_or_else(|| pointer.clone(), unescape);
     let location = text("location").and_then(|word| Location::from_wire(&word));
     let code = text("code").map_or(Cow::Borrowed("invalid"), Cow::Owned);
-    Some(Violation::new(location.unwrap_or(Location::Body), pointer, code, detail.unwrap_or_default()))
+    let violation = Violation::new(location.unwrap_or(Location::Body), pointer, code);
+    Some(match detail {
+        Some(detail) => violation.with_detail(cut(Cow::Owned(detail))),
+        None => violation,
+    })
 }
 
 /// Undoes percent-encoding; what does not decode to UTF-8 stays as it was.
@@ -167,7 +183,11 @@ fn unescape(fragment: &str) -> String {
     let mut rest = fragment.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
         rest = after;
-        let escaped = if byte == b'%' { after.split_at_checked(2) } else { None };
+        let escaped = if byte == b'%' {
+            after.split_at_checked(2)
+        } else {
+            None
+        };
         let decoded = escaped.and_then(|(hex, after)| {
             let hex = std::str::from_utf8(hex).ok()?;
             Some((u8::from_str_radix(hex, 16).ok()?, after))
@@ -190,7 +210,7 @@ mod tests {
     const PROBLEM: Option<&str> = Some("application/problem+json");
 
     fn read(body: &str) -> Problem {
-        Problem::read(404, PROBLEM, body.as_bytes())
+        Problem::read_document(404, PROBLEM, body.as_bytes())
     }
 
     #[test]
@@ -203,7 +223,10 @@ mod tests {
         assert_eq!(problem.type_uri(), "about:blank");
         assert_eq!(problem.title(), "Not Found");
         assert_eq!((problem.detail(), problem.instance()), (None, None));
-        assert_eq!((problem.retry(), problem.outcome()), (Retry::Never, Outcome::NotApplied));
+        assert_eq!(
+            (problem.retry(), problem.outcome()),
+            (Retry::Never, Outcome::NotApplied)
+        );
         assert_eq!(problem.retry_after(), None);
         assert!(problem.errors().is_empty() && problem.extensions().is_empty());
     }
@@ -213,14 +236,20 @@ mod tests {
         let problem = read(r#"{"balance":30,"x-y":[1],"nested":{"a":null}}"#);
         assert_eq!(problem.extensions()["balance"], 30);
         assert_eq!(problem.extensions()["x-y"][0], 1);
-        let again = Problem::read(404, PROBLEM, &problem.to_bytes());
+        let again = Problem::read_document(404, PROBLEM, &problem.to_bytes());
         assert_eq!(again.extensions(), problem.extensions());
     }
 
     #[test]
     fn d3_d4_type_defaults_to_about_blank_and_is_kept_byte_for_byte() {
         assert_eq!(read("{}").type_uri(), "about:blank");
-        for uri in ["https://iana.org/assignments/http-problem-types#date", "urn:uuid:0", "../x?y#z", "", "not a uri ä"] {
+        for uri in [
+            "https://iana.org/assignments/http-problem-types#date",
+            "urn:uuid:0",
+            "../x?y#z",
+            "",
+            "not a uri ä",
+        ] {
             let problem = read(&format!(r#"{{"type":"{uri}"}}"#));
             assert_eq!(problem.type_uri(), uri);
         }
@@ -229,11 +258,14 @@ mod tests {
     #[test]
     fn d5_the_http_status_wins_and_both_are_kept() {
         let problem = read(r#"{"status":403}"#);
-        assert_eq!((problem.status(), problem.reported_status()), (404, Some(403)));
+        assert_eq!(
+            (problem.status(), problem.reported_status()),
+            (404, Some(403))
+        );
         assert_eq!(read(r#"{"status":404}"#).reported_status(), None);
         assert_eq!(read(r#"{"status":70000}"#).reported_status(), None);
         assert_eq!(read(r#"{"status":-1}"#).reported_status(), None);
-        assert_eq!(Problem::read(200, PROBLEM, b"{}").status(), 500);
+        assert_eq!(Problem::read_document(200, PROBLEM, b"{}").status(), 500);
     }
 
     #[test]
@@ -252,12 +284,18 @@ mod tests {
             (Some("application/json"), r#"{"message":"no"}"#),
             (None, "busy"),
         ] {
-            let problem = Problem::read(503, content_type, body.as_bytes());
+            let problem = Problem::read_document(503, content_type, body.as_bytes());
             assert_eq!(problem.code(), "unavailable", "{content_type:?}");
             assert_eq!(problem.status(), 503);
-            assert_eq!((problem.retry(), problem.outcome()), (Retry::Backoff, Outcome::Unknown));
+            assert_eq!(
+                (problem.retry(), problem.outcome()),
+                (Retry::Backoff, Outcome::Unknown)
+            );
         }
-        assert_eq!(Problem::read(503, PROBLEM, b"{\"type\":\"\xff\"}").code(), "unavailable");
+        assert_eq!(
+            Problem::read_document(503, PROBLEM, b"{\"type\":\"\xff\"}").code(),
+            "unavailable"
+        );
     }
 
     #[test]
@@ -267,13 +305,20 @@ mod tests {
 
     #[test]
     fn d10_media_types_are_matched_as_media_types() {
-        for content_type in
-            ["application/problem+json; charset=utf-8", "APPLICATION/Problem+JSON", "application/json", "application/vnd.api+json"]
-        {
-            let problem = Problem::read(404, Some(content_type), br#"{"title":"t","code":"c"}"#);
+        for content_type in [
+            "application/problem+json; charset=utf-8",
+            "APPLICATION/Problem+JSON",
+            "application/json",
+            "application/vnd.api+json",
+        ] {
+            let problem =
+                Problem::read_document(404, Some(content_type), br#"{"title":"t","code":"c"}"#);
             assert_eq!(problem.code(), "c", "{content_type}");
         }
-        assert_eq!(Problem::read(404, None, br#"{"title":"t","code":"c"}"#).code(), "c");
+        assert_eq!(
+            Problem::read_document(404, None, br#"{"title":"t","code":"c"}"#).code(),
+            "c"
+        );
     }
 
     #[test]
@@ -283,7 +328,14 @@ mod tests {
                 {"pointer":"/limit","location":"query","code":"too_large","detail":"d"},{"detail":"%"}]}"##,
         );
         let seen: Vec<_> = problem.errors().iter().map(ToString::to_string).collect();
-        assert_eq!(seen, ["body /age now: positive (invalid)", "query /limit: d (too_large)", "body : % (invalid)"]);
+        assert_eq!(
+            seen,
+            [
+                "body /age now invalid: positive",
+                "query /limit too_large: d",
+                "body  invalid: %"
+            ]
+        );
     }
 
     #[test]
@@ -291,12 +343,21 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("retry-after", " 7 ".parse().unwrap());
         headers.insert("x-request-id", "r-9".parse().unwrap());
-        let problem = Problem::read_response(429, &headers, b"slow down");
+        let problem = Problem::read(429, &headers, b"slow down");
         assert_eq!(problem.retry(), Retry::After(Duration::from_secs(7)));
         assert_eq!(problem.request_id().unwrap().as_str(), "r-9");
-        for hostile in ["-1", "99999999999999999999", "2.5", "Fri, 31 Dec 9999 23:59:59 GMT"] {
+        for hostile in [
+            "-1",
+            "99999999999999999999",
+            "2.5",
+            "Fri, 31 Dec 9999 23:59:59 GMT",
+        ] {
             headers.insert("retry-after", hostile.parse().unwrap());
-            assert_eq!(Problem::read_response(429, &headers, b"").retry(), Retry::Backoff, "{hostile}");
+            assert_eq!(
+                Problem::read(429, &headers, b"").retry(),
+                Retry::Backoff,
+                "{hostile}"
+            );
         }
     }
 
@@ -308,9 +369,9 @@ mod tests {
                 .with_type("/problems/some_code")
                 .with_detail("detail")
                 .with_retry_after(Duration::from_secs(3))
-                .with_violation(Violation::query("limit", "c", "d"))
+                .with_violation(Violation::query("limit", "c").with_detail("d"))
                 .with_request_id(RequestId::generate());
-            let read = Problem::read(written.status(), PROBLEM, &written.to_bytes());
+            let read = Problem::read_document(written.status(), PROBLEM, &written.to_bytes());
             assert_eq!(read.to_bytes(), written.to_bytes(), "{category}");
             assert_eq!(read.retry(), written.retry(), "{category}");
             assert_eq!(read.outcome(), written.outcome(), "{category}");

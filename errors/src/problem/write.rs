@@ -64,7 +64,8 @@ impl Problem {
 
 /// Rounded up: coming back a little late is harmless, a little early is refused again.
 pub(crate) fn whole_seconds(wait: Duration) -> u64 {
-    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
+    wait.as_secs()
+        .saturating_add(u64::from(wait.subsec_nanos() > 0))
 }
 
 #[cfg(test)]
@@ -86,7 +87,7 @@ mod tests {
             .with_outcome(Outcome::NotApplied)
             .with_detail("The provider does not answer.")
             .with_instance("/payments/7")
-            .with_violation(Violation::query("limit", "too_large", "at most 100"))
+            .with_violation(Violation::query("limit", "too_large").with_detail("at most 100"))
             .with_request_id(RequestId::parse("r-1").unwrap());
         insta::assert_snapshot!(String::from_utf8_lossy(&problem.to_bytes()), @r#"{"type":"/problems/provider_down","title":"Provider down","status":503,"detail":"The provider does not answer.","instance":"/payments/7","code":"provider_down","retry":"after","retry_after":2,"outcome":"not_applied","request_id":"r-1","errors":[{"pointer":"/limit","location":"query","code":"too_large","detail":"at most 100"}],"attempt":3,"zone":"b"}"#);
     }
@@ -99,7 +100,11 @@ mod tests {
 
     #[test]
     fn waits_are_rounded_up_and_never_overflow() {
-        let seconds = |wait| Problem::new(Category::Unavailable, "x").with_retry(Retry::After(wait)).retry_after_seconds();
+        let seconds = |wait| {
+            Problem::new(Category::Unavailable, "x")
+                .with_retry(Retry::After(wait))
+                .retry_after_seconds()
+        };
         assert_eq!(seconds(Duration::ZERO), Some(0));
         assert_eq!(seconds(Duration::from_nanos(1)), Some(1));
         assert_eq!(seconds(Duration::from_millis(1900)), Some(2));
