@@ -1,0 +1,137 @@
+//! What pagination needs of a database, so that generic code needs one bound: `D: PageDb`.
+
+use std::pin::Pin;
+
+use sqlx::{Database, Pool, QueryBuilder};
+
+use crate::error::PageError;
+use crate::key::{Key, KeyKind};
+use crate::keyset::OrderColumn;
+use crate::seek::Dialect;
+
+/// A database that can be paged through: `sqlx::Postgres` and `sqlx::Sqlite`, by feature. Sealed.
+///
+/// Generic code needs this bound, and one on the row type:
+///
+/// ```
+/// use mainstay_pagination::{Column, CursorCodec, KeysetDef, Page, PageDb, PageError, PageRequest, PushKey, UnixMicros};
+/// use sqlx::{FromRow, Pool, QueryBuilder};
+///
+/// #[derive(FromRow)]
+/// struct Payment { id: uuid::Uuid, created_at: UnixMicros }
+///
+/// const NEWEST: KeysetDef = KeysetDef::new("payments.newest")
+///     .desc(Column::timestamptz("created_at").not_null())
+///     .unique_desc(Column::uuid("id").not_null());
+///
+/// async fn list<D: PageDb>(
+///     pool: &Pool<D>, codec: &CursorCodec, tenant: &str, request: &PageRequest,
+/// ) -> Result<Page<Payment>, PageError>
+/// where
+///     Payment: for<'r> FromRow<'r, D::Row>,
+/// {
+///     NEWEST
+///         .select(|q: &mut QueryBuilder<D>| {
+///             q.push("SELECT id, created_at FROM payment WHERE tenant = ").push_key(tenant);
+///         })
+///         .bind_to(("payments", tenant))
+///         .fetch(pool, request, codec)
+///         .await
+/// }
+/// ```
+///
+/// `push_key` is `push_bind` without a bound per type; a transaction is passed as `&mut *tx`.
+pub trait PageDb: Database + sealed::Sealed {
+    /// Its planner settings.
+    #[doc(hidden)]
+    const DIALECT: Dialect;
+
+    /// Pushes the value as a bind parameter of the column's own type. Only values that are
+    /// [`bindable`](Self::bindable) may be pushed.
+    #[doc(hidden)]
+    fn bind(query: &mut QueryBuilder<Self>, key: &Key, kind: KeyKind);
+
+    /// Whether the database can hold the value at all; only a cursor that is not signed can name another.
+    #[doc(hidden)]
+    fn bindable(key: &Key) -> bool;
+
+    /// Reads a row's key.
+    #[doc(hidden)]
+    fn read(row: &Self::Row, column: &OrderColumn) -> Result<Key, PageError>;
+
+    /// Reads the probe's answer: whether the column of this name is not NULL.
+    #[doc(hidden)]
+    fn is_some(row: &Self::Row, column: &str) -> Result<bool, PageError>;
+
+    #[doc(hidden)]
+    fn pool_rows(pool: &Pool<Self>, query: QueryBuilder<Self>) -> RowsFuture<'_, Self>;
+
+    #[doc(hidden)]
+    fn connection_rows(
+        connection: &mut Self::Connection,
+        query: QueryBuilder<Self>,
+    ) -> RowsFuture<'_, Self>;
+}
+
+pub(crate) mod sealed {
+    pub trait Sealed {}
+}
+
+/// Rows on their way.
+pub(crate) type RowsFuture<'e, D> =
+    Pin<Box<dyn Future<Output = Result<Vec<<D as Database>::Row>, sqlx::Error>> + Send + 'e>>;
+
+/// Where a page can be fetched from: `&Pool<D>`, or `&mut D::Connection` (for a transaction or a pooled
+/// connection: `&mut *tx`).
+///
+/// sqlx's `Executor` is implemented for the same two, but asks generic code for a bound of its own.
+pub trait PageSource<D: PageDb>: Send {
+    /// Runs the query and collects its rows.
+    #[doc(hidden)]
+    fn rows<'e>(self, query: QueryBuilder<D>) -> RowsFuture<'e, D>
+    where
+        Self: 'e;
+}
+
+impl<D: PageDb> PageSource<D> for &Pool<D> {
+    fn rows<'e>(self, query: QueryBuilder<D>) -> RowsFuture<'e, D>
+    where
+        Self: 'e,
+    {
+        D::pool_rows(self, query)
+    }
+}
+
+impl<D: PageDb> PageSource<D> for &mut <D as Database>::Connection {
+    fn rows<'e>(self, query: QueryBuilder<D>) -> RowsFuture<'e, D>
+    where
+        Self: 'e,
+    {
+        D::connection_rows(self, query)
+    }
+}
+
+/// `push_bind` for generic code: any value that can be a [`Key`], without a bound per type and database.
+pub trait PushKey {
+    /// Pushes the value as a bind parameter (NULL as the word). Timestamps are bound as `timestamptz` on
+    /// Postgres, integers as `int8`.
+    fn push_key(&mut self, value: impl Into<Key>) -> &mut Self;
+}
+
+impl<D: PageDb> PushKey for QueryBuilder<D> {
+    fn push_key(&mut self, value: impl Into<Key>) -> &mut Self {
+        let key = value.into();
+        let kind = match key {
+            Key::Null => return self.push("NULL"),
+            Key::Bool(_) => KeyKind::Bool,
+            Key::I64(_) => KeyKind::I64,
+            Key::F64Bits(_) => KeyKind::F64,
+            Key::Text(_) => KeyKind::Text,
+            Key::Bytes(_) => KeyKind::Bytes,
+            Key::Uuid(_) => KeyKind::Uuid,
+            Key::Micros(_) => KeyKind::Timestamptz,
+        };
+        D::bind(self, &key, kind);
+        self
+    }
+}

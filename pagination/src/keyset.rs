@@ -1,0 +1,348 @@
+//! The order of a list, declared once: its columns, their directions, where NULL stands, and the unique
+//! column that breaks every tie.
+//!
+//! Three mistakes are type errors here rather than lost rows later: a column whose NULLs were not thought
+//! about, an order without a tie-breaker, and a tie-breaker that may be NULL.
+
+use std::marker::PhantomData;
+
+use crate::key::KeyKind;
+
+/// The most columns an order may have, the tie-breaker included. A bound on the length of SQL and
+/// cursors; orders with more than four columns are rare.
+pub const COLUMNS_MAX: usize = 8;
+
+/// Nothing has been said about NULL yet; such a column cannot enter an order.
+#[derive(Clone, Copy, Debug)]
+pub enum Undecided {}
+/// The column is `NOT NULL` in the database.
+#[derive(Clone, Copy, Debug)]
+pub enum NotNull {}
+/// The column may be NULL, and it was said where NULL stands.
+#[derive(Clone, Copy, Debug)]
+pub enum Nullable {}
+
+/// A key column of the base query, by its output name.
+///
+/// The name is the one the base query's result has: for `SELECT lower(name) AS name_key ...` it is
+/// `name_key`, for `SELECT p.created_at ...` it is `created_at`. Expressions and joined columns are
+/// therefore ordinary columns.
+///
+/// A column must say [`not_null`](Column::not_null), [`nulls_first`](Column::nulls_first) or
+/// [`nulls_last`](Column::nulls_last) before it can enter an order: calling a nullable column NOT NULL
+/// loses its NULL rows, and databases disagree about where NULL stands by default.
+#[derive(Clone, Copy, Debug)]
+pub struct Column<N = Undecided> {
+    name: &'static str,
+    kind: KeyKind,
+    nulls: Option<Nulls>,
+    decided: PhantomData<N>,
+}
+
+macro_rules! constructors {
+    ($($(#[$doc:meta])* $name:ident => $kind:ident),* $(,)?) => {$(
+        $(#[$doc])*
+        #[must_use]
+        pub const fn $name(name: &'static str) -> Self {
+            Self { name, kind: KeyKind::$kind, nulls: None, decided: PhantomData }
+        }
+    )*};
+}
+
+impl Column<Undecided> {
+    constructors! {
+        /// A boolean: Postgres `bool`, SQLite `INTEGER` 0 or 1.
+        bool => Bool,
+        /// An integer: Postgres `int2`, `int4` or `int8`, SQLite `INTEGER`.
+        i64 => I64,
+        /// A float: Postgres `float4` or `float8`, SQLite `REAL`.
+        f64 => F64,
+        /// Text: Postgres `text` or `varchar`, SQLite `TEXT`.
+        text => Text,
+        /// Bytes: Postgres `bytea`, SQLite `BLOB`.
+        bytes => Bytes,
+        /// A UUID: Postgres `uuid`, SQLite `BLOB` of 16 bytes.
+        uuid => Uuid,
+        /// An instant: Postgres `timestamptz`, SQLite `INTEGER` microseconds since the Unix epoch.
+        timestamptz => Timestamptz,
+        /// A local time: Postgres `timestamp`, SQLite `INTEGER` microseconds since the Unix epoch.
+        timestamp => Timestamp,
+    }
+
+    /// The database declares the column NOT NULL. If that is not so, rows are lost: a NULL never compares.
+    #[must_use]
+    pub const fn not_null(self) -> Column<NotNull> {
+        Column {
+            name: self.name,
+            kind: self.kind,
+            nulls: None,
+            decided: PhantomData,
+        }
+    }
+
+    /// The column may be NULL, and its NULLs come before its values (whatever the direction).
+    #[must_use]
+    pub const fn nulls_first(self) -> Column<Nullable> {
+        Column {
+            name: self.name,
+            kind: self.kind,
+            nulls: Some(Nulls::First),
+            decided: PhantomData,
+        }
+    }
+
+    /// The column may be NULL, and its NULLs come after its values (whatever the direction).
+    #[must_use]
+    pub const fn nulls_last(self) -> Column<Nullable> {
+        Column {
+            name: self.name,
+            kind: self.kind,
+            nulls: Some(Nulls::Last),
+            decided: PhantomData,
+        }
+    }
+}
+
+/// A column about whose NULLs something was said: [`NotNull`] or [`Nullable`]. Sealed.
+pub trait Decided: sealed::Sealed + Copy {}
+impl Decided for NotNull {}
+impl Decided for Nullable {}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::NotNull {}
+    impl Sealed for super::Nullable {}
+}
+
+/// Ascending or descending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Smallest first.
+    Asc,
+    /// Largest first.
+    Desc,
+}
+
+impl Direction {
+    pub(crate) const fn reversed(self) -> Self {
+        match self {
+            Self::Asc => Self::Desc,
+            Self::Desc => Self::Asc,
+        }
+    }
+}
+
+/// Where the NULLs of a nullable column stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Nulls {
+    /// Before all values.
+    First,
+    /// After all values.
+    Last,
+}
+
+impl Nulls {
+    pub(crate) const fn reversed(self) -> Self {
+        match self {
+            Self::First => Self::Last,
+            Self::Last => Self::First,
+        }
+    }
+}
+
+/// One column of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OrderColumn {
+    name: &'static str,
+    kind: KeyKind,
+    direction: Direction,
+    nulls: Option<Nulls>,
+}
+
+impl OrderColumn {
+    const fn new<N: Decided>(column: Column<N>, direction: Direction) -> Self {
+        Self {
+            name: column.name,
+            kind: column.kind,
+            direction,
+            nulls: column.nulls,
+        }
+    }
+
+    /// The output name in the base query.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub const fn kind(&self) -> KeyKind {
+        self.kind
+    }
+
+    /// Its direction.
+    #[must_use]
+    pub const fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    /// Where its NULLs stand; `None` for a NOT NULL column.
+    #[must_use]
+    pub const fn nulls(&self) -> Option<Nulls> {
+        self.nulls
+    }
+
+    /// The same column walked backward: direction and NULL placement both turn round.
+    pub(crate) const fn reversed(self) -> Self {
+        Self {
+            direction: self.direction.reversed(),
+            nulls: match self.nulls {
+                Some(nulls) => Some(nulls.reversed()),
+                None => None,
+            },
+            ..self
+        }
+    }
+}
+
+/// A complete order: any columns, then a unique NOT NULL one.
+///
+/// ```
+/// use mainstay_pagination::{Column, KeysetDef};
+///
+/// const NEWEST: KeysetDef = KeysetDef::new("payments.newest")
+///     .desc(Column::timestamptz("created_at").not_null())
+///     .unique_desc(Column::uuid("id").not_null());
+///
+/// const BY_PRIORITY: KeysetDef = KeysetDef::new("tickets.by_priority")
+///     .desc(Column::i64("priority").nulls_last())
+///     .asc(Column::text("title").not_null())
+///     .unique_asc(Column::i64("id").not_null());
+/// assert_eq!(NEWEST.columns().count() + BY_PRIORITY.columns().count(), 5);
+/// ```
+///
+/// A tie-breaker that may be NULL does not compile:
+///
+/// ```compile_fail
+/// # use mainstay_pagination::{Column, KeysetDef};
+/// const BAD: KeysetDef = KeysetDef::new("x").unique_asc(Column::i64("id").nulls_last());
+/// ```
+///
+/// Neither does a column about whose NULLs nothing was said:
+///
+/// ```compile_fail
+/// # use mainstay_pagination::{Column, KeysetDef};
+/// const BAD: KeysetDef = KeysetDef::new("x").asc(Column::i64("rank")).unique_asc(Column::i64("id").not_null());
+/// ```
+///
+/// Unique means unique in the *result of the base query*: a join that repeats a row repeats its key, and
+/// rows with equal keys that straddle a page's end would be lost. `fetch` refuses such a page
+/// (`PageError::NotUnique`) instead of losing them.
+#[derive(Clone, Copy, Debug)]
+pub struct KeysetDef {
+    name: &'static str,
+    columns: [Option<OrderColumn>; COLUMNS_MAX],
+}
+
+impl KeysetDef {
+    /// Starts an order. The name is part of every cursor's fingerprint: two lists with different names do
+    /// not accept each other's cursors.
+    #[expect(
+        clippy::new_ret_no_self,
+        reason = "it becomes a KeysetDef with its unique column, not before"
+    )]
+    pub const fn new(name: &'static str) -> KeysetBuilder {
+        KeysetBuilder {
+            name,
+            columns: [None; COLUMNS_MAX],
+            len: 0,
+        }
+    }
+
+    /// The order's name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The columns, first to last; the last one is unique.
+    pub fn columns(&self) -> impl Iterator<Item = &OrderColumn> {
+        self.columns.iter().flatten()
+    }
+
+    /// The order with every direction and NULL placement turned round, if `backward`.
+    pub(crate) fn walk(&self, backward: bool) -> Vec<OrderColumn> {
+        self.columns()
+            .map(|c| if backward { c.reversed() } else { *c })
+            .collect()
+    }
+}
+
+/// An order that has no tie-breaker yet; [`unique_asc`](Self::unique_asc) or
+/// [`unique_desc`](Self::unique_desc) completes it.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "an order is complete with its unique column"]
+pub struct KeysetBuilder {
+    name: &'static str,
+    columns: [Option<OrderColumn>; COLUMNS_MAX],
+    len: usize,
+}
+
+impl KeysetBuilder {
+    /// Then by this column, smallest first.
+    ///
+    /// # Panics
+    /// With more than [`COLUMNS_MAX`] columns; in a `const` that is a compile error.
+    pub const fn asc<N: Decided>(self, column: Column<N>) -> Self {
+        self.push(OrderColumn::new(column, Direction::Asc))
+    }
+
+    /// Then by this column, largest first.
+    ///
+    /// # Panics
+    /// With more than [`COLUMNS_MAX`] columns; in a `const` that is a compile error.
+    pub const fn desc<N: Decided>(self, column: Column<N>) -> Self {
+        self.push(OrderColumn::new(column, Direction::Desc))
+    }
+
+    /// Completes the order with its unique column, smallest first.
+    ///
+    /// # Panics
+    /// With more than [`COLUMNS_MAX`] columns; in a `const` that is a compile error.
+    #[must_use]
+    pub const fn unique_asc(self, column: Column<NotNull>) -> KeysetDef {
+        self.push(OrderColumn::new(column, Direction::Asc)).finish()
+    }
+
+    /// Completes the order with its unique column, largest first.
+    ///
+    /// # Panics
+    /// With more than [`COLUMNS_MAX`] columns; in a `const` that is a compile error.
+    #[must_use]
+    pub const fn unique_desc(self, column: Column<NotNull>) -> KeysetDef {
+        self.push(OrderColumn::new(column, Direction::Desc))
+            .finish()
+    }
+
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "const fn; the assertion above is the bound"
+    )]
+    const fn push(mut self, column: OrderColumn) -> Self {
+        assert!(
+            self.len < COLUMNS_MAX,
+            "an order has at most COLUMNS_MAX columns"
+        );
+        self.columns[self.len] = Some(column);
+        self.len += 1;
+        self
+    }
+
+    const fn finish(self) -> KeysetDef {
+        KeysetDef {
+            name: self.name,
+            columns: self.columns,
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! A page as the application gets it and as it goes over the wire.
+
+use http::{HeaderValue, Uri};
+use serde::{Deserialize, Serialize};
+
+use crate::cursor::Cursor;
+use crate::link;
+
+/// Some rows of a list, in the list's order, and what lies on either side of them.
+///
+/// Serialises as `{"items": [...], "page": {...}}`, with [`PageInfo`] as `page`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[must_use]
+pub struct Page<T> {
+    /// The rows.
+    pub items: Vec<T>,
+    /// What lies on either side, and the cursors to get there.
+    #[serde(rename = "page")]
+    pub info: PageInfo,
+}
+
+/// What lies on either side of a page.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct PageInfo {
+    /// Whether rows follow. Exact on a forward page; on a backward one as [`Probe`](crate::Probe) says.
+    pub has_next: bool,
+    /// Whether rows precede. Exact on a backward page; on a forward one as [`Probe`](crate::Probe) says.
+    pub has_previous: bool,
+    /// The first row's cursor, for `before`; none on an empty page.
+    pub start_cursor: Option<Cursor>,
+    /// The last row's cursor, for `after`; none on an empty page.
+    pub end_cursor: Option<Cursor>,
+}
+
+/// How to learn whether there are rows on the side a page came from. (The side it goes to is always known
+/// exactly: one row more than asked is read.)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Probe {
+    /// Not asked: the flag is `false`, as the Relay specification permits when it would cost something.
+    #[default]
+    Lazy,
+    /// Asked within the page's own statement: one index lookup more.
+    Exact,
+}
+
+impl<T> Page<T> {
+    /// Turns each row into something else, for instance its public form.
+    pub fn map<U>(self, f: impl FnMut(T) -> U) -> Page<U> {
+        Page {
+            items: self.items.into_iter().map(f).collect(),
+            info: self.info,
+        }
+    }
+
+    /// The `Link` header (RFC 8288) of a page served at `uri`: `first`, and `prev` and `next` where there
+    /// are such pages. All parameters of `uri` stay, apart from `after` and `before`, which are replaced.
+    ///
+    /// `None` if the URI cannot stand in a header.
+    #[must_use]
+    pub fn link_header(&self, uri: &Uri) -> Option<HeaderValue> {
+        link::header(&self.info, uri)
+    }
+}

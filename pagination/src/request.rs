@@ -1,0 +1,227 @@
+//! Which page is asked for, and how large a page may be.
+
+use crate::cursor::Cursor;
+
+/// The largest page `fetch` makes, whatever was asked, in rows: a page is held in memory whole.
+pub const PAGE_ROWS_MAX: u32 = 10_000;
+
+/// The page that is asked for: how many rows, from where, in which direction.
+///
+/// ```
+/// use mainstay_pagination::PageRequest;
+///
+/// let start = PageRequest::first(20);
+/// let next = PageRequest::first(20).after("AQ");
+/// let previous = PageRequest::last(20).before("AQ");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageRequest {
+    limit: u32,
+    direction: PageDirection,
+    anchor: Option<Cursor>,
+}
+
+/// The way a page is walked; its rows come in the list's order either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PageDirection {
+    /// From the start of the list, or after a cursor.
+    Forward,
+    /// From the end of the list, or before a cursor.
+    Backward,
+}
+
+impl PageRequest {
+    /// The first `limit` rows of the list.
+    #[must_use]
+    pub const fn first(limit: u32) -> Self {
+        Self {
+            limit,
+            direction: PageDirection::Forward,
+            anchor: None,
+        }
+    }
+
+    /// The last `limit` rows of the list.
+    #[must_use]
+    pub const fn last(limit: u32) -> Self {
+        Self {
+            limit,
+            direction: PageDirection::Backward,
+            anchor: None,
+        }
+    }
+
+    /// The rows that follow this cursor. A request has one anchor: this replaces any other.
+    #[must_use]
+    pub fn after(self, cursor: impl Into<Cursor>) -> Self {
+        Self {
+            limit: self.limit,
+            direction: PageDirection::Forward,
+            anchor: Some(cursor.into()),
+        }
+    }
+
+    /// The rows that precede this cursor. A request has one anchor: this replaces any other.
+    #[must_use]
+    pub fn before(self, cursor: impl Into<Cursor>) -> Self {
+        Self {
+            limit: self.limit,
+            direction: PageDirection::Backward,
+            anchor: Some(cursor.into()),
+        }
+    }
+
+    /// How many rows at most.
+    #[must_use]
+    pub const fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// Forward or backward.
+    #[must_use]
+    pub const fn direction(&self) -> PageDirection {
+        self.direction
+    }
+
+    /// The cursor after or before which the page lies.
+    #[must_use]
+    pub const fn anchor(&self) -> Option<&Cursor> {
+        self.anchor.as_ref()
+    }
+}
+
+/// How many rows a page has if the caller does not say, and at most.
+///
+/// ```
+/// use mainstay_pagination::{LimitError, OnExceed, PageLimits};
+///
+/// const LIMITS: PageLimits = PageLimits::new(20, 100);
+/// assert_eq!(LIMITS.resolve(None), Ok(20));
+/// assert_eq!(LIMITS.resolve(Some(500)), Ok(100));
+/// assert_eq!(LIMITS.resolve(Some(0)), Err(LimitError::Zero));
+/// let strict = LIMITS.on_exceed(OnExceed::Reject);
+/// assert_eq!(strict.resolve(Some(500)), Err(LimitError::TooLarge { max: 100 }));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageLimits {
+    default: u32,
+    max: u32,
+    on_exceed: OnExceed,
+}
+
+/// What becomes of a page size above the maximum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnExceed {
+    /// The maximum is used instead (as AIP-158 asks). The default.
+    #[default]
+    Clamp,
+    /// The request is refused.
+    Reject,
+}
+
+impl PageLimits {
+    /// `default` and `max` rows. Both are at least 1; `max` is at most [`PAGE_ROWS_MAX`], and `default` at
+    /// most `max`: numbers outside are brought inside.
+    #[must_use]
+    pub const fn new(default: u32, max: u32) -> Self {
+        const fn clamp(n: u32, max: u32) -> u32 {
+            if n == 0 {
+                1
+            } else if n > max {
+                max
+            } else {
+                n
+            }
+        }
+        let max = clamp(max, PAGE_ROWS_MAX);
+        Self {
+            default: clamp(default, max),
+            max,
+            on_exceed: OnExceed::Clamp,
+        }
+    }
+
+    /// What to do with a page size above the maximum.
+    #[must_use]
+    pub const fn on_exceed(mut self, on_exceed: OnExceed) -> Self {
+        self.on_exceed = on_exceed;
+        self
+    }
+
+    /// The page size when none is asked for, in rows.
+    #[must_use]
+    pub const fn default_rows(&self) -> u32 {
+        self.default
+    }
+
+    /// The largest page size, in rows.
+    #[must_use]
+    pub const fn max_rows(&self) -> u32 {
+        self.max
+    }
+
+    /// The page size to use for the one asked for.
+    ///
+    /// # Errors
+    /// [`LimitError::Zero`]; [`LimitError::TooLarge`] under [`OnExceed::Reject`].
+    pub const fn resolve(&self, asked: Option<u32>) -> Result<u32, LimitError> {
+        match asked {
+            None => Ok(self.default),
+            Some(0) => Err(LimitError::Zero),
+            Some(n) if n <= self.max => Ok(n),
+            Some(_) => match self.on_exceed {
+                OnExceed::Clamp => Ok(self.max),
+                OnExceed::Reject => Err(LimitError::TooLarge { max: self.max }),
+            },
+        }
+    }
+
+    /// The page size for a parameter's text. Digits that no integer type holds are simply above the maximum.
+    ///
+    /// # Errors
+    /// Every [`LimitError`].
+    pub fn parse(&self, text: &str) -> Result<u32, LimitError> {
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(LimitError::NotANumber);
+        }
+        if digits.len() < text.len() {
+            return Err(LimitError::Negative);
+        }
+        self.resolve(Some(text.parse().unwrap_or(u32::MAX)))
+    }
+}
+
+/// Why a page size was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum LimitError {
+    /// 0.
+    #[error("a page has at least 1 row")]
+    Zero,
+    /// Below 0.
+    #[error("a page cannot have a negative number of rows")]
+    Negative,
+    /// Not an integer.
+    #[error("the page size is not a whole number")]
+    NotANumber,
+    /// Above the maximum.
+    #[error("a page has at most {max} rows")]
+    TooLarge {
+        /// The maximum.
+        max: u32,
+    },
+}
+
+impl LimitError {
+    /// A stable machine code.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Zero => "limit_zero",
+            Self::Negative => "limit_negative",
+            Self::NotANumber => "limit_not_a_number",
+            Self::TooLarge { .. } => "limit_too_large",
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! SQLite: how keys are read and bound. Its twin is `postgres.rs`.
+
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::sqlite::{SqliteArgumentsBuffer, SqliteRow, SqliteTypeInfo, SqliteValueRef};
+use sqlx::{Decode, Encode, Pool, QueryBuilder, Row, Sqlite, Type, TypeInfo, ValueRef};
+use uuid::Uuid;
+
+use crate::database::{PageDb, RowsFuture, sealed};
+use crate::error::PageError;
+use crate::key::{Key, KeyKind};
+use crate::keyset::OrderColumn;
+use crate::micros::UnixMicros;
+use crate::seek::Dialect;
+
+impl sealed::Sealed for Sqlite {}
+
+impl PageDb for Sqlite {
+    const DIALECT: Dialect = Dialect::SQLITE;
+
+    fn bind(query: &mut QueryBuilder<Self>, key: &Key, _: KeyKind) {
+        match key {
+            Key::Null => query.push("NULL"),
+            Key::Bool(value) => query.push_bind(i64::from(*value)),
+            Key::I64(value) | Key::Micros(value) => query.push_bind(*value),
+            Key::F64Bits(bits) => query.push_bind(f64::from_bits(*bits)),
+            Key::Text(value) => query.push_bind(value.as_str()),
+            Key::Bytes(value) => query.push_bind(value.as_slice()),
+            Key::Uuid(value) => query.push_bind(*value),
+        };
+    }
+
+    fn bindable(key: &Key) -> bool {
+        // SQLite keeps NaN as NULL.
+        !matches!(key, Key::F64Bits(bits) if f64::from_bits(*bits).is_nan())
+    }
+
+    fn read(row: &SqliteRow, column: &OrderColumn) -> Result<Key, PageError> {
+        let value = row
+            .try_get_raw(column.name())
+            .map_err(PageError::database)?;
+        if value.is_null() {
+            return Ok(Key::Null);
+        }
+        // The value's own storage class, not the declared type: SQLite compares by class first, so an
+        // anchor of another class would stand before or after all of the column.
+        let info = value.type_info().into_owned();
+        let mismatch = || PageError::key_type(column, info.name());
+        let key = match (column.kind(), info.name()) {
+            (KeyKind::Bool, "INTEGER") => match get::<i64>(value) {
+                Ok(n @ (0 | 1)) => Ok(Key::Bool(n == 1)),
+                Ok(_) => return Err(mismatch()),
+                Err(error) => Err(error),
+            },
+            (KeyKind::I64, "INTEGER") => get::<i64>(value).map(Key::I64),
+            (KeyKind::F64, "REAL") => get::<f64>(value).map(Key::from),
+            (KeyKind::Text, "TEXT") => get::<String>(value).map(Key::Text),
+            (KeyKind::Bytes, "BLOB") => get::<Vec<u8>>(value).map(Key::Bytes),
+            (KeyKind::Uuid, "BLOB") => get::<Uuid>(value).map(Key::Uuid),
+            (KeyKind::Timestamptz | KeyKind::Timestamp, "INTEGER") => {
+                get::<i64>(value).map(Key::Micros)
+            }
+            _ => return Err(mismatch()),
+        };
+        key.map_err(|source| PageError::decode(column, source))
+    }
+
+    fn is_some(row: &SqliteRow, column: &str) -> Result<bool, PageError> {
+        row.try_get_raw(column)
+            .map(|value| !value.is_null())
+            .map_err(PageError::database)
+    }
+
+    fn pool_rows(pool: &Pool<Self>, mut query: QueryBuilder<Self>) -> RowsFuture<'_, Self> {
+        Box::pin(async move { query.build().fetch_all(pool).await })
+    }
+
+    fn connection_rows(
+        connection: &mut Self::Connection,
+        mut query: QueryBuilder<Self>,
+    ) -> RowsFuture<'_, Self> {
+        Box::pin(async move { query.build().fetch_all(connection).await })
+    }
+}
+
+/// `T::decode`, for this database.
+fn get<'r, T: Decode<'r, Sqlite>>(value: SqliteValueRef<'r>) -> Result<T, BoxDynError> {
+    T::decode(value)
+}
+
+impl Type<Sqlite> for UnixMicros {
+    fn type_info() -> SqliteTypeInfo {
+        <i64 as Type<Sqlite>>::type_info()
+    }
+
+    fn compatible(info: &SqliteTypeInfo) -> bool {
+        <i64 as Type<Sqlite>>::compatible(info)
+    }
+}
+
+impl Encode<'_, Sqlite> for UnixMicros {
+    fn encode_by_ref(&self, buffer: &mut SqliteArgumentsBuffer) -> Result<IsNull, BoxDynError> {
+        Encode::<Sqlite>::encode(self.0, buffer)
+    }
+}
+
+impl Decode<'_, Sqlite> for UnixMicros {
+    fn decode(value: SqliteValueRef<'_>) -> Result<Self, BoxDynError> {
+        get::<i64>(value).map(Self)
+    }
+}
