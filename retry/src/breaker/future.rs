@@ -1,0 +1,89 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+
+use super::Permit;
+use crate::{
+    classify::Classify,
+    error::{BoxError, CircuitOpen, Error},
+};
+
+pin_project! {
+    /// The answer, or [`CircuitOpen`].
+    ///
+    /// # Cancel safety
+    /// Dropping it drops the call and gives its permit back; the breaker counts it neither way.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct BreakerFuture<F, C> {
+        #[pin]
+        state: State<F, C>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F, C> {
+        Refused { refusal: Option<CircuitOpen> },
+        Started { #[pin] future: F, permit: Option<Permit>, classify: C },
+    }
+}
+
+impl<F, C> BreakerFuture<F, C> {
+    pub(super) fn refused(open: CircuitOpen) -> Self {
+        Self {
+            state: State::Refused {
+                refusal: Some(open),
+            },
+        }
+    }
+
+    pub(super) fn started(future: F, permit: Permit, classify: C) -> Self {
+        Self {
+            state: State::Started {
+                future,
+                permit: Some(permit),
+                classify,
+            },
+        }
+    }
+}
+
+impl<F, C, T, E> Future for BreakerFuture<F, C>
+where
+    F: Future<Output = Result<T, E>>,
+    C: Classify<T, E>,
+    E: Into<BoxError> + 'static,
+{
+    type Output = Result<T, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProj::Refused { refusal } => match refusal.take() {
+                Some(open) => Poll::Ready(Err(open.into())),
+                None => Poll::Pending, // polled after it was ready
+            },
+            StateProj::Started {
+                future,
+                permit,
+                classify,
+            } => {
+                let outcome = ready!(future.poll(cx));
+                if let Some(permit) = permit.take() {
+                    permit.record(classify.classify(outcome.as_ref()));
+                }
+                Poll::Ready(outcome.map_err(Error::from_inner))
+            }
+        }
+    }
+}
+
+impl<F, C> fmt::Debug for BreakerFuture<F, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BreakerFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,300 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    backoff::Backoff,
+    breaker::{HalfOpen, Trip},
+};
+
+const GOOD: Option<bool> = Some(true);
+const BAD: Option<bool> = Some(false);
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn start() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Trips at `failures`, stays open 1, 2, 4 s, wants `probes`, gives them 10 s.
+fn machine(failures: u32, probes: u32) -> Machine {
+    Machine::new(Settings {
+        trip: Trip::consecutive(failures),
+        wait_in_open: Backoff::exponential(secs(1), secs(4)),
+        half_open: HalfOpen::probes(probes).max_wait(secs(10)),
+    })
+}
+
+fn granted(machine: &Machine, now: Instant) -> u64 {
+    match machine.admit(|| now).0 {
+        Admission::Granted(generation) => generation,
+        Admission::Refused(wait) => panic!("refused for {wait:?} in {:?}", machine.state()),
+    }
+}
+
+fn refused(machine: &Machine, now: Instant) -> Duration {
+    assert!(machine.would_refuse(|| now));
+    match machine.admit(|| now).0 {
+        Admission::Granted(_) => panic!("granted in {:?}", machine.state()),
+        Admission::Refused(wait) => wait,
+    }
+}
+
+fn fail(machine: &Machine, now: Instant) {
+    let generation = granted(machine, now);
+    machine.record(generation, BAD, || now);
+}
+
+fn opened(probes: u32) -> (Machine, Instant) {
+    let (machine, now) = (machine(1, probes), start());
+    fail(&machine, now);
+    assert_eq!(machine.state(), State::Open);
+    (machine, now)
+}
+
+#[test]
+fn it_opens_at_exactly_the_fifth_failure_after_a_million_successes() {
+    let (machine, now) = (machine(5, 1), start());
+    for _ in 0..1_000_000 {
+        let generation = granted(&machine, now);
+        assert_eq!(machine.record(generation, GOOD, || now), None);
+    }
+    for _ in 0..4 {
+        fail(&machine, now);
+        assert_eq!(machine.state(), State::Closed);
+    }
+    fail(&machine, now);
+    assert_eq!(machine.state(), State::Open);
+}
+
+#[test]
+fn a_success_between_starts_the_count_again_and_silence_does_not() {
+    let (machine, now) = (machine(2, 1), start());
+    for health in [BAD, GOOD, BAD, GOOD] {
+        let generation = granted(&machine, now);
+        machine.record(generation, health, || now);
+    }
+    assert_eq!(machine.state(), State::Closed);
+    fail(&machine, now);
+    let generation = granted(&machine, now);
+    machine.record(generation, None, || now);
+    fail(&machine, now);
+    assert_eq!(machine.state(), State::Open);
+}
+
+#[test]
+fn open_refuses_until_the_wait_is_over_and_says_how_long() {
+    let (machine, now) = opened(1);
+    assert_eq!(refused(&machine, now), secs(1));
+    assert_eq!(
+        refused(&machine, now + Duration::from_millis(999)),
+        Duration::from_millis(1)
+    );
+    let (admission, change) = machine.admit(|| now + secs(1));
+    let change = change.unwrap();
+    assert_eq!((change.from, change.to), (State::Open, State::HalfOpen));
+    assert_eq!(admission, Admission::Granted(change.generation));
+}
+
+#[test]
+fn half_open_lets_in_no_more_probes_than_permitted() {
+    let (machine, now) = opened(3);
+    let later = now + secs(1);
+    let generations: Vec<_> = (0..3).map(|_| granted(&machine, later)).collect();
+    assert_eq!(refused(&machine, later), Duration::ZERO);
+    machine.record(generations[0], GOOD, || later);
+    assert_eq!(
+        refused(&machine, later),
+        Duration::ZERO,
+        "one has succeeded, two are out: no room for a fourth"
+    );
+    machine.record(generations[1], None, || later);
+    let replacement = granted(&machine, later);
+    machine.record(generations[2], GOOD, || later);
+    assert_eq!(machine.state(), State::HalfOpen);
+    let change = machine.record(replacement, GOOD, || later).unwrap();
+    assert_eq!(change.to, State::Closed);
+}
+
+#[test]
+fn failed_probes_open_it_for_longer_each_time_and_closing_forgets_that() {
+    let (machine, mut now) = opened(1);
+    for wait in [1, 2, 4, 4] {
+        assert_eq!(refused(&machine, now), secs(wait));
+        now += secs(wait);
+        fail(&machine, now);
+    }
+    now += secs(4);
+    let probe = granted(&machine, now);
+    machine.record(probe, GOOD, || now);
+    assert_eq!(machine.state(), State::Closed);
+    fail(&machine, now);
+    assert_eq!(refused(&machine, now), secs(1));
+}
+
+#[test]
+fn a_probe_that_never_ends_does_not_keep_it_half_open() {
+    let (machine, now) = opened(1);
+    let lost = granted(&machine, now + secs(1));
+    assert_eq!(refused(&machine, now + secs(10)), Duration::ZERO);
+    let (admission, change) = machine.admit(|| now + secs(11));
+    assert_eq!(admission, Admission::Refused(secs(2)));
+    assert_eq!(change.unwrap().to, State::Open);
+    let next = granted(&machine, now + secs(13));
+    assert_eq!(
+        machine.record(lost, BAD, || now + secs(13)),
+        None,
+        "the lost probe is of another time"
+    );
+    assert_eq!(
+        machine.record(next, GOOD, || now + secs(13)).unwrap().to,
+        State::Closed
+    );
+}
+
+#[test]
+fn a_success_from_before_the_outage_does_not_close_it() {
+    let (machine, now) = (machine(1, 1), start());
+    let old = granted(&machine, now);
+    fail(&machine, now);
+    granted(&machine, now + secs(1));
+    assert_eq!(machine.state(), State::HalfOpen);
+    assert_eq!(machine.record(old, GOOD, || now + secs(1)), None);
+    assert_eq!(machine.state(), State::HalfOpen);
+}
+
+#[test]
+fn failures_from_before_do_not_open_it_again() {
+    let (machine, now) = (machine(1, 1), start());
+    let old = granted(&machine, now);
+    fail(&machine, now);
+    let probe = granted(&machine, now + secs(1));
+    machine.record(probe, GOOD, || now + secs(1));
+    assert_eq!(machine.record(old, BAD, || now + secs(1)), None);
+    assert_eq!(machine.state(), State::Closed);
+}
+
+#[test]
+fn forced_states_outlive_timers_and_outcomes() {
+    let (machine, now) = opened(1);
+    assert!(machine.force(State::ForcedOpen, now).is_some());
+    assert!(
+        machine.force(State::ForcedOpen, now).is_none(),
+        "no change, no event"
+    );
+    assert_eq!(refused(&machine, now + secs(1_000_000)), Duration::ZERO);
+    for state in [State::ForcedClosed, State::Disabled] {
+        machine.force(state, now);
+        (0..10).for_each(|_| fail(&machine, now));
+        assert_eq!(machine.state(), state);
+    }
+    machine.force(State::Closed, now);
+    fail(&machine, now);
+    assert_eq!(refused(&machine, now), secs(1));
+}
+
+#[test]
+fn a_clock_that_jumps_does_no_harm() {
+    let (machine, now) = opened(1);
+    let before = now.checked_sub(secs(100)).unwrap_or(now);
+    assert!(refused(&machine, before) >= secs(1));
+    granted(&machine, now + secs(86_400 * 300));
+    assert_eq!(machine.state(), State::HalfOpen);
+    assert_eq!(refused(&machine, before), Duration::ZERO);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Admit,
+    Record(usize, Option<bool>),
+    Wait(u64),
+    Force(State),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let health = prop_oneof![Just(GOOD), Just(BAD), Just(None)];
+    let forced = [
+        State::ForcedOpen,
+        State::ForcedClosed,
+        State::Disabled,
+        State::Closed,
+    ];
+    prop_oneof![
+        8 => Just(Step::Admit),
+        8 => (any::<usize>(), health).prop_map(|(which, health)| Step::Record(which, health)),
+        3 => (0..5_000u64).prop_map(Step::Wait),
+        1 => proptest::sample::select(forced.to_vec()).prop_map(Step::Force),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_history_keeps_the_laws(failures in 1..4u32, probes in 1..4u32, steps in proptest::collection::vec(any_step(), 0..200)) {
+        let machine = machine(failures, probes);
+        let mut now = start();
+        let mut state = State::Closed;
+        let mut generation = 0;
+        let mut out: Vec<u64> = Vec::new();
+        for step in steps {
+            let mut forced = false;
+            let change = match step {
+                Step::Admit => {
+                    let refuse = machine.would_refuse(|| now);
+                    let (admission, change) = machine.admit(|| now);
+                    if let Admission::Granted(generation) = admission {
+                        prop_assert!(!refuse);
+                        out.push(generation);
+                    } else if refuse {
+                        prop_assert_eq!(change, None);
+                    }
+                    change
+                }
+                Step::Record(_, _) if out.is_empty() => None,
+                Step::Record(which, health) => {
+                    let admitted = out.swap_remove(which % out.len());
+                    let change = machine.record(admitted, health, || now);
+                    prop_assert!(change.is_none() || admitted == generation, "a stale outcome changed the state");
+                    change
+                }
+                Step::Wait(millis) => { now += Duration::from_millis(millis); None }
+                Step::Force(to) => { forced = true; machine.force(to, now) }
+            };
+            if let Some(change) = change {
+                prop_assert_eq!(change.from, state);
+                prop_assert!(change.generation > generation);
+                let natural = matches!(
+                    (change.from, change.to),
+                    (State::Closed, State::Open) | (State::Open, State::HalfOpen)
+                        | (State::HalfOpen, State::Open | State::Closed)
+                );
+                prop_assert!(natural || forced, "{:?}", change);
+                (state, generation) = (change.to, change.generation);
+            }
+            prop_assert_eq!(machine.state(), state);
+            let probing = out.iter().filter(|admitted| **admitted == generation).count();
+            prop_assert!(state != State::HalfOpen || probing <= probes as usize);
+        }
+    }
+}
+
+#[test]
+fn threads_that_fail_together_open_it_once() {
+    for _ in 0..200 {
+        let (machine, now) = (machine(3, 1), start());
+        let generation = granted(&machine, now);
+        let opened: usize = std::thread::scope(|scope| {
+            let worker = || {
+                (0..8)
+                    .filter(|_| machine.record(generation, BAD, || now).is_some())
+                    .count()
+            };
+            let threads: Vec<_> = (0..3).map(|_| scope.spawn(worker)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
+        });
+        assert_eq!(opened, 1);
+    }
+}

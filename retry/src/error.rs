@@ -1,0 +1,259 @@
+//! The one error type that comes out of the layers, and the small named refusals inside it.
+
+use std::{any::Any, error::Error as StdError, fmt, sync::Arc, time::Duration};
+
+use crate::verdict::Kind;
+
+/// Any error, boxed, as services commonly have it.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Why a call through the layers gave no response.
+///
+/// Three of the ways are refusals of our own; every error of the service inside comes out as [`Inner`](Self::Inner),
+/// unchanged. Layers of this crate may be stacked in any number: the error does not nest.
+///
+/// ```
+/// use mainstay_retry::Error;
+///
+/// fn describe(error: &Error) -> String {
+///     match error {
+///         Error::CircuitOpen(open) => format!("not asked; come back in {:?}", open.retry_after()),
+///         Error::DeadlineExceeded(late) if !late.started() => "no time was left to ask".into(),
+///         Error::DeadlineExceeded(_) | Error::AttemptTimedOut(_) => "asked, no answer: it may have happened".into(),
+///         other => format!("asked, no answer: {other}"),
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The breaker did not let the call through.
+    CircuitOpen(CircuitOpen),
+    /// The call's deadline passed.
+    DeadlineExceeded(DeadlineExceeded),
+    /// The last attempt took longer than one attempt may.
+    AttemptTimedOut(AttemptTimedOut),
+    /// The service inside failed: a connection refused or reset, for an HTTP client.
+    Inner(BoxError),
+}
+
+/// The circuit breaker refused an attempt: the other side has been failing. It was not asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("circuit `{breaker}` is open")]
+pub struct CircuitOpen {
+    breaker: Arc<str>,
+    retry_after: Duration,
+}
+
+/// The call's deadline has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("deadline exceeded")]
+pub struct DeadlineExceeded {
+    started: bool,
+}
+
+/// One attempt took longer than one attempt may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("attempt timed out after {limit:?}")]
+pub struct AttemptTimedOut {
+    limit: Duration,
+}
+
+impl CircuitOpen {
+    pub(crate) fn new(breaker: Arc<str>, retry_after: Duration) -> Self {
+        Self {
+            breaker,
+            retry_after,
+        }
+    }
+
+    /// The name the breaker was built with.
+    pub fn breaker(&self) -> &str {
+        &self.breaker
+    }
+
+    /// How long until the breaker tries a probe. Zero when that depends on probes under way or on an operator.
+    pub fn retry_after(&self) -> Duration {
+        self.retry_after
+    }
+}
+
+impl DeadlineExceeded {
+    pub(crate) const fn new(started: bool) -> Self {
+        Self { started }
+    }
+
+    /// Whether an attempt had been started, so that the request may have taken effect.
+    pub const fn started(&self) -> bool {
+        self.started
+    }
+}
+
+impl AttemptTimedOut {
+    pub(crate) const fn new(limit: Duration) -> Self {
+        Self { limit }
+    }
+
+    /// How long the attempt was given.
+    pub const fn limit(&self) -> Duration {
+        self.limit
+    }
+}
+
+impl Error {
+    /// Takes in the error of an inner service. One that is already ours comes out as it was, without a box.
+    pub(crate) fn from_inner<E: Into<BoxError> + 'static>(error: E) -> Self {
+        let mut slot = Some(error);
+        let ours = (&mut slot as &mut dyn Any).downcast_mut::<Option<Self>>();
+        if let Some(error) = ours.and_then(Option::take) {
+            return error;
+        }
+        let boxed: BoxError = match slot {
+            Some(error) => error.into(),
+            None => return Self::Inner("an inner error that was already taken".into()),
+        };
+        match boxed.downcast::<Self>() {
+            Ok(ours) => *ours,
+            Err(other) => Self::Inner(other),
+        }
+    }
+
+    /// The breaker did not let the call through.
+    pub const fn is_circuit_open(&self) -> bool {
+        matches!(self, Self::CircuitOpen(_))
+    }
+
+    /// The call's deadline passed.
+    pub const fn is_deadline_exceeded(&self) -> bool {
+        matches!(self, Self::DeadlineExceeded(_))
+    }
+
+    /// The sort of failure, as the breaker and the budget see it.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::CircuitOpen(_) => Kind::CircuitOpen,
+            Self::DeadlineExceeded(_) => Kind::DeadlineExceeded,
+            Self::AttemptTimedOut(_) => Kind::Timeout,
+            Self::Inner(inner) => kind_in_chain(&**inner).unwrap_or(Kind::Transient),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CircuitOpen(error) => error.fmt(f),
+            Self::DeadlineExceeded(error) => error.fmt(f),
+            Self::AttemptTimedOut(error) => error.fmt(f),
+            Self::Inner(error) => error.fmt(f),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        // `Display` speaks for the error inside, so the chain goes on with that one's cause.
+        match self {
+            Self::Inner(error) => error.source(),
+            Self::CircuitOpen(_) | Self::DeadlineExceeded(_) | Self::AttemptTimedOut(_) => None,
+        }
+    }
+}
+
+impl From<CircuitOpen> for Error {
+    fn from(error: CircuitOpen) -> Self {
+        Self::CircuitOpen(error)
+    }
+}
+
+impl From<DeadlineExceeded> for Error {
+    fn from(error: DeadlineExceeded) -> Self {
+        Self::DeadlineExceeded(error)
+    }
+}
+
+impl From<AttemptTimedOut> for Error {
+    fn from(error: AttemptTimedOut) -> Self {
+        Self::AttemptTimedOut(error)
+    }
+}
+
+const CHAIN_MAX: usize = 16;
+
+/// The sort of one of our own errors, whatever type it travels in; `None` for everybody else's.
+pub(crate) fn own_kind<E: 'static>(error: &E) -> Option<Kind> {
+    let any: &dyn Any = error;
+    if let Some(error) = any.downcast_ref::<Error>() {
+        return match error {
+            Error::Inner(inner) => kind_in_chain(&**inner),
+            refusal => Some(refusal.kind()),
+        };
+    }
+    if let Some(error) = any.downcast_ref::<BoxError>() {
+        return kind_in_chain(&**error);
+    }
+    if any.is::<CircuitOpen>() {
+        return Some(Kind::CircuitOpen);
+    }
+    if any.is::<DeadlineExceeded>() {
+        return Some(Kind::DeadlineExceeded);
+    }
+    any.is::<AttemptTimedOut>().then_some(Kind::Timeout)
+}
+
+fn kind_in_chain(error: &(dyn StdError + 'static)) -> Option<Kind> {
+    // Wrappers such as a buffer keep our errors as their source. Chains are short; the bound is against loops.
+    std::iter::successors(Some(error), |&error| error.source())
+        .take(CHAIN_MAX)
+        .find_map(|error| {
+            if let Some(error) = error.downcast_ref::<Error>() {
+                return match error {
+                    Error::Inner(_) => None, // its causes are next in this chain
+                    refusal => Some(refusal.kind()),
+                };
+            }
+            if error.is::<CircuitOpen>() {
+                return Some(Kind::CircuitOpen);
+            }
+            if error.is::<DeadlineExceeded>() {
+                return Some(Kind::DeadlineExceeded);
+            }
+            error.is::<AttemptTimedOut>().then_some(Kind::Timeout)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open() -> CircuitOpen {
+        CircuitOpen::new("payments".into(), Duration::from_secs(1))
+    }
+
+    #[test]
+    fn our_errors_do_not_nest() {
+        assert!(Error::from_inner(Error::from(open())).is_circuit_open());
+        let boxed: BoxError = Box::new(Error::from(open()));
+        assert!(Error::from_inner(boxed).is_circuit_open());
+    }
+
+    #[test]
+    fn foreign_errors_keep_their_type_and_message() {
+        let error = Error::from_inner(std::io::Error::other("reset"));
+        assert_eq!(error.to_string(), "reset");
+        assert!(matches!(&error, Error::Inner(inner) if inner.is::<std::io::Error>()));
+        assert_eq!(error.kind(), Kind::Transient);
+    }
+
+    #[test]
+    fn a_refusal_is_found_through_wrappers() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("buffered")]
+        struct Wrapped(#[source] Error);
+        let boxed: BoxError = Box::new(Wrapped(open().into()));
+        assert_eq!(own_kind(&boxed), Some(Kind::CircuitOpen));
+        assert_eq!(own_kind(&open()), Some(Kind::CircuitOpen));
+        assert_eq!(own_kind(&std::io::Error::other("reset")), None);
+        assert_eq!(Error::Inner(boxed).kind(), Kind::CircuitOpen);
+    }
+}
