@@ -3,15 +3,39 @@
 
 mod advice;
 mod category;
+mod error;
+mod fault;
 mod problem;
 mod request_id;
 mod violation;
+mod violations;
+
+#[cfg(feature = "derive")]
+#[cfg_attr(docsrs, doc(cfg(feature = "derive")))]
+pub use mainstay_errors_derive::Fault;
 
 pub use advice::{Outcome, Retry};
 pub use category::Category;
+pub use error::{CHAIN_LINKS_MAX, Error};
+pub use fault::{ByConstraint, Descriptor, Fault, Members, Public};
 pub use problem::{
     DEFAULT_TYPE_BASE, DETAIL_BYTES_MAX, DOCUMENT_BYTES_MAX, MemberRefused, PROBLEM_JSON, Problem,
     RESERVED_MEMBERS, VIOLATIONS_MAX,
 };
 pub use request_id::RequestId;
 pub use violation::{Location, Violation};
+pub use violations::Violations;
+
+/// What the derive's expansion names; nothing here is for people.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::fault::{catalog_join, catalog_len};
+}
+
+/// Implements axum's `IntoResponse` for a derived fault: nothing, because the feature `axum` is off.
+#[cfg(not(feature = "axum"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __fault_response {
+    ($($ignored:tt)*) => {};
+}

@@ -81,6 +81,21 @@ impl Violation {
         }
     }
 
+    /// [`new`](Self::new) for statics: the pointer must be a pointer.
+    #[must_use]
+    pub const fn from_static(
+        location: Location,
+        pointer: &'static str,
+        code: &'static str,
+    ) -> Self {
+        Self {
+            pointer: Cow::Borrowed(pointer),
+            location,
+            code: Cow::Borrowed(code),
+            detail: None,
+        }
+    }
+
     /// A violation in the JSON body: `Violation::body("/amount", "too_small")`.
     #[must_use]
     pub fn body(pointer: impl Into<Cow<'static, str>>, code: impl Into<Cow<'static, str>>) -> Self {

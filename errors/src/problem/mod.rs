@@ -211,6 +211,12 @@ impl Problem {
         Ok(self)
     }
 
+    /// Takes members whose names were checked.
+    pub(crate) fn extended(mut self, members: Map<String, Value>) -> Self {
+        self.0.extensions.extend(members);
+        self
+    }
+
     /// Overrides the category's retry advice.
     #[must_use]
     pub fn with_retry(mut self, retry: Retry) -> Self {
@@ -385,6 +391,9 @@ pub enum MemberRefused {
         "`{0}` cannot name an extension: at least three of A-Z a-z 0-9 _, starting with a letter"
     )]
     Malformed(String),
+    /// The value cannot be JSON.
+    #[error("the value of `{0}` does not serialise to JSON")]
+    Value(String),
 }
 
 /// Checks an extension name on the write side.

@@ -1,0 +1,202 @@
+//! What `#[derive(Fault)]` promises of an enum that uses everything.
+
+use std::time::Duration;
+
+use mainstay_errors::{
+    ByConstraint, Category, Descriptor, Error, Fault, Outcome, Retry, Violation, Violations,
+};
+
+#[derive(Debug, thiserror::Error, Fault)]
+pub enum OrderError {
+    /// No order has this id.
+    ///
+    /// It may have been deleted.
+    #[error("order {id} not found")]
+    #[fault(not_found, public)]
+    OrderNotFound {
+        #[fault(ext = "order_id")]
+        id: u64,
+        secret: &'static str,
+    },
+    #[error("e-mail taken")]
+    #[fault(
+        already_exists,
+        public,
+        constraint = "users_email_key",
+        pointer = "/email"
+    )]
+    EmailTaken,
+    #[error("payment provider")]
+    #[fault(unavailable, retry_after = "1500ms", outcome = not_applied, title = "Provider down")]
+    Provider(#[source] std::io::Error),
+    #[error("slow down")]
+    #[fault(resource_exhausted, code = "too_fast")]
+    RateLimited(#[fault(retry_after)] Option<Duration>),
+    #[error("precondition")]
+    #[fault(failed_precondition, status = 412, retry = "never")]
+    Stale,
+    #[error("invalid")]
+    #[fault(invalid_argument, status = 422)]
+    Rejected(#[fault(violations)] Violations),
+    #[error(transparent)]
+    #[fault(delegate)]
+    Invalid(#[from] Violations),
+}
+
+#[derive(Debug, thiserror::Error, Fault)]
+#[error("closed")]
+#[fault(
+    unavailable,
+    type_base = "https://errors.example.com/",
+    crate = "mainstay_errors"
+)]
+struct ShopClosed;
+
+fn json(fault: &impl Fault) -> String {
+    String::from_utf8(fault.to_problem().to_bytes().to_vec()).unwrap()
+}
+
+#[test]
+fn a_public_variant_sends_its_text_and_only_its_marked_fields() {
+    let fault = OrderError::OrderNotFound {
+        id: 7,
+        secret: "hunter2",
+    };
+    insta::assert_snapshot!("a_public_variant", json(&fault));
+    let OrderError::OrderNotFound { secret, .. } = fault else {
+        panic!()
+    };
+    assert_eq!(secret, "hunter2");
+}
+
+#[test]
+fn a_private_variant_sends_neither_text_nor_source() {
+    let fault = OrderError::Provider(std::io::Error::other("dsn=postgres://u:p@db"));
+    insta::assert_snapshot!("a_private_variant", json(&fault));
+    assert_eq!(
+        Error::from(fault).chain(),
+        ["payment provider", "dsn=postgres://u:p@db"]
+    );
+}
+
+#[test]
+fn a_pointer_makes_a_violation_under_the_same_code() {
+    insta::assert_snapshot!("a_pointer", json(&OrderError::EmailTaken));
+}
+
+#[test]
+fn options_override_the_category() {
+    assert_eq!(OrderError::Stale.to_problem().status(), 412);
+    assert_eq!(Fault::retry(&OrderError::Stale), Retry::Never);
+    let wait = Duration::from_secs(3);
+    assert_eq!(
+        Fault::retry(&OrderError::RateLimited(Some(wait))),
+        Retry::After(wait)
+    );
+    assert_eq!(Fault::retry(&OrderError::RateLimited(None)), Retry::Backoff);
+    assert_eq!(
+        OrderError::RateLimited(None).to_problem().code(),
+        "too_fast"
+    );
+    let provider = OrderError::Provider(std::io::Error::other("x"));
+    assert_eq!(Fault::outcome(&provider), Outcome::NotApplied);
+    assert_eq!(provider.to_problem().retry_after_seconds(), Some(2));
+}
+
+#[test]
+fn violations_travel_through_a_field_and_through_a_delegate() {
+    let found = || Violations::from(Violation::body("/amount", "too_small"));
+    let own = OrderError::Rejected(found()).to_problem();
+    assert_eq!(
+        (own.code(), own.status(), own.errors().len()),
+        ("rejected", 422, 1)
+    );
+    let delegated = OrderError::from(found()).to_problem();
+    assert_eq!(
+        (delegated.code(), delegated.errors().len()),
+        ("validation_failed", 1)
+    );
+}
+
+#[test]
+fn the_catalogue_holds_every_code_with_its_page() {
+    let codes: Vec<_> = OrderError::CATALOG.iter().map(Descriptor::code).collect();
+    assert_eq!(
+        codes,
+        [
+            "order_not_found",
+            "email_taken",
+            "provider",
+            "too_fast",
+            "stale",
+            "rejected",
+            "validation_failed"
+        ]
+    );
+    assert_eq!(
+        OrderError::CATALOG[0].docs(),
+        "No order has this id.\n\nIt may have been deleted."
+    );
+    assert_eq!(OrderError::CATALOG[2].title(), "Provider down");
+    assert!(
+        OrderError::CATALOG[0]
+            .owner()
+            .ends_with("derive::OrderError")
+    );
+}
+
+#[test]
+fn a_constraint_finds_its_variant() {
+    assert!(matches!(
+        OrderError::by_constraint("users_email_key"),
+        Some(OrderError::EmailTaken)
+    ));
+    assert!(OrderError::by_constraint("users_pkey").is_none());
+}
+
+#[test]
+fn a_struct_may_be_a_fault_with_a_type_base_of_its_own() {
+    assert_eq!(
+        ShopClosed.to_problem().type_uri(),
+        "https://errors.example.com/shop_closed"
+    );
+}
+
+/// The derive has a copy of the category table; this is where the two meet.
+#[test]
+fn every_category_can_be_derived() {
+    #[derive(Debug, thiserror::Error, Fault)]
+    #[error("x")]
+    #[rustfmt::skip]
+    #[expect(dead_code, reason = "the catalogue is what is looked at")]
+    enum All {
+        #[fault(cancelled)] Cancelled,
+        #[fault(unknown)] Unknown,
+        #[fault(invalid_argument)] InvalidArgument,
+        #[fault(deadline_exceeded)] DeadlineExceeded,
+        #[fault(not_found)] NotFound,
+        #[fault(already_exists)] AlreadyExists,
+        #[fault(permission_denied)] PermissionDenied,
+        #[fault(resource_exhausted)] ResourceExhausted,
+        #[fault(failed_precondition)] FailedPrecondition,
+        #[fault(aborted)] Aborted,
+        #[fault(out_of_range)] OutOfRange,
+        #[fault(unimplemented)] Unimplemented,
+        #[fault(internal)] Internal,
+        #[fault(unavailable)] Unavailable,
+        #[fault(data_loss)] DataLoss,
+        #[fault(unauthenticated)] Unauthenticated,
+    }
+    let derived: Vec<_> = All::CATALOG
+        .iter()
+        .map(|d| (d.code(), d.category()))
+        .collect();
+    let table: Vec<_> = Category::ALL.iter().map(|c| (c.as_str(), *c)).collect();
+    assert_eq!(derived, table);
+    assert_eq!(All::Cancelled.to_problem().status(), 499);
+}
+
+#[test]
+fn mistakes_are_refused_with_a_message_to_act_on() {
+    trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
+}

@@ -1,0 +1,14 @@
+use mainstay_errors::Fault;
+
+#[derive(Debug, thiserror::Error, Fault)]
+#[error("x")]
+enum OrderError {
+    #[fault(delegate)]
+    Nothing,
+    #[fault(delegate, not_found)]
+    Twice(mainstay_errors::Violations),
+    #[fault(delegate)]
+    NoFault(std::io::Error),
+}
+
+fn main() {}

@@ -1,0 +1,20 @@
+use mainstay_errors::Fault;
+
+#[derive(Debug, thiserror::Error, Fault)]
+#[error("x")]
+enum OrderError {
+    #[fault(not_found)]
+    Reserved {
+        #[fault(ext)]
+        status: u16,
+    },
+    #[fault(not_found)]
+    TooShort {
+        #[fault(ext)]
+        id: u16,
+    },
+    #[fault(not_found)]
+    Nameless(#[fault(ext)] u16),
+}
+
+fn main() {}
