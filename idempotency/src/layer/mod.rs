@@ -1,0 +1,312 @@
+//! The HTTP layer. [`IdempotencyLayer`] is its configuration; `service.rs` sorts requests, `run.rs` runs keyed ones.
+
+mod answer;
+mod extract;
+mod run;
+mod service;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{HeaderName, Method, header};
+use mainstay_errors::Problem;
+use sqlx::{Database, Pool};
+use tokio_util::task::TaskTracker;
+
+pub use self::service::{IdempotencyService, ResponseFuture};
+use crate::inflight::InFlight;
+use crate::policy::{OutcomePolicy, TerminalOnly};
+use crate::store::IdempotencyDb;
+use crate::{Parse, Scope};
+
+/// Gives every keyed request of the routes below it one transaction, and every retry the first answer.
+///
+/// Put it inside authentication and inside [`ProblemLayer`](mainstay_errors::ProblemLayer), outside the handler:
+/// a replay must not go to somebody who may not ask.
+///
+/// Without [`scope`](Self::scope) it is not a layer and does not compile as one: keys of different callers must never meet.
+///
+/// ```compile_fail
+/// # fn f(pool: sqlx::SqlitePool) -> axum::Router {
+/// use mainstay_idempotency::IdempotencyLayer;
+/// axum::Router::new().layer(IdempotencyLayer::<sqlx::Sqlite>::local(pool))
+/// # }
+/// ```
+pub struct IdempotencyLayer<D: Database, S = Scoped> {
+    config: Arc<Config<D>>,
+    scope: S,
+}
+
+/// [`IdempotencyLayer`] before it knows how to tell callers apart.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Unscoped;
+
+/// [`IdempotencyLayer`] with its scope resolver.
+#[derive(Clone)]
+pub struct Scoped(Arc<Resolver>);
+
+type Resolver = dyn Fn(&Parts) -> Result<Scope, Problem> + Send + Sync;
+
+/// What to do about a key that is in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Wait {
+    /// Answer 409 at once: waiting would hold a connection per duplicate.
+    #[default]
+    No,
+}
+
+/// The layer's bounds; the setters of [`IdempotencyLayer`] say why each has its default.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    request_bytes_max: usize,
+    response_bytes_max: usize,
+    handler_time_max: Duration,
+    in_flight_max: usize,
+    resolve_time_max: Duration,
+}
+
+const DEFAULT_LIMITS: Limits = Limits {
+    request_bytes_max: 1024 * 1024,
+    response_bytes_max: 1024 * 1024,
+    handler_time_max: Duration::from_secs(30),
+    in_flight_max: 1024,
+    resolve_time_max: Duration::from_secs(5),
+};
+
+pub(crate) struct Config<D: Database> {
+    pool: Pool<D>,
+    header: HeaderName,
+    parse: Parse,
+    required: bool,
+    methods: Vec<Method>,
+    policy: Arc<dyn OutcomePolicy>,
+    replay_headers: Vec<HeaderName>,
+    limits: Limits,
+    stale_after: Option<Duration>,
+    tracker: TaskTracker,
+    on_commit: Option<Arc<dyn Fn() + Send + Sync>>,
+    in_flight: InFlight,
+}
+
+impl<D: IdempotencyDb> IdempotencyLayer<D, Unscoped> {
+    /// The Local protocol over `pool`: claim, handler's writes and recorded answer commit in one transaction.
+    ///
+    /// Each keyed request holds a connection for as long as its handler runs, so give the pool as many as you want
+    /// handlers at once, and call remote services before or after, not inside.
+    #[must_use]
+    pub fn local(pool: Pool<D>) -> Self {
+        Self {
+            config: Arc::new(Config {
+                pool,
+                header: HeaderName::from_static("idempotency-key"),
+                parse: Parse::Lenient,
+                required: true,
+                methods: vec![Method::POST, Method::PATCH],
+                policy: Arc::new(TerminalOnly),
+                replay_headers: vec![
+                    header::CONTENT_TYPE,
+                    header::CONTENT_ENCODING,
+                    header::CONTENT_LANGUAGE,
+                    header::CONTENT_LOCATION,
+                    header::LOCATION,
+                    header::ETAG,
+                    header::LAST_MODIFIED,
+                    header::LINK,
+                ],
+                limits: DEFAULT_LIMITS,
+                stale_after: None,
+                tracker: TaskTracker::new(),
+                on_commit: None,
+                in_flight: InFlight::default(),
+            }),
+            scope: Unscoped,
+        }
+    }
+}
+
+impl<D: IdempotencyDb, S> IdempotencyLayer<D, S> {
+    /// Whose key it is, from the request's head (extensions that authentication left there, headers, path).
+    ///
+    /// It fails closed: an `Err` is the answer, and the handler does not run. It is asked before the key is looked at,
+    /// so an unknown caller learns nothing about keys.
+    #[must_use]
+    pub fn scope(
+        self,
+        resolve: impl Fn(&Parts) -> Result<Scope, Problem> + Send + Sync + 'static,
+    ) -> IdempotencyLayer<D, Scoped> {
+        IdempotencyLayer {
+            config: self.config,
+            scope: Scoped(Arc::new(resolve)),
+        }
+    }
+
+    /// Whether a request without a key is refused (400). Default true. When false it passes through: nothing is
+    /// recorded, and [`IdemTx`](crate::IdemTx) opens a plain transaction when the handler asks for one.
+    #[must_use]
+    pub fn required(self, required: bool) -> Self {
+        self.with(|config| config.required = required)
+    }
+
+    /// The header's name. Default `idempotency-key`.
+    #[must_use]
+    pub fn header(self, name: HeaderName) -> Self {
+        self.with(|config| config.header = name)
+    }
+
+    /// Which written forms of a key are accepted. Default [`Parse::Lenient`].
+    #[must_use]
+    pub fn parse(self, parse: Parse) -> Self {
+        self.with(|config| config.parse = parse)
+    }
+
+    /// The methods whose keys count. Default POST and PATCH; requests of other methods pass through untouched.
+    #[must_use]
+    pub fn methods(self, methods: impl IntoIterator<Item = Method>) -> Self {
+        self.with(|config| config.methods = methods.into_iter().collect())
+    }
+
+    /// Which answers are kept. Default [`TerminalOnly`].
+    #[must_use]
+    pub fn policy(self, policy: impl OutcomePolicy) -> Self {
+        self.with(|config| config.policy = Arc::new(policy))
+    }
+
+    /// What to do about a key that is in flight. Default [`Wait::No`].
+    #[must_use]
+    pub fn wait(self, wait: Wait) -> Self {
+        match wait {
+            Wait::No => self,
+        }
+    }
+
+    /// The promise to clients: for how long a key is remembered.
+    ///
+    /// A key that carries its own time (a version 7 UUID) and is older is refused with 412 instead of run, for its
+    /// record may have been reaped. Reap nothing younger. Default: no key is too old. Keys may be made up to five
+    /// minutes ahead of the database's clock; further ahead is a 400.
+    #[must_use]
+    pub fn retention(self, retention: Duration) -> Self {
+        self.with(|config| config.stale_after = Some(retention))
+    }
+
+    /// Longest request body in bytes; more is a 413. Default 1 MiB: it is read whole, to be fingerprinted.
+    #[must_use]
+    pub fn request_bytes_max(self, bytes: usize) -> Self {
+        self.with(|config| config.limits.request_bytes_max = bytes)
+    }
+
+    /// Longest response body in bytes; more is a 500 and a rollback, for what cannot be repeated must not commit.
+    /// Default 1 MiB, at most 256 MiB: it is kept in a row. A stream is collected like any other body.
+    #[must_use]
+    pub fn response_bytes_max(self, bytes: usize) -> Self {
+        self.with(|config| config.limits.response_bytes_max = bytes.min(256 * 1024 * 1024))
+    }
+
+    /// Longest time for the handler and its response body, before it is dropped and rolled back with a 504.
+    /// Default 30 s: it holds a connection and, on SQLite, the one writer's place.
+    ///
+    /// Postgres is told to end a transaction that sits idle five seconds longer than this, in case this process
+    /// vanishes without a word.
+    #[must_use]
+    pub fn handler_time_max(self, time: Duration) -> Self {
+        self.with(|config| config.limits.handler_time_max = time)
+    }
+
+    /// Most keyed requests in progress at once; more are a 503. Default 1024: a client that hangs up leaves its
+    /// request running, so the number of open connections bounds nothing.
+    #[must_use]
+    pub fn in_flight_max(self, requests: usize) -> Self {
+        self.with(|config| config.limits.in_flight_max = requests)
+    }
+
+    /// How long to look for the outcome of a commit that went unanswered, before a 503 says that it is unknown.
+    /// Default 5 s: a failover takes longer, but so does a client's patience.
+    #[must_use]
+    pub fn resolve_time_max(self, time: Duration) -> Self {
+        self.with(|config| config.limits.resolve_time_max = time)
+    }
+
+    /// Headers that a replay repeats, instead of the default: `content-type`, `content-encoding`, `content-language`,
+    /// `content-location`, `location`, `etag`, `last-modified`, `link`. Others, such as `set-cookie` and `date`, are
+    /// sent with the first answer only.
+    #[must_use]
+    pub fn replay_headers(self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.with(|config| config.replay_headers = names.into_iter().collect())
+    }
+
+    /// Called after each commit of a handler's effects, before its answer is sent. It wakes the outbox's relay; it must not block.
+    #[must_use]
+    pub fn on_commit(self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.with(|config| config.on_commit = Some(Arc::new(hook)))
+    }
+
+    /// Tracks the requests in progress. At shutdown, after the server has stopped accepting: `tracker.close()`, then
+    /// `tracker.wait()`, and no commit is cut off.
+    #[must_use]
+    pub fn tracker(self, tracker: TaskTracker) -> Self {
+        self.with(|config| config.tracker = tracker)
+    }
+
+    fn with(mut self, edit: impl FnOnce(&mut Config<D>)) -> Self {
+        edit(Arc::make_mut(&mut self.config));
+        self
+    }
+}
+
+impl<D: IdempotencyDb, I> tower_layer::Layer<I> for IdempotencyLayer<D, Scoped> {
+    type Service = IdempotencyService<I, D>;
+
+    fn layer(&self, inner: I) -> Self::Service {
+        IdempotencyService::new(inner, Arc::clone(&self.config), self.scope.clone())
+    }
+}
+
+impl<D: Database, S: Clone> Clone for IdempotencyLayer<D, S> {
+    fn clone(&self) -> Self {
+        Self {
+            config: Arc::clone(&self.config),
+            scope: self.scope.clone(),
+        }
+    }
+}
+
+impl<D: Database> Clone for Config<D> {
+    fn clone(&self) -> Self {
+        Self {
+            pool: self.pool.clone(),
+            header: self.header.clone(),
+            parse: self.parse,
+            required: self.required,
+            methods: self.methods.clone(),
+            policy: Arc::clone(&self.policy),
+            replay_headers: self.replay_headers.clone(),
+            limits: self.limits,
+            stale_after: self.stale_after,
+            tracker: self.tracker.clone(),
+            on_commit: self.on_commit.clone(),
+            in_flight: self.in_flight.clone(),
+        }
+    }
+}
+
+impl<D: Database, S> fmt::Debug for IdempotencyLayer<D, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdempotencyLayer")
+            .field("header", &self.config.header)
+            .field("required", &self.config.required)
+            .field("methods", &self.config.methods)
+            .field("limits", &self.config.limits)
+            .field("retention", &self.config.stale_after)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Scoped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scoped(..)")
+    }
+}

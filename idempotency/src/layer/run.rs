@@ -1,0 +1,411 @@
+//! Runs a request under its key: scope, key, body, then in a task of its own claim, handler, commit.
+
+use std::any::Any;
+use std::error::Error as StdError;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum_core::body::Body;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use mainstay_errors::Fault;
+use sqlx::Transaction;
+use tokio::time::timeout;
+use tower_service::Service;
+use tracing::Instrument;
+
+use super::answer::answer;
+use super::{Config, Scoped};
+use crate::IdempotencyError;
+use crate::inflight::{NotAdmitted, Ticket};
+use crate::key::KeyError;
+use crate::local::{Chain, Kept, Local, Opened, end};
+use crate::policy::Keep;
+use crate::store::{Claim, IdempotencyDb};
+use crate::tx::{Returned, Slot};
+use crate::{Error, ErrorKind, Fingerprint, Key, Recorded};
+
+pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// How far ahead a client's clock may run before its keys are refused.
+const SKEW_MAX: Duration = Duration::from_secs(5 * 60);
+
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// What the task hands back. A panic crosses to the caller's side, where layers for panics are.
+enum Ran<E> {
+    Answer(Response<Body>),
+    ServiceError(E),
+    Panicked(Box<dyn Any + Send>),
+}
+
+/// Up to the spawn everything may be dropped; after it nothing depends on the caller any more.
+pub(super) async fn keyed<D, I, B>(
+    config: Arc<Config<D>>,
+    scope: Scoped,
+    inner: I,
+    request: Request<Body>,
+) -> Result<Response<Body>, I::Error>
+where
+    D: IdempotencyDb,
+    I: Service<Request<Body>, Response = Response<B>> + Send + 'static,
+    I::Future: Send + 'static,
+    I::Error: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let (parts, body) = request.into_parts();
+    let scope = match (scope.0)(&parts) {
+        Ok(scope) => scope,
+        Err(problem) => return Ok(answer(&problem)),
+    };
+    let prepared = async {
+        let key = key(&config, &parts.headers)?;
+        let body = read_request(body, &parts.headers, config.limits.request_bytes_max).await?;
+        let target = parts
+            .uri
+            .path_and_query()
+            .map_or("/", |target| target.as_str());
+        let fingerprint = Fingerprint::new(parts.method.as_str(), target, &body);
+        let ticket =
+            config
+                .in_flight
+                .admit(scope, &key, &fingerprint, config.limits.in_flight_max)?;
+        Ok((
+            Claim {
+                scope,
+                key,
+                fingerprint,
+            },
+            ticket,
+            body,
+        ))
+    };
+    let (claim, ticket, body) = match prepared.await {
+        Ok(prepared) => prepared,
+        Err(refusal) => return Ok(refuse(None, &refusal)),
+    };
+    let tracker = config.tracker.clone();
+    let request = Request::from_parts(parts, body);
+    let task = async move { run(&config, inner, request, &claim, ticket).await };
+    match tracker.spawn(task.in_current_span()).await {
+        Ok(Ran::Answer(response)) => Ok(response),
+        Ok(Ran::ServiceError(error)) => Err(error),
+        Ok(Ran::Panicked(panic)) => resume_unwind(panic),
+        Err(join) => match join.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // Only a runtime that is shutting down cancels the task.
+            Err(cancelled) => {
+                let refusal =
+                    IdempotencyError::OutcomeUnknown(Error::new(ErrorKind::Unavailable, cancelled));
+                Ok(refuse(None, &refusal))
+            }
+        },
+    }
+}
+
+fn key<D: sqlx::Database>(
+    config: &Config<D>,
+    headers: &http::HeaderMap,
+) -> Result<Key, IdempotencyError> {
+    let mut lines = headers.get_all(&config.header).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Err(IdempotencyError::KeyMissing),
+        (Some(line), None) => {
+            Key::parse(line.as_bytes(), config.parse).map_err(IdempotencyError::KeyMalformed)
+        }
+        (Some(_), Some(_)) => Err(IdempotencyError::KeyMalformed(KeyError::Repeated)),
+    }
+}
+
+async fn read_request(
+    body: Body,
+    headers: &http::HeaderMap,
+    bytes_max: usize,
+) -> Result<Bytes, IdempotencyError> {
+    // A declared length is refused before a byte of it is read.
+    let declared = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > bytes_max as u64) {
+        return Err(IdempotencyError::RequestTooLarge { bytes_max });
+    }
+    match Limited::new(body, bytes_max).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if is_length_limit(error.as_ref()) => {
+            Err(IdempotencyError::RequestTooLarge { bytes_max })
+        }
+        Err(_) => Err(IdempotencyError::RequestIncomplete),
+    }
+}
+
+fn is_length_limit(mut error: &(dyn StdError + 'static)) -> bool {
+    loop {
+        if error.is::<LengthLimitError>() {
+            return true;
+        }
+        match error.source() {
+            Some(source) => error = source,
+            None => return false,
+        }
+    }
+}
+
+async fn run<D, I, B>(
+    config: &Arc<Config<D>>,
+    inner: I,
+    request: Request<Bytes>,
+    claim: &Claim,
+    ticket: Ticket,
+) -> Ran<I::Error>
+where
+    D: IdempotencyDb,
+    I: Service<Request<Body>, Response = Response<B>>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let local = local(config);
+    let tx = match local.open(claim).await {
+        Ok(Opened::Run(tx)) => tx,
+        Ok(Opened::Replay(recorded)) => return Ran::Answer(replay(recorded)),
+        Err(refusal) => return Ran::Answer(refuse(Some(claim), &refusal)),
+    };
+    ticket.running(claim.fingerprint);
+    let slot = Slot::ready(tx);
+    let answer = handle(config, inner, request, &slot).await;
+    let tx = match slot.close() {
+        Returned::Tx(tx) => tx,
+        Returned::NeverOpened | Returned::Leaked => {
+            return match answer {
+                Err(Unanswered::Panicked(panic)) => Ran::Panicked(panic),
+                _ => Ran::Answer(refuse(Some(claim), &IdempotencyError::TransactionLost)),
+            };
+        }
+    };
+    let answered = match answer {
+        Ok(answered) => answered,
+        Err(unanswered) => {
+            end(tx).await;
+            return match unanswered {
+                Unanswered::Panicked(panic) => Ran::Panicked(panic),
+                Unanswered::ServiceError(error) => Ran::ServiceError(error),
+                Unanswered::Refused(refusal) => Ran::Answer(refuse(Some(claim), &refusal)),
+            };
+        }
+    };
+    let keep = config.policy.keep(answered.status().as_u16());
+    let kept = match keep {
+        Keep::Release => {
+            end(tx).await;
+            count("released");
+            return Ran::Answer(answered.map(Body::from));
+        }
+        Keep::Commit => local.commit(tx, claim, &record(config, &answered)).await,
+        Keep::Record => {
+            local
+                .record_without_effects(tx, claim, &record(config, &answered))
+                .await
+        }
+    };
+    Ran::Answer(match kept {
+        Ok(Kept::Ours) => {
+            if keep == Keep::Commit {
+                committed(config);
+            }
+            count("ran");
+            answered.map(Body::from)
+        }
+        Ok(Kept::Theirs(recorded)) => replay(recorded),
+        Err(refusal) => refuse(Some(claim), &refusal),
+    })
+}
+
+/// Why a handler has no answer to keep.
+enum Unanswered<E> {
+    Panicked(Box<dyn Any + Send>),
+    ServiceError(E),
+    Refused(IdempotencyError),
+}
+
+/// The handler, with its whole response body, within its time.
+async fn handle<D, I, B>(
+    config: &Arc<Config<D>>,
+    mut inner: I,
+    request: Request<Bytes>,
+    slot: &Slot<D>,
+) -> Result<Response<Bytes>, Unanswered<I::Error>>
+where
+    D: IdempotencyDb,
+    I: Service<Request<Body>, Response = Response<B>>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let mut request = request.map(Body::from);
+    request.extensions_mut().insert(slot.clone());
+    let bytes_max = config.limits.response_bytes_max;
+    let handled = async move {
+        let (head, body) = inner
+            .call(request)
+            .await
+            .map_err(Unanswered::ServiceError)?
+            .into_parts();
+        // A stream is collected like any other body: what does not end within the limits is not kept, and what is not
+        // kept does not commit.
+        let body = match Limited::new(body, bytes_max).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) => {
+                tracing::error!(error = %Chain(error.as_ref()), bytes_max, "the answer cannot be kept, rolling back");
+                return Err(Unanswered::Refused(IdempotencyError::ResponseNotKept));
+            }
+        };
+        Ok(Response::from_parts(head, body))
+    };
+    // What the handler left behind in a panic is dropped, not looked at: the transaction is rolled back.
+    match timeout(
+        config.limits.handler_time_max,
+        AssertUnwindSafe(handled).catch_unwind(),
+    )
+    .await
+    {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(panic)) => Err(Unanswered::Panicked(panic)),
+        Err(_elapsed) => Err(Unanswered::Refused(IdempotencyError::HandlerTimeout)),
+    }
+}
+
+fn record<D: sqlx::Database>(config: &Config<D>, answered: &Response<Bytes>) -> Recorded {
+    let mut headers = http::HeaderMap::new();
+    for name in &config.replay_headers {
+        for value in answered.headers().get_all(name) {
+            headers.append(name, value.clone());
+        }
+    }
+    Recorded {
+        status: answered.status().as_u16(),
+        headers,
+        body: answered.body().clone(),
+    }
+}
+
+fn replay(recorded: Recorded) -> Response<Body> {
+    count("replayed");
+    let mut response = Response::new(Body::from(recorded.body));
+    // `Recorded::decode` lets no other status through.
+    *response.status_mut() =
+        StatusCode::from_u16(recorded.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.headers_mut() = recorded.headers;
+    response
+        .headers_mut()
+        .insert(REPLAYED, HeaderValue::from_static("true"));
+    response
+}
+
+/// Commits or rolls back the transaction of a request that has no key.
+pub(super) fn keyless_end<D: IdempotencyDb>(
+    config: Arc<Config<D>>,
+    mut tx: Transaction<'static, D>,
+    response: Response<Body>,
+) -> impl Future<Output = Response<Body>> + Send + 'static {
+    let tracker = config.tracker.clone();
+    let task = tracker.spawn(
+        async move {
+            if config.policy.keep(response.status().as_u16()) != Keep::Commit {
+                end(tx).await;
+                return response;
+            }
+            if let Err(error) = D::check_open(&mut tx).await {
+                end(tx).await;
+                return refuse(None, &IdempotencyError::Store(error));
+            }
+            match tx.commit().await {
+                Ok(()) => {
+                    committed(&config);
+                    response
+                }
+                Err(lost) => {
+                    let lost = IdempotencyError::OutcomeUnknownWithoutKey(Error::new(
+                        ErrorKind::Unavailable,
+                        lost,
+                    ));
+                    refuse(None, &lost)
+                }
+            }
+        }
+        .in_current_span(),
+    );
+    async move {
+        match task.await {
+            Ok(response) => response,
+            Err(join) => match join.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                Err(cancelled) => {
+                    let refusal = IdempotencyError::OutcomeUnknownWithoutKey(Error::new(
+                        ErrorKind::Unavailable,
+                        cancelled,
+                    ));
+                    refuse(None, &refusal)
+                }
+            },
+        }
+    }
+}
+
+fn committed<D: sqlx::Database>(config: &Config<D>) {
+    if let Some(hook) = &config.on_commit {
+        hook();
+    }
+}
+
+/// The problem for `error`, counted and logged once.
+pub(super) fn refuse(claim: Option<&Claim>, error: &IdempotencyError) -> Response<Body> {
+    let code = error.descriptor().code();
+    count(code);
+    let key = claim.map(|claim| tracing::field::debug(&claim.key));
+    match error {
+        IdempotencyError::OutcomeUnknown(_)
+        | IdempotencyError::OutcomeUnknownWithoutKey(_)
+        | IdempotencyError::Store(_)
+        | IdempotencyError::TransactionLost => {
+            tracing::error!(key, code, error = %Chain(error), "request not answered by its handler")
+        }
+        IdempotencyError::HandlerTimeout | IdempotencyError::Overloaded => {
+            tracing::warn!(key, code, "request not answered by its handler")
+        }
+        _ => tracing::debug!(key, code, "request not answered by its handler"),
+    }
+    answer(&error.to_problem())
+}
+
+fn local<D: IdempotencyDb>(config: &Config<D>) -> Local<D> {
+    Local {
+        pool: config.pool.clone(),
+        tracker: config.tracker.clone(),
+        // The server gives up a little after the handler's own limit, so that limit is the one that is seen.
+        idle_max: config.limits.handler_time_max + Duration::from_secs(5),
+        stale_after: config.stale_after,
+        skew_max: SKEW_MAX,
+        resolve_max: config.limits.resolve_time_max,
+    }
+}
+
+impl From<NotAdmitted> for IdempotencyError {
+    fn from(reason: NotAdmitted) -> Self {
+        match reason {
+            NotAdmitted::InFlight => Self::KeyInFlight,
+            NotAdmitted::OtherInFlight => Self::KeyReused,
+            NotAdmitted::Full => Self::Overloaded,
+        }
+    }
+}
+
+/// Counts requests by what became of them.
+#[cfg(feature = "metrics")]
+fn count(outcome: &'static str) {
+    metrics::counter!("mainstay_idempotency_requests_total", "outcome" => outcome).increment(1);
+}
+
+#[cfg(not(feature = "metrics"))]
+fn count(_outcome: &'static str) {}

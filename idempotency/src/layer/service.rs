@@ -1,0 +1,184 @@
+//! Sorts requests: those that pass, those without a key, and those that run under one.
+
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use axum_core::body::Body;
+use bytes::Bytes;
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use sqlx::Database;
+use tower_service::Service;
+
+use super::run::{self, BoxError};
+use super::{Config, Scoped};
+use crate::IdempotencyError;
+use crate::store::IdempotencyDb;
+use crate::tx::{Returned, Slot};
+
+/// What [`IdempotencyLayer`](super::IdempotencyLayer) makes of a service.
+pub struct IdempotencyService<I, D: Database> {
+    inner: I,
+    config: Arc<Config<D>>,
+    scope: Scoped,
+}
+
+impl<I, D: Database> IdempotencyService<I, D> {
+    pub(super) fn new(inner: I, config: Arc<Config<D>>, scope: Scoped) -> Self {
+        Self {
+            inner,
+            config,
+            scope,
+        }
+    }
+}
+
+impl<I, D, B> Service<Request<Body>> for IdempotencyService<I, D>
+where
+    D: IdempotencyDb,
+    I: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    I::Future: Send + 'static,
+    I::Error: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = I::Error;
+    type Future = ResponseFuture<I::Future, I::Error, D>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        if !self.config.methods.contains(request.method()) {
+            return ResponseFuture::passing(self.inner.call(request), None);
+        }
+        if !self.config.required && !request.headers().contains_key(&self.config.header) {
+            let slot = Slot::lazy(self.config.pool.clone());
+            request.extensions_mut().insert(slot.clone());
+            return ResponseFuture::passing(
+                self.inner.call(request),
+                Some((slot, Arc::clone(&self.config))),
+            );
+        }
+        // The clone has not been polled ready; the instance that was takes the call.
+        let clone = self.inner.clone();
+        let inner = mem::replace(&mut self.inner, clone);
+        ResponseFuture::boxed(run::keyed(
+            Arc::clone(&self.config),
+            self.scope.clone(),
+            inner,
+            request,
+        ))
+    }
+}
+
+pin_project! {
+    /// The future of [`IdempotencyService`].
+    ///
+    /// # Cancel safety
+    /// Once the body of a keyed request has been read, the request runs in a task of its own: dropping this future
+    /// loses the answer, not the work, and a retry gets the answer. Without a key the handler is dropped with it and its
+    /// transaction rolled back, unless its commit has begun.
+    pub struct ResponseFuture<F, E, D: Database> {
+        #[pin]
+        state: State<F, E, D>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F, E, D: Database> {
+        /// No key: the handler's own future.
+        Passing { #[pin] future: F, keyless: Option<(Slot<D>, Arc<Config<D>>)> },
+        /// A key, or a commit to wait for. Boxed: it reads the body and awaits a spawned task, whose types have no name;
+        /// beside two round trips to a database the allocation is not seen.
+        Boxed { future: Boxed<E> },
+    }
+}
+
+type Boxed<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
+
+impl<F, E, D: IdempotencyDb> ResponseFuture<F, E, D> {
+    fn passing(future: F, keyless: Option<(Slot<D>, Arc<Config<D>>)>) -> Self {
+        Self {
+            state: State::Passing { future, keyless },
+        }
+    }
+
+    fn boxed(future: impl Future<Output = Result<Response<Body>, E>> + Send + 'static) -> Self {
+        Self {
+            state: State::Boxed {
+                future: Box::pin(future),
+            },
+        }
+    }
+}
+
+impl<F, E, D, B> Future for ResponseFuture<F, E, D>
+where
+    D: IdempotencyDb,
+    F: Future<Output = Result<Response<B>, E>>,
+    E: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Output = Result<Response<Body>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            match state.as_mut().project() {
+                StateProjection::Boxed { future } => return future.as_mut().poll(cx),
+                StateProjection::Passing { future, keyless } => {
+                    let response = ready!(future.poll(cx))?.map(Body::new);
+                    let Some((slot, config)) = keyless.take() else {
+                        return Poll::Ready(Ok(response));
+                    };
+                    match slot.close() {
+                        Returned::NeverOpened => return Poll::Ready(Ok(response)),
+                        Returned::Leaked => {
+                            return Poll::Ready(Ok(run::refuse(
+                                None,
+                                &IdempotencyError::TransactionLost,
+                            )));
+                        }
+                        Returned::Tx(tx) => {
+                            let ended = run::keyless_end(config, tx, response);
+                            state.set(State::Boxed {
+                                future: Box::pin(async move { Ok(ended.await) }),
+                            });
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<I: Clone, D: Database> Clone for IdempotencyService<I, D> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            config: Arc::clone(&self.config),
+            scope: self.scope.clone(),
+        }
+    }
+}
+
+impl<I, D: Database> fmt::Debug for IdempotencyService<I, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdempotencyService").finish_non_exhaustive()
+    }
+}
+
+impl<F, E, D: Database> fmt::Debug for ResponseFuture<F, E, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

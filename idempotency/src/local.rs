@@ -1,0 +1,247 @@
+//! The Local protocol: claim, effects and record in one transaction. No lease, because nothing is visible before the
+//! commit, and nothing remains of an attempt that dies before it.
+//!
+//! Every function here runs in a spawned task: none of their futures is cancel-safe.
+
+use std::time::Duration;
+
+use sqlx::{Pool, Transaction};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::task::TaskTracker;
+
+use crate::IdempotencyError;
+use crate::key::Age;
+use crate::store::{Claim, Claimed, IdempotencyDb, Inserted};
+use crate::{Error, ErrorKind, Recorded};
+
+/// What the functions need to know about their surroundings.
+pub(crate) struct Local<D: IdempotencyDb> {
+    pub(crate) pool: Pool<D>,
+    pub(crate) tracker: TaskTracker,
+    /// How long the server lets the transaction sit without a statement.
+    pub(crate) idle_max: Duration,
+    /// Refuse keys older than this, when set.
+    pub(crate) stale_after: Option<Duration>,
+    /// How far a client's clock may run ahead.
+    pub(crate) skew_max: Duration,
+    /// How long to look for an outcome after a commit went unanswered.
+    pub(crate) resolve_max: Duration,
+}
+
+/// What the key's record says.
+pub(crate) enum Opened<D: IdempotencyDb> {
+    /// Nothing yet: run in this transaction.
+    Run(Transaction<'static, D>),
+    Replay(Recorded),
+}
+
+/// What became of an answer.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    /// Committed.
+    Ours,
+    /// Another attempt's answer stands; ours was rolled back.
+    Theirs(Recorded),
+}
+
+impl<D: IdempotencyDb> Local<D> {
+    /// Claims the key, or reads what it stands for.
+    pub(crate) async fn open(&self, claim: &Claim) -> Result<Opened<D>, IdempotencyError> {
+        let mut tx = match D::begin(&self.pool).await {
+            Ok(tx) => tx,
+            Err(busy) if busy.kind() == ErrorKind::Busy => {
+                return self.open_while_busy(claim, busy).await;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let claimed = D::claim(&mut tx, claim, self.idle_max).await?;
+        let opened = match self.decide(claim, claimed) {
+            Ok(None) => return Ok(Opened::Run(tx)),
+            Ok(Some(recorded)) => Ok(Opened::Replay(recorded)),
+            Err(refusal) => Err(refusal),
+        };
+        end(tx).await;
+        opened
+    }
+
+    /// The writer's place is taken, perhaps by this very key. A record can be read past the writer; without one only
+    /// "later" is true.
+    async fn open_while_busy(
+        &self,
+        claim: &Claim,
+        busy: Error,
+    ) -> Result<Opened<D>, IdempotencyError> {
+        match D::lookup(&self.pool, &claim.scope, &claim.key).await? {
+            Some((fingerprint, recorded)) if fingerprint.matches(&claim.fingerprint) => {
+                Ok(Opened::Replay(recorded))
+            }
+            Some(_) => Err(IdempotencyError::KeyReused),
+            None => Err(busy.into()),
+        }
+    }
+
+    /// Mismatch before in-flight: a client that reuses a key learns so at once, not after asking again.
+    fn decide(
+        &self,
+        claim: &Claim,
+        claimed: Claimed,
+    ) -> Result<Option<Recorded>, IdempotencyError> {
+        match claimed {
+            Claimed::Recorded {
+                fingerprint,
+                recorded,
+            } if fingerprint.matches(&claim.fingerprint) => Ok(Some(recorded)),
+            Claimed::Recorded { .. } | Claimed::OtherInFlight => Err(IdempotencyError::KeyReused),
+            Claimed::InFlight => Err(IdempotencyError::KeyInFlight),
+            Claimed::Fresh { now_ms } => match self.stale_after {
+                None => Ok(None),
+                Some(retention) => {
+                    match claim
+                        .key
+                        .age(now_ms, millis(retention), millis(self.skew_max))
+                    {
+                        Age::Fresh | Age::Unknown => Ok(None),
+                        Age::Expired => Err(IdempotencyError::KeyExpired),
+                        Age::FromTheFuture => Err(IdempotencyError::KeyFromTheFuture),
+                    }
+                }
+            },
+        }
+    }
+
+    /// Commits effects and record together.
+    pub(crate) async fn commit(
+        &self,
+        mut tx: Transaction<'static, D>,
+        claim: &Claim,
+        recorded: &Recorded,
+    ) -> Result<Kept, IdempotencyError> {
+        match D::record(&mut tx, claim, recorded).await {
+            Ok(Inserted::Stored) => {}
+            Ok(Inserted::Taken) => {
+                end(tx).await;
+                return self.theirs(claim).await;
+            }
+            Err(error) => {
+                end(tx).await;
+                return Err(error.into());
+            }
+        }
+        match tx.commit().await {
+            Ok(()) => Ok(Kept::Ours),
+            Err(lost) => {
+                self.resolve(claim, recorded, Error::new(ErrorKind::Unavailable, lost))
+                    .await
+            }
+        }
+    }
+
+    /// Rolls the effects back, then records the answer in a transaction of its own.
+    ///
+    /// The key is free in between, so it is claimed again; an attempt that took it meanwhile wins. Paid only by
+    /// refusals: a savepoint would cost every success a round trip.
+    pub(crate) async fn record_without_effects(
+        &self,
+        tx: Transaction<'static, D>,
+        claim: &Claim,
+        recorded: &Recorded,
+    ) -> Result<Kept, IdempotencyError> {
+        end(tx).await;
+        match self.open(claim).await? {
+            Opened::Run(tx) => self.commit(tx, claim, recorded).await,
+            Opened::Replay(recorded) => Ok(Kept::Theirs(recorded)),
+        }
+    }
+
+    /// The unique index refused our record, so another one is committed.
+    async fn theirs(&self, claim: &Claim) -> Result<Kept, IdempotencyError> {
+        match D::lookup(&self.pool, &claim.scope, &claim.key).await? {
+            Some((fingerprint, recorded)) if fingerprint.matches(&claim.fingerprint) => {
+                Ok(Kept::Theirs(recorded))
+            }
+            Some(_) => Err(IdempotencyError::KeyReused),
+            // Reaped between the two statements, which no sane retention does.
+            None => Err(IdempotencyError::KeyInFlight),
+        }
+    }
+
+    /// COMMIT was sent and no answer came. Whether it happened is written in the database: claim the key again on
+    /// another connection. A record is the answer. A fresh claim is one too: the old transaction's lock is gone, so
+    /// that transaction has ended, and left nothing.
+    async fn resolve(
+        &self,
+        claim: &Claim,
+        recorded: &Recorded,
+        lost: Error,
+    ) -> Result<Kept, IdempotencyError> {
+        tracing::warn!(key = ?claim.key, error = %Chain(&lost), "commit unanswered, reading the key again");
+        let deadline = Instant::now() + self.resolve_max;
+        let mut pause = Duration::from_millis(20);
+        loop {
+            // In a task, because a begin must not be dropped half way.
+            let look =
+                self.tracker
+                    .spawn(look::<D>(self.pool.clone(), claim.clone(), self.idle_max));
+            match timeout_at(deadline, look).await {
+                Ok(Ok(Ok(Claimed::Recorded {
+                    fingerprint,
+                    recorded: found,
+                }))) => {
+                    return if found == *recorded {
+                        Ok(Kept::Ours)
+                    } else if fingerprint.matches(&claim.fingerprint) {
+                        Ok(Kept::Theirs(found))
+                    } else {
+                        Err(IdempotencyError::KeyReused)
+                    };
+                }
+                Ok(Ok(Ok(Claimed::Fresh { .. }))) => return Err(IdempotencyError::Store(lost)),
+                Ok(Ok(Ok(Claimed::InFlight | Claimed::OtherInFlight) | Err(_)) | Err(_)) => {}
+                Err(_) => return Err(IdempotencyError::OutcomeUnknown(lost)),
+            }
+            if Instant::now() + pause >= deadline {
+                return Err(IdempotencyError::OutcomeUnknown(lost));
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+}
+
+async fn look<D: IdempotencyDb>(
+    pool: Pool<D>,
+    claim: Claim,
+    idle_max: Duration,
+) -> Result<Claimed, Error> {
+    let mut tx = D::begin(&pool).await?;
+    let claimed = D::claim(&mut tx, &claim, idle_max).await?;
+    end(tx).await;
+    Ok(claimed)
+}
+
+/// Rolls back. An error here leaves a broken connection, which the pool throws away, and a transaction that the
+/// database ends: nothing that could be done about it is left to do.
+pub(crate) async fn end<D: sqlx::Database>(tx: Transaction<'static, D>) {
+    if let Err(error) = tx.rollback().await {
+        tracing::debug!(%error, "rollback failed");
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// An error with its causes, for the log only.
+pub(crate) struct Chain<'a>(pub(crate) &'a (dyn std::error::Error + 'static));
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}

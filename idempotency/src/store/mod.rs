@@ -1,0 +1,242 @@
+//! What the protocol asks of a database. One file per database spells the SQL out; the `conformance` feature holds the
+//! suite that all of them pass.
+
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+use std::future::Future;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use sqlx::{Database, Pool, Transaction};
+
+use crate::scope::update_with_length;
+use crate::{Error, ErrorKind, Fingerprint, Key, Recorded, Scope};
+
+/// Longest consumer name of the inbox, in bytes.
+pub const CONSUMER_BYTES_MAX: usize = 255;
+/// Longest message id of the inbox, in bytes. Both together stay well inside an index entry.
+pub const MESSAGE_BYTES_MAX: usize = 1024;
+
+/// What one request claims: its key in its scope, for this request and no other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Whose key.
+    pub scope: Scope,
+    /// Which key.
+    pub key: Key,
+    /// For what.
+    pub fingerprint: Fingerprint,
+}
+
+impl Claim {
+    /// 64 bits naming the key in its scope, for advisory locks. Two keys that share it only look in flight to each
+    /// other; the unique index decides.
+    pub fn lock(&self) -> i64 {
+        lock(
+            b"mainstay key 1\0",
+            &[self.scope.as_bytes(), self.key.as_bytes()],
+        )
+    }
+
+    /// 64 bits naming the key and what it was claimed for.
+    pub fn request_lock(&self) -> i64 {
+        lock(
+            b"mainstay request 1\0",
+            &[
+                self.scope.as_bytes(),
+                self.key.as_bytes(),
+                self.fingerprint.as_bytes(),
+            ],
+        )
+    }
+}
+
+pub(crate) fn lock(domain: &[u8], parts: &[&[u8]]) -> i64 {
+    let mut hash = Sha256::new();
+    hash.update(domain);
+    for part in parts {
+        update_with_length(&mut hash, part);
+    }
+    let digest: [u8; 32] = hash.finalize().into();
+    digest
+        .first_chunk::<8>()
+        .map_or(0, |bytes| i64::from_be_bytes(*bytes))
+}
+
+/// What a claim found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claimed {
+    /// Nothing: the key is this transaction's until it ends. `now_ms` is the database's clock, since 1970.
+    Fresh {
+        /// Milliseconds since 1970.
+        now_ms: u64,
+    },
+    /// A committed record, of this request or of another one under the same key.
+    Recorded {
+        /// Of the request that ran.
+        fingerprint: Fingerprint,
+        /// Its answer.
+        recorded: Recorded,
+    },
+    /// Another transaction holds the key, for this request as far as is known.
+    InFlight,
+    /// Another transaction holds the key for a different request.
+    OtherInFlight,
+}
+
+/// What became of writing a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inserted {
+    /// Written, and committed with the transaction.
+    Stored,
+    /// Another transaction committed this key meanwhile: roll back and read its record.
+    Taken,
+}
+
+/// Whether the inbox has met a message before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a duplicate must not be applied"]
+pub enum Seen {
+    /// Never: apply it in this transaction.
+    First,
+    /// Already applied: acknowledge it and do nothing.
+    Duplicate,
+}
+
+/// A database that keeps keys and inbox rows. Implemented for [`sqlx::Postgres`] and [`sqlx::Sqlite`].
+///
+/// None of these futures is cancel-safe: [`begin`](Self::begin) may leave an open transaction on a pooled connection when
+/// dropped (sqlx 0.9, Postgres). The layer and the webhook receiver run them in spawned tasks; so must other callers.
+pub trait IdempotencyDb: Database {
+    /// Creates and updates the tables. Several processes may do so at once.
+    fn migrate(pool: &Pool<Self>) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Begins a read-write transaction in which a claim sees what committed before it: `READ COMMITTED` on Postgres,
+    /// `BEGIN IMMEDIATE` on SQLite.
+    fn begin(
+        pool: &Pool<Self>,
+    ) -> impl Future<Output = Result<Transaction<'static, Self>, Error>> + Send;
+
+    /// Claims the key until the transaction ends, without waiting for another holder.
+    ///
+    /// `idle_max` bounds, on the server where the database can, how long the transaction may sit without a statement:
+    /// the holder may have vanished without a word.
+    fn claim(
+        tx: &mut Transaction<'static, Self>,
+        claim: &Claim,
+        idle_max: Duration,
+    ) -> impl Future<Output = Result<Claimed, Error>> + Send;
+
+    /// Writes the record of a claimed key. The unique index has the last word.
+    fn record(
+        tx: &mut Transaction<'static, Self>,
+        claim: &Claim,
+        recorded: &Recorded,
+    ) -> impl Future<Output = Result<Inserted, Error>> + Send;
+
+    /// Fails with [`ErrorKind::TransactionEnded`] when a commit of `tx` would commit nothing: a statement failed and
+    /// aborted it, or it was ended behind sqlx's back.
+    fn check_open(
+        tx: &mut Transaction<'static, Self>,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Reads a committed record without claiming or waiting.
+    fn lookup(
+        pool: &Pool<Self>,
+        scope: &Scope,
+        key: &Key,
+    ) -> impl Future<Output = Result<Option<(Fingerprint, Recorded)>, Error>> + Send;
+
+    /// Notes a message in the caller's transaction, waiting for a transaction that is noting the same one.
+    fn inbox_once(
+        conn: &mut Self::Connection,
+        consumer: &[u8],
+        message: &[u8],
+    ) -> impl Future<Output = Result<Seen, Error>> + Send;
+
+    /// Notes a message in the caller's transaction, or answers `None` at once when another one is noting it.
+    fn inbox_try(
+        conn: &mut Self::Connection,
+        consumer: &[u8],
+        message: &[u8],
+    ) -> impl Future<Output = Result<Option<Seen>, Error>> + Send;
+
+    /// Deletes at most `batch_max` records that are older than `older_than` by the database's clock. Keys in flight
+    /// have no committed row and cannot be deleted.
+    fn reap(
+        pool: &Pool<Self>,
+        older_than: Duration,
+        batch_max: u32,
+    ) -> impl Future<Output = Result<u64, Error>> + Send;
+
+    /// As [`reap`](Self::reap), for the inbox.
+    fn reap_inbox(
+        pool: &Pool<Self>,
+        older_than: Duration,
+        batch_max: u32,
+    ) -> impl Future<Output = Result<u64, Error>> + Send;
+}
+
+/// Creates and updates this crate's tables in the database of `pool`.
+///
+/// The bookkeeping table is `mainstay_idempotency_migrations`: your own sqlx migrations are not touched. On Postgres the
+/// tables go where the connection's `search_path` points. The role needs the right to create tables, nothing more.
+///
+/// # Errors
+/// [`ErrorKind::Unavailable`] and [`ErrorKind::Database`]. All of a run's steps commit together or not at all.
+///
+/// # Cancel safety
+/// Runs in a task of its own: a dropped future does not stop it, and a second call is harmless.
+pub async fn migrate<D: IdempotencyDb>(pool: &Pool<D>) -> Result<(), Error> {
+    let pool = pool.clone();
+    in_task(async move { D::migrate(&pool).await }).await
+}
+
+/// Deletes at most `batch_max` records older than `older_than`, and says how many: call it again while it is `batch_max`.
+///
+/// `older_than` must not be shorter than the layer's retention. One statement per call, so locks are short and the
+/// work can be spread.
+///
+/// # Errors
+/// [`ErrorKind::Unavailable`], [`ErrorKind::Busy`] and [`ErrorKind::Database`].
+///
+/// # Cancel safety
+/// Runs in a task of its own: a dropped future does not stop it.
+pub async fn reap<D: IdempotencyDb>(
+    pool: &Pool<D>,
+    older_than: Duration,
+    batch_max: u32,
+) -> Result<u64, Error> {
+    let pool = pool.clone();
+    in_task(async move { D::reap(&pool, older_than, batch_max).await }).await
+}
+
+/// As [`reap`], for the inbox. `older_than` must be longer than a source keeps redelivering: see
+/// [`INBOX_RETENTION`](crate::INBOX_RETENTION).
+///
+/// # Errors
+/// As [`reap`].
+///
+/// # Cancel safety
+/// As [`reap`].
+pub async fn reap_inbox<D: IdempotencyDb>(
+    pool: &Pool<D>,
+    older_than: Duration,
+    batch_max: u32,
+) -> Result<u64, Error> {
+    let pool = pool.clone();
+    in_task(async move { D::reap_inbox(&pool, older_than, batch_max).await }).await
+}
+
+/// Runs database work where a dropped future cannot stop it half way.
+pub(crate) async fn in_task<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(error) => Err(Error::new(ErrorKind::Unavailable, error)),
+    }
+}

@@ -1,0 +1,289 @@
+//! Postgres. Everything runs at READ COMMITTED: a claim must see what committed after its transaction began.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection, PgPool, Postgres, Row, Transaction};
+
+use super::{Claim, Claimed, IdempotencyDb, Inserted, Seen, lock};
+use crate::{Error, ErrorKind, Fingerprint, Key, Recorded, Scope};
+
+const MIGRATIONS: &[(i32, &str)] = &[(
+    1,
+    include_str!("../../migrations/postgres/0001_keys_and_inbox.sql"),
+)];
+
+/// `READ WRITE` refuses a standby: its snapshot may lack the record that the primary has.
+const BEGIN: &str = "begin isolation level read committed read write";
+
+impl IdempotencyDb for Postgres {
+    async fn migrate(pool: &PgPool) -> Result<(), Error> {
+        let mut tx = pool.begin_with(BEGIN).await.map_err(error)?;
+        // One migrating process at a time; the lock goes with the transaction. The number spells "mainstay".
+        sqlx::query("select pg_advisory_xact_lock(7881702313497879929)")
+            .execute(&mut *tx)
+            .await
+            .map_err(error)?;
+        sqlx::query(
+            "create table if not exists mainstay_idempotency_migrations \
+             (version integer primary key, applied_at timestamptz not null default now())",
+        )
+        .execute(&mut *tx)
+        .await
+        .map_err(error)?;
+        let applied: Vec<i32> =
+            sqlx::query_scalar("select version from mainstay_idempotency_migrations")
+                .fetch_all(&mut *tx)
+                .await
+                .map_err(error)?;
+        for (version, sql) in MIGRATIONS
+            .iter()
+            .filter(|(version, _)| !applied.contains(version))
+        {
+            sqlx::raw_sql(*sql).execute(&mut *tx).await.map_err(error)?;
+            sqlx::query("insert into mainstay_idempotency_migrations (version) values ($1)")
+                .bind(version)
+                .execute(&mut *tx)
+                .await
+                .map_err(error)?;
+        }
+        tx.commit().await.map_err(error)
+    }
+
+    async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>, Error> {
+        pool.begin_with(BEGIN).await.map_err(error)
+    }
+
+    async fn claim(
+        tx: &mut Transaction<'static, Postgres>,
+        claim: &Claim,
+        idle_max: Duration,
+    ) -> Result<Claimed, Error> {
+        // The lock of the request is taken before the lock of the key, so whoever holds a key also shows what for.
+        // CASE fixes the order. Both are advisory and go with the transaction; neither waits.
+        let held: bool = sqlx::query(
+            "select case when pg_try_advisory_xact_lock_shared($1) then pg_try_advisory_xact_lock($2) else false end, \
+             set_config('idle_in_transaction_session_timeout', $3, true)",
+        )
+        .bind(claim.request_lock())
+        .bind(claim.lock())
+        .bind(idle_max.as_millis().clamp(1, 2_147_483_647).to_string())
+        .fetch_one(&mut **tx)
+        .await
+        .and_then(|row| row.try_get(0))
+        .map_err(error)?;
+        // One reading of pg_locks is consistent in itself: does the key's holder also hold this request's lock?
+        let other = !held
+            && sqlx::query_scalar(
+                "select exists (select from pg_locks k where k.locktype = 'advisory' and k.granted and k.objsubid = 1 \
+                 and k.mode = 'ExclusiveLock' and k.database = (select oid from pg_database where datname = current_database()) \
+                 and k.classid::bigint = ($1::bigint >> 32) & 4294967295 and k.objid::bigint = $1::bigint & 4294967295 \
+                 and not exists (select from pg_locks r where r.pid = k.pid and r.locktype = 'advisory' and r.granted \
+                 and r.objsubid = 1 and r.database = k.database \
+                 and r.classid::bigint = ($2::bigint >> 32) & 4294967295 and r.objid::bigint = $2::bigint & 4294967295))",
+            )
+            .bind(claim.lock())
+            .bind(claim.request_lock())
+            .fetch_one(&mut **tx)
+            .await
+            .map_err(error)?;
+        // A statement of its own, after the locks: in one statement its snapshot would be older than they are, and a
+        // record that committed in between would be missed.
+        let row = sqlx::query(
+            "select k.fingerprint, k.status::bigint, k.headers, k.body, (extract(epoch from clock_timestamp()) * 1000)::bigint \
+             from (select 1) one left join mainstay_key k on k.scope = $1 and k.key = $2",
+        )
+        .bind(claim.scope.as_bytes())
+        .bind(claim.key.as_bytes())
+        .fetch_one(&mut **tx)
+        .await
+        .map_err(error)?;
+        match (record_of(&row)?, held, other) {
+            (Some((fingerprint, recorded)), ..) => Ok(Claimed::Recorded {
+                fingerprint,
+                recorded,
+            }),
+            (None, true, _) => {
+                let now_ms: i64 = row.try_get(4).map_err(error)?;
+                Ok(Claimed::Fresh {
+                    now_ms: now_ms.try_into().unwrap_or(0),
+                })
+            }
+            (None, false, false) => Ok(Claimed::InFlight),
+            (None, false, true) => Ok(Claimed::OtherInFlight),
+        }
+    }
+
+    async fn record(
+        tx: &mut Transaction<'static, Postgres>,
+        claim: &Claim,
+        recorded: &Recorded,
+    ) -> Result<Inserted, Error> {
+        let headers = recorded
+            .encode_headers()
+            .map_err(|reason| Error::new(ErrorKind::Database, reason))?;
+        // Waits for a transaction that inserts the same key without the lock, then fails with 23505: the index decides.
+        let inserted = sqlx::query(
+            "insert into mainstay_key (scope, key, fingerprint, status, headers, body) values ($1, $2, $3, $4, $5, $6)",
+        )
+        .bind(claim.scope.as_bytes())
+        .bind(claim.key.as_bytes())
+        .bind(claim.fingerprint.as_bytes())
+        .bind(recorded.status.cast_signed())
+        .bind(headers)
+        .bind(&recorded.body[..])
+        .execute(&mut **tx)
+        .await;
+        match inserted {
+            Ok(_) => Ok(Inserted::Stored),
+            Err(sqlx::Error::Database(refused))
+                if refused.constraint() == Some("mainstay_key_pkey") =>
+            {
+                Ok(Inserted::Taken)
+            }
+            Err(other) => Err(error(other)),
+        }
+    }
+
+    async fn check_open(tx: &mut Transaction<'static, Postgres>) -> Result<(), Error> {
+        // COMMIT of an aborted transaction succeeds and rolls back; any statement in it fails, so ask with one.
+        if !tx.is_in_transaction() {
+            return Err(ErrorKind::TransactionEnded.into());
+        }
+        sqlx::query("select 1")
+            .execute(&mut **tx)
+            .await
+            .map_err(error)?;
+        Ok(())
+    }
+
+    async fn lookup(
+        pool: &PgPool,
+        scope: &Scope,
+        key: &Key,
+    ) -> Result<Option<(Fingerprint, Recorded)>, Error> {
+        let row = sqlx::query("select fingerprint, status::bigint, headers, body from mainstay_key where scope = $1 and key = $2")
+            .bind(scope.as_bytes())
+            .bind(key.as_bytes())
+            .fetch_optional(pool)
+            .await
+            .map_err(error)?;
+        row.as_ref().map_or(Ok(None), record_of)
+    }
+
+    async fn inbox_once(
+        conn: &mut PgConnection,
+        consumer: &[u8],
+        message: &[u8],
+    ) -> Result<Seen, Error> {
+        // At READ COMMITTED a row in the making is waited for: no row inserted means that it committed.
+        let inserted = sqlx::query(
+            "insert into mainstay_inbox (consumer, message) values ($1, $2) on conflict do nothing",
+        )
+        .bind(consumer)
+        .bind(message)
+        .execute(conn)
+        .await
+        .map_err(error)?;
+        Ok(if inserted.rows_affected() == 1 {
+            Seen::First
+        } else {
+            Seen::Duplicate
+        })
+    }
+
+    async fn inbox_try(
+        conn: &mut PgConnection,
+        consumer: &[u8],
+        message: &[u8],
+    ) -> Result<Option<Seen>, Error> {
+        // The conflict is found in the index, not in the statement's snapshot, so lock and insert may share a statement.
+        let row = sqlx::query(
+            "with held as materialized (select pg_try_advisory_xact_lock($3) as yes), \
+             noted as (insert into mainstay_inbox (consumer, message) select $1, $2 from held where yes on conflict do nothing returning 1) \
+             select (select yes from held), exists (select from noted)",
+        )
+        .bind(consumer)
+        .bind(message)
+        .bind(lock(b"mainstay inbox 1\0", &[consumer, message]))
+        .fetch_one(conn)
+        .await
+        .map_err(error)?;
+        let (held, first): (bool, bool) = (
+            row.try_get(0).map_err(error)?,
+            row.try_get(1).map_err(error)?,
+        );
+        Ok(held.then_some(if first { Seen::First } else { Seen::Duplicate }))
+    }
+
+    async fn reap(pool: &PgPool, older_than: Duration, batch_max: u32) -> Result<u64, Error> {
+        // SKIP LOCKED: two reapers share the work instead of waiting for each other.
+        let deleted = sqlx::query(
+            "delete from mainstay_key where ctid = any (array(select ctid from mainstay_key \
+             where created_at < now() - make_interval(secs => $1) limit $2 for update skip locked))",
+        )
+        .bind(older_than.as_secs_f64())
+        .bind(i64::from(batch_max))
+        .execute(pool)
+        .await
+        .map_err(error)?;
+        Ok(deleted.rows_affected())
+    }
+
+    async fn reap_inbox(pool: &PgPool, older_than: Duration, batch_max: u32) -> Result<u64, Error> {
+        let deleted = sqlx::query(
+            "delete from mainstay_inbox where ctid = any (array(select ctid from mainstay_inbox \
+             where created_at < now() - make_interval(secs => $1) limit $2 for update skip locked))",
+        )
+        .bind(older_than.as_secs_f64())
+        .bind(i64::from(batch_max))
+        .execute(pool)
+        .await
+        .map_err(error)?;
+        Ok(deleted.rows_affected())
+    }
+}
+
+fn record_of(row: &sqlx::postgres::PgRow) -> Result<Option<(Fingerprint, Recorded)>, Error> {
+    let Some(fingerprint) = row.try_get::<Option<&[u8]>, _>(0).map_err(error)? else {
+        return Ok(None);
+    };
+    let fingerprint = Fingerprint::from_bytes(fingerprint).ok_or(ErrorKind::Corrupt)?;
+    let (status, headers, body) = (
+        row.try_get(1).map_err(error)?,
+        row.try_get::<&[u8], _>(2).map_err(error)?,
+        row.try_get(3).map_err(error)?,
+    );
+    let recorded = Recorded::decode(status, headers, body)
+        .map_err(|reason| Error::new(ErrorKind::Corrupt, reason))?;
+    Ok(Some((fingerprint, recorded)))
+}
+
+fn error(error: sqlx::Error) -> Error {
+    let kind = match &error {
+        sqlx::Error::Database(refused) => match refused.code().as_deref() {
+            Some("40001" | "40P01" | "55P03" | "57014") => ErrorKind::Busy,
+            Some("25P02") => ErrorKind::TransactionEnded,
+            Some(code)
+                if code.starts_with("08")
+                    || code.starts_with("53")
+                    || code.starts_with("57P")
+                    || code == "25006"
+                    || code == "25P03" =>
+            {
+                ErrorKind::Unavailable
+            }
+            _ => ErrorKind::Database,
+        },
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::BeginFailed => ErrorKind::Unavailable,
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => ErrorKind::Corrupt,
+        _ => ErrorKind::Database,
+    };
+    Error::new(kind, error)
+}

@@ -1,0 +1,144 @@
+//! The transaction on loan: the layer opens it and ends it, the handler works in it.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sqlx::{Database, Pool, Transaction};
+
+use crate::{Error, ErrorKind, IdempotencyDb};
+
+/// The request's transaction, lent to the handler; give it back by letting it go out of scope.
+///
+/// Whatever is written through it commits together with the recorded answer, or not at all. Only the layer commits:
+/// by the handler's status, after the handler has returned. Savepoints are yours to use (`tx.begin()`); `COMMIT` and
+/// `ROLLBACK` as raw statements are not.
+///
+/// It derefs to the [`sqlx::Transaction`], so `&mut **tx` is the connection that queries run on, and `&mut tx` is
+/// accepted where a function takes `&mut Db::Connection`.
+///
+/// A handler that sends it away (into a task, into the response body) and returns gets a 500 and a rollback.
+pub struct IdemTx<D: Database> {
+    tx: Option<Transaction<'static, D>>,
+    slot: Slot<D>,
+}
+
+impl<D: Database> Deref for IdemTx<D> {
+    type Target = Transaction<'static, D>;
+
+    #[expect(clippy::expect_used, reason = "only drop takes it")]
+    fn deref(&self) -> &Self::Target {
+        self.tx.as_ref().expect("present until dropped")
+    }
+}
+
+impl<D: Database> DerefMut for IdemTx<D> {
+    #[expect(clippy::expect_used, reason = "only drop takes it")]
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.tx.as_mut().expect("present until dropped")
+    }
+}
+
+impl<D: Database> Drop for IdemTx<D> {
+    fn drop(&mut self) {
+        let mut state = self.slot.state();
+        if let (State::Lent, Some(tx)) = (&*state, self.tx.take()) {
+            *state = State::Ready(tx);
+        }
+    }
+}
+
+impl<D: Database> fmt::Debug for IdemTx<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IdemTx(..)")
+    }
+}
+
+/// Where the transaction waits between layer and handler.
+pub(crate) struct Slot<D: Database>(Arc<Mutex<State<D>>>);
+
+enum State<D: Database> {
+    /// Opened when first asked for: a request without a key costs no round trip unless its handler wants one.
+    Lazy(Pool<D>),
+    Ready(Transaction<'static, D>),
+    Lent,
+    /// The request is over; a transaction that comes back now is rolled back by its own drop.
+    Closed,
+}
+
+/// What the layer finds when the handler is done.
+pub(crate) enum Returned<D: Database> {
+    Tx(Transaction<'static, D>),
+    NeverOpened,
+    /// Still lent.
+    Leaked,
+}
+
+impl<D: Database> Slot<D> {
+    pub(crate) fn ready(tx: Transaction<'static, D>) -> Self {
+        Self(Arc::new(Mutex::new(State::Ready(tx))))
+    }
+
+    pub(crate) fn lazy(pool: Pool<D>) -> Self {
+        Self(Arc::new(Mutex::new(State::Lazy(pool))))
+    }
+
+    pub(crate) fn close(&self) -> Returned<D> {
+        match std::mem::replace(&mut *self.state(), State::Closed) {
+            State::Ready(tx) => Returned::Tx(tx),
+            State::Lazy(_) => Returned::NeverOpened,
+            State::Lent | State::Closed => Returned::Leaked,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<D>> {
+        // Nothing panics while it is held, and a state is whole at every moment.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<D: IdempotencyDb> Slot<D> {
+    /// Lends the transaction. `None`: it is lent already, or the request is over.
+    pub(crate) async fn lend(&self) -> Result<Option<IdemTx<D>>, Error> {
+        let pool = {
+            let mut state = self.state();
+            match std::mem::replace(&mut *state, State::Lent) {
+                State::Ready(tx) => {
+                    return Ok(Some(IdemTx {
+                        tx: Some(tx),
+                        slot: self.clone(),
+                    }));
+                }
+                State::Lazy(pool) => pool,
+                other @ (State::Lent | State::Closed) => {
+                    *state = other;
+                    return Ok(None);
+                }
+            }
+        };
+        // In a task: if this future is dropped, the transaction is begun to its end and then rolled back by its drop.
+        let begun = tokio::spawn({
+            let pool = pool.clone();
+            async move { D::begin(&pool).await }
+        });
+        match begun
+            .await
+            .unwrap_or_else(|error| Err(Error::new(ErrorKind::Unavailable, error)))
+        {
+            Ok(tx) => Ok(Some(IdemTx {
+                tx: Some(tx),
+                slot: self.clone(),
+            })),
+            Err(error) => {
+                *self.state() = State::Lazy(pool);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl<D: Database> Clone for Slot<D> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}

@@ -1,0 +1,215 @@
+//! Verify, look whether it is known, apply: one transaction, in a task of its own.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use mainstay_errors::Error as AnyError;
+use sqlx::{Database, Pool};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use super::{Delivery, Verifier, WebhookError};
+use crate::store::{IdempotencyDb, Seen};
+use crate::tx::{IdemTx, Returned, Slot};
+use crate::{Error, ErrorKind, inbox};
+
+/// Receives webhooks over one database: each delivery is applied once, however often it arrives.
+///
+/// ```
+/// # use mainstay_idempotency::webhook::{Received, Verifier, Webhooks};
+/// # use mainstay_errors::{Error, Problem};
+/// # async fn settle(_: &mut sqlx::SqliteConnection, _: &[u8]) -> Result<(), Problem> { Ok(()) }
+/// # async fn hook(webhooks: Webhooks<sqlx::Sqlite>, verifier: Verifier, headers: http::HeaderMap,
+/// #     body: bytes::Bytes, now: std::time::SystemTime) -> Result<http::StatusCode, Error> {
+/// let received = webhooks
+///     .receive(&verifier, "provider", &headers, body, now, |mut tx, delivery| async move {
+///         settle(&mut tx, &delivery.body).await
+///     })
+///     .await?;
+/// match received {
+///     Received::First(()) => Ok(http::StatusCode::NO_CONTENT),
+///     Received::Duplicate => Ok(http::StatusCode::NO_CONTENT), // applied before: tell the sender to stop
+/// }
+/// # }
+/// ```
+pub struct Webhooks<D: Database> {
+    pool: Pool<D>,
+    tracker: TaskTracker,
+    on_commit: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+/// What became of a delivery. Both are reasons to answer 2xx.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a sender that gets no 2xx delivers again"]
+pub enum Received<T> {
+    /// Applied now, with what the effect returned.
+    First(T),
+    /// Applied before; nothing was run.
+    Duplicate,
+}
+
+/// How long to look for the outcome of a commit that went unanswered.
+const RESOLVE_TIME_MAX: Duration = Duration::from_secs(5);
+
+impl<D: IdempotencyDb> Webhooks<D> {
+    /// Over `pool`, which holds both this crate's inbox and what the effects write.
+    #[must_use]
+    pub fn new(pool: Pool<D>) -> Self {
+        Self {
+            pool,
+            tracker: TaskTracker::new(),
+            on_commit: None,
+        }
+    }
+
+    /// Tracks the deliveries in progress, to be waited for at shutdown.
+    #[must_use]
+    pub fn tracker(mut self, tracker: TaskTracker) -> Self {
+        self.tracker = tracker;
+        self
+    }
+
+    /// Called after each commit of an effect. It must not block.
+    #[must_use]
+    pub fn on_commit(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_commit = Some(Arc::new(hook));
+        self
+    }
+
+    /// Verifies a delivery, and applies it unless it was applied before.
+    ///
+    /// `source` names the sender: ids of two sources never meet. `effect` gets the transaction on loan and must let go
+    /// of it; what it returns decides: `Ok` commits, `Err` rolls back the delivery's mark together with the effect, so
+    /// that the next attempt runs. A delivery that arrives while the same one is being applied is refused with a 409,
+    /// never acknowledged: the first may still fail.
+    ///
+    /// # Errors
+    /// A [`WebhookError`], the store's [`Error`](crate::Error), or the effect's own; each becomes a problem with its status.
+    ///
+    /// # Cancel safety
+    /// A good delivery is applied in a task of its own: dropping this future loses the answer, not the effect, and the
+    /// sender's next attempt is a duplicate. An effect that panics rolls back, and the panic continues here.
+    pub async fn receive<T, E, F, Fut>(
+        &self,
+        verifier: &Verifier,
+        source: &str,
+        headers: &HeaderMap,
+        body: Bytes,
+        now: SystemTime,
+        effect: F,
+    ) -> Result<Received<T>, AnyError>
+    where
+        F: FnOnce(IdemTx<D>, Delivery) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        E: Into<AnyError> + Send + 'static,
+        T: Send + 'static,
+    {
+        let delivery = verifier.verify(headers, body, now)?;
+        // Consumers share the table: the prefix keeps a source from meeting a consumer of the same name.
+        let mark = Mark {
+            consumer: format!("webhook {source}").into_bytes(),
+            message: delivery.id.clone().into_bytes(),
+        };
+        inbox::check(&mark.consumer, &mark.message)?;
+        let this = self.clone();
+        let task = async move { this.apply(mark, delivery, effect).await };
+        match self.tracker.spawn(task.in_current_span()).await {
+            Ok(received) => received,
+            Err(join) => match join.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_cancelled) => Err(WebhookError::OutcomeUnknown.into()),
+            },
+        }
+    }
+
+    async fn apply<T, E, F, Fut>(
+        &self,
+        mark: Mark,
+        delivery: Delivery,
+        effect: F,
+    ) -> Result<Received<T>, AnyError>
+    where
+        F: FnOnce(IdemTx<D>, Delivery) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        E: Into<AnyError>,
+    {
+        let mut tx = D::begin(&self.pool).await?;
+        match D::inbox_try(&mut tx, &mark.consumer, &mark.message).await? {
+            None => return Err(WebhookError::InFlight.into()),
+            Some(Seen::Duplicate) => return Ok(Received::Duplicate),
+            Some(Seen::First) => {}
+        }
+        let slot = Slot::ready(tx);
+        let Some(lent) = slot.lend().await? else {
+            return Err(Error::from(ErrorKind::TransactionEnded).into());
+        };
+        // On an error or a panic the transaction is dropped with its slot, and rolls back.
+        let value = effect(lent, delivery).await.map_err(Into::into)?;
+        let Returned::Tx(mut tx) = slot.close() else {
+            tracing::error!(
+                "the effect of a webhook kept its transaction past its end; rolled back"
+            );
+            return Err(Error::from(ErrorKind::TransactionEnded).into());
+        };
+        D::check_open(&mut tx).await?;
+        if let Err(lost) = tx.commit().await {
+            self.resolve(mark, Error::new(ErrorKind::Unavailable, lost))
+                .await?;
+        }
+        if let Some(hook) = &self.on_commit {
+            hook();
+        }
+        Ok(Received::First(value))
+    }
+
+    /// COMMIT went unanswered. `Ok` when the mark is there, so the effect is; the lost error when the old transaction
+    /// has ended and left nothing; unknown when neither could be learnt in time.
+    async fn resolve(&self, mark: Mark, lost: Error) -> Result<(), AnyError> {
+        tracing::warn!(error = %lost, "commit unanswered, reading the inbox again");
+        let deadline = Instant::now() + RESOLVE_TIME_MAX;
+        let mut pause = Duration::from_millis(20);
+        while Instant::now() + pause < deadline {
+            let (pool, mark) = (self.pool.clone(), mark.clone());
+            // In a task, because a begin must not be dropped half way. The mark it may set is rolled back by its drop.
+            let look = self.tracker.spawn(async move {
+                let mut tx = D::begin(&pool).await?;
+                D::inbox_try(&mut tx, &mark.consumer, &mark.message).await
+            });
+            match timeout_at(deadline, look).await {
+                Ok(Ok(Ok(Some(Seen::Duplicate)))) => return Ok(()),
+                Ok(Ok(Ok(Some(Seen::First)))) => return Err(lost.into()),
+                Ok(_) => sleep(pause).await,
+                Err(_) => break,
+            }
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+        Err(WebhookError::OutcomeUnknown.into())
+    }
+}
+
+#[derive(Clone)]
+struct Mark {
+    consumer: Vec<u8>,
+    message: Vec<u8>,
+}
+
+impl<D: Database> Clone for Webhooks<D> {
+    fn clone(&self) -> Self {
+        Self {
+            pool: self.pool.clone(),
+            tracker: self.tracker.clone(),
+            on_commit: self.on_commit.clone(),
+        }
+    }
+}
+
+impl<D: Database> fmt::Debug for Webhooks<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Webhooks").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,414 @@
+//! Signing and verifying: HMAC-SHA256 over `id.timestamp.body`.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use mainstay_errors::{Category, Descriptor, Fault};
+use sha2::Sha256;
+
+use super::Secret;
+
+const ID: HeaderName = HeaderName::from_static("webhook-id");
+const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+
+/// How far a delivery's signed time may be from now, either way, as the specification suggests. It does not limit how
+/// late a redelivery may come: each one is signed anew.
+pub const TOLERANCE: Duration = Duration::from_secs(5 * 60);
+
+/// Longest `webhook-id` in bytes.
+pub const WEBHOOK_ID_BYTES_MAX: usize = 255;
+
+/// Most signatures of one delivery that are looked at: a rotation needs two, and each costs a hash of the body.
+const SIGNATURES_MAX: usize = 8;
+
+/// The three headers of a delivery, for a sender. `id` must be the same on every attempt and `now` that attempt's own.
+///
+/// # Errors
+/// [`SignError`] for an id that is empty, over [`WEBHOOK_ID_BYTES_MAX`], or holds anything but visible ASCII without `.`: a dot
+/// would let parts of one signed text be read as parts of another.
+pub fn sign(
+    secret: &Secret,
+    id: &str,
+    now: SystemTime,
+    body: &[u8],
+) -> Result<HeaderMap, SignError> {
+    check_id(id.as_bytes()).then_some(()).ok_or(SignError)?;
+    let timestamp = seconds(now).to_string();
+    let signature = format!(
+        "v1,{}",
+        STANDARD.encode(
+            mac(secret, id.as_bytes(), timestamp.as_bytes(), body)
+                .finalize()
+                .into_bytes()
+        )
+    );
+    let mut headers = HeaderMap::with_capacity(3);
+    for (name, value) in [(ID, id), (TIMESTAMP, &timestamp), (SIGNATURE, &signature)] {
+        headers.insert(name, HeaderValue::from_str(value).map_err(|_| SignError)?);
+    }
+    Ok(headers)
+}
+
+/// The id cannot be signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a webhook id is 1 to 255 visible ASCII characters without a dot")]
+pub struct SignError;
+
+/// Checks deliveries against one secret, or several while one is being replaced.
+#[derive(Debug, Clone)]
+pub struct Verifier {
+    secrets: Vec<Secret>,
+    tolerance: Duration,
+}
+
+/// A delivery whose signature is good. Only now may its body be parsed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Delivery {
+    /// The same on every attempt to deliver it.
+    pub id: String,
+    /// When this attempt was signed.
+    pub timestamp: SystemTime,
+    /// As it was signed.
+    pub body: Bytes,
+}
+
+impl Verifier {
+    /// Accepts what this secret signed, within [`TOLERANCE`].
+    #[must_use]
+    pub fn new(secret: Secret) -> Self {
+        Self {
+            secrets: vec![secret],
+            tolerance: TOLERANCE,
+        }
+    }
+
+    /// Accepts what this secret signed, too: add the new one, let the sender change over, then drop the old one.
+    #[must_use]
+    pub fn or(mut self, secret: Secret) -> Self {
+        self.secrets.push(secret);
+        self
+    }
+
+    /// Sets how far a signed time may be from now.
+    #[must_use]
+    pub fn tolerance(mut self, tolerance: Duration) -> Self {
+        self.tolerance = tolerance;
+        self
+    }
+
+    /// First the signature, then the time: an unsigned time is nobody's word.
+    ///
+    /// # Errors
+    /// [`WebhookError`], each with its HTTP status.
+    pub fn verify(
+        &self,
+        headers: &HeaderMap,
+        body: Bytes,
+        now: SystemTime,
+    ) -> Result<Delivery, WebhookError> {
+        let (id, timestamp) = (one(headers, &ID)?, one(headers, &TIMESTAMP)?);
+        let signatures = one(headers, &SIGNATURE)?;
+        if !check_id(id) {
+            return Err(WebhookError::Headers);
+        }
+        let seconds_signed = whole_seconds(timestamp).ok_or(WebhookError::Headers)?;
+        let good = signatures
+            .split(|byte| *byte == b' ')
+            .filter_map(|signature| STANDARD.decode(signature.strip_prefix(b"v1,")?).ok())
+            .take(SIGNATURES_MAX)
+            // Compared in constant time.
+            .any(|signature| {
+                self.secrets.iter().any(|secret| {
+                    mac(secret, id, timestamp, &body)
+                        .verify_slice(&signature)
+                        .is_ok()
+                })
+            });
+        if !good {
+            return Err(WebhookError::Signature);
+        }
+        if seconds(now).abs_diff(seconds_signed) > self.tolerance.as_secs() {
+            return Err(WebhookError::Timestamp);
+        }
+        let id = String::from_utf8_lossy(id).into_owned();
+        Ok(Delivery {
+            id,
+            timestamp: UNIX_EPOCH + Duration::from_secs(seconds_signed),
+            body,
+        })
+    }
+}
+
+/// Why a delivery is not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WebhookError {
+    /// 400 `webhook_headers_invalid`: one of the three headers is missing, repeated or malformed.
+    #[error("a webhook header is missing, repeated or malformed")]
+    Headers,
+    /// 401 `webhook_signature_invalid`: no signature is by a secret of ours over this id, time and body.
+    #[error("no signature fits")]
+    Signature,
+    /// 401 `webhook_timestamp_out_of_tolerance`: signed too long ago, or later than now.
+    #[error("signed outside the tolerance")]
+    Timestamp,
+    /// 409 `webhook_in_flight`, with `Retry-After: 1`: the same delivery is being applied.
+    #[error("the same delivery is being applied")]
+    InFlight,
+    /// 503 `webhook_outcome_unknown`: the commit went unanswered; deliver again.
+    #[error("the commit's outcome is unknown")]
+    OutcomeUnknown,
+}
+
+const HEADERS: Descriptor = Descriptor::new("webhook_headers_invalid", Category::InvalidArgument)
+    .with_title("Webhook headers invalid")
+    .with_docs("`webhook-id`, `webhook-timestamp` and `webhook-signature` are needed, each once, as Standard Webhooks writes them.")
+    .with_owner("mainstay_idempotency");
+const SIGNATURE_INVALID: Descriptor =
+    Descriptor::new("webhook_signature_invalid", Category::Unauthenticated)
+        .with_title("Webhook signature invalid")
+        .with_docs("No signature is by a known secret over this id, timestamp and body.")
+        .with_owner("mainstay_idempotency");
+const OUT_OF_TOLERANCE: Descriptor = Descriptor::new(
+    "webhook_timestamp_out_of_tolerance",
+    Category::Unauthenticated,
+)
+.with_title("Webhook timestamp out of tolerance")
+.with_docs(
+    "The delivery was signed too long ago, or by a clock that runs ahead. Sign each attempt anew.",
+)
+.with_owner("mainstay_idempotency");
+const IN_FLIGHT: Descriptor = Descriptor::new("webhook_in_flight", Category::Aborted)
+    .with_title("Webhook in flight")
+    .with_docs("The same delivery is being applied. Deliver it again to learn how that ended.")
+    .with_owner("mainstay_idempotency");
+const OUTCOME_UNKNOWN: Descriptor = Descriptor::new("webhook_outcome_unknown", Category::Unavailable)
+    .with_title("Outcome unknown")
+    .with_docs("The commit was sent and its answer was lost. Deliver again under the same id: it is applied once.")
+    .with_retry(mainstay_errors::Retry::SameKeyOnly)
+    .with_outcome(mainstay_errors::Outcome::Unknown)
+    .with_owner("mainstay_idempotency");
+
+impl Fault for WebhookError {
+    const CATALOG: &'static [Descriptor] = &[
+        HEADERS,
+        SIGNATURE_INVALID,
+        OUT_OF_TOLERANCE,
+        IN_FLIGHT,
+        OUTCOME_UNKNOWN,
+    ];
+
+    fn descriptor(&self) -> &'static Descriptor {
+        match self {
+            Self::Headers => &HEADERS,
+            Self::Signature => &SIGNATURE_INVALID,
+            Self::Timestamp => &OUT_OF_TOLERANCE,
+            Self::InFlight => &IN_FLIGHT,
+            Self::OutcomeUnknown => &OUTCOME_UNKNOWN,
+        }
+    }
+
+    fn retry(&self) -> mainstay_errors::Retry {
+        match self {
+            Self::InFlight => mainstay_errors::Retry::After(Duration::from_secs(1)),
+            _ => self.descriptor().retry(),
+        }
+    }
+}
+
+fn mac(secret: &Secret, id: &[u8], timestamp: &[u8], body: &[u8]) -> Hmac<Sha256> {
+    #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.bytes()).expect("any length");
+    for part in [id, b".", timestamp, b".", body] {
+        mac.update(part);
+    }
+    mac
+}
+
+fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], WebhookError> {
+    let mut lines = headers.get_all(name).iter();
+    match (lines.next(), lines.next()) {
+        (Some(line), None) => Ok(line.as_bytes()),
+        _ => Err(WebhookError::Headers),
+    }
+}
+
+fn check_id(id: &[u8]) -> bool {
+    (1..=WEBHOOK_ID_BYTES_MAX).contains(&id.len())
+        && id
+            .iter()
+            .all(|byte| matches!(byte, 0x21..=0x7e) && *byte != b'.')
+}
+
+/// Digits only: what `parse` takes besides them (a sign) would give one time two texts.
+fn whole_seconds(timestamp: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(timestamp)
+        .ok()
+        .filter(|text| text.len() <= 12 && text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    text.parse().ok()
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret() -> Secret {
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse().unwrap()
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    const BODY: &[u8] = br#"{"test": 2432232314}"#;
+    const SENT: u64 = 1_614_265_330;
+
+    fn verify(headers: &HeaderMap, body: &[u8], now: u64) -> Result<Delivery, WebhookError> {
+        Verifier::new(secret()).verify(headers, Bytes::copy_from_slice(body), at(now))
+    }
+
+    #[test]
+    fn the_specifications_own_vector_verifies() {
+        let headers = sign(&secret(), "msg_p5jXN8AQM9LWM0D4loKWxJek", at(SENT), BODY).unwrap();
+        assert_eq!(
+            headers[SIGNATURE],
+            "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+        );
+        let delivery = verify(&headers, BODY, SENT).unwrap();
+        assert_eq!(
+            (delivery.id.as_str(), delivery.timestamp),
+            ("msg_p5jXN8AQM9LWM0D4loKWxJek", at(SENT))
+        );
+        assert_eq!(delivery.body, BODY);
+    }
+
+    #[test]
+    fn any_changed_part_is_refused() {
+        let good = sign(&secret(), "msg_1", at(SENT), BODY).unwrap();
+        assert_eq!(verify(&good, b"{}", SENT), Err(WebhookError::Signature));
+        for (name, value) in [
+            (ID, "msg_2"),
+            (TIMESTAMP, "1614265331"),
+            (SIGNATURE, "v1,AAAA"),
+            (SIGNATURE, "v2,g0hM9SsE"),
+            (SIGNATURE, ""),
+        ] {
+            let mut headers = good.clone();
+            headers.insert(name.clone(), HeaderValue::from_static(value));
+            assert_eq!(
+                verify(&headers, BODY, SENT),
+                Err(WebhookError::Signature),
+                "{name} {value}"
+            );
+        }
+        let other =
+            Verifier::new(Secret::generate()).verify(&good, Bytes::from_static(BODY), at(SENT));
+        assert_eq!(other, Err(WebhookError::Signature));
+    }
+
+    #[test]
+    fn missing_repeated_and_malformed_headers_are_told_apart_from_bad_signatures() {
+        let good = sign(&secret(), "msg_1", at(SENT), BODY).unwrap();
+        for name in [ID, TIMESTAMP, SIGNATURE] {
+            let mut headers = good.clone();
+            headers.remove(&name);
+            assert_eq!(
+                verify(&headers, BODY, SENT),
+                Err(WebhookError::Headers),
+                "{name} missing"
+            );
+            let mut headers = good.clone();
+            headers.append(name.clone(), good[&name].clone());
+            assert_eq!(
+                verify(&headers, BODY, SENT),
+                Err(WebhookError::Headers),
+                "{name} twice"
+            );
+        }
+        for (name, value) in [
+            (TIMESTAMP, "+1614265330"),
+            (TIMESTAMP, "1614265330.0"),
+            (TIMESTAMP, "-1"),
+            (TIMESTAMP, "9999999999999"),
+            (ID, "a.b"),
+            (ID, ""),
+        ] {
+            let mut headers = good.clone();
+            headers.insert(name, HeaderValue::from_static(value));
+            assert_eq!(
+                verify(&headers, BODY, SENT),
+                Err(WebhookError::Headers),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_tolerance_holds_both_ways() {
+        let headers = sign(&secret(), "msg_1", at(SENT), BODY).unwrap();
+        for (now, verdict) in [
+            (SENT - 301, false),
+            (SENT - 300, true),
+            (SENT + 300, true),
+            (SENT + 301, false),
+            (0, false),
+        ] {
+            assert_eq!(
+                verify(&headers, BODY, now).err(),
+                (!verdict).then_some(WebhookError::Timestamp),
+                "{now}"
+            );
+        }
+    }
+
+    #[test]
+    fn during_a_rotation_either_side_may_be_ahead() {
+        let (old, new) = (secret(), Secret::generate());
+        let by_old = sign(&old, "msg_1", at(SENT), BODY).unwrap();
+        let by_new = sign(&new, "msg_1", at(SENT), BODY).unwrap();
+        let both = Verifier::new(old.clone()).or(new.clone());
+        for headers in [&by_old, &by_new] {
+            assert!(
+                both.verify(headers, Bytes::from_static(BODY), at(SENT))
+                    .is_ok()
+            );
+        }
+        let mut twice = by_old.clone();
+        let signatures = format!(
+            "{} {}",
+            by_new[SIGNATURE].to_str().unwrap(),
+            by_old[SIGNATURE].to_str().unwrap()
+        );
+        twice.insert(SIGNATURE, signatures.parse().unwrap());
+        for one in [old, new] {
+            assert!(
+                Verifier::new(one)
+                    .verify(&twice, Bytes::from_static(BODY), at(SENT))
+                    .is_ok()
+            );
+        }
+    }
+
+    #[test]
+    fn an_id_with_a_dot_is_not_signed() {
+        for id in ["", "a.b", "a b", "\u{e9}", &"i".repeat(256)] {
+            assert_eq!(
+                sign(&secret(), id, at(SENT), BODY).unwrap_err(),
+                SignError,
+                "{id}"
+            );
+        }
+    }
+}
