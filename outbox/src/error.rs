@@ -1,0 +1,92 @@
+//! What can go wrong between the outbox and its database.
+
+use std::fmt;
+
+/// Why an operation on the outbox's tables failed. Opaque: ask [`kind`](Error::kind); the cause is in `source()`.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    source: Option<sqlx::Error>,
+}
+
+/// What went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The database refused or could not be reached. Whether the statement took effect may be unknown.
+    Database,
+    /// The tables are not there, or older than this code: run `migrate`.
+    NotMigrated,
+    /// The tables were migrated by newer code than this.
+    NewerSchema {
+        /// The version found.
+        found: i32,
+        /// The newest version this code knows.
+        known: i32,
+    },
+    /// The number of lanes asked for is not the one the outbox was created with.
+    LaneCount {
+        /// Lanes the outbox has.
+        stored: u16,
+        /// Lanes asked for.
+        asked: u16,
+    },
+    /// The operation's task was cancelled because the runtime is shutting down.
+    Shutdown,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind) -> Self {
+        Self(Box::new(Inner { kind, source: None }))
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(source: sqlx::Error) -> Self {
+        Self(Box::new(Inner {
+            kind: ErrorKind::Database,
+            source: Some(source),
+        }))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.kind {
+            ErrorKind::Database => f.write_str("the outbox's database failed"),
+            ErrorKind::NotMigrated => {
+                f.write_str("the outbox's tables are missing or old: run migrate")
+            }
+            ErrorKind::NewerSchema { found, known } => write!(
+                f,
+                "the outbox's tables are of version {found}, this code knows {known}: deploy newer code"
+            ),
+            ErrorKind::LaneCount { stored, asked } => {
+                write!(f, "the outbox has {stored} lanes, {asked} were asked for")
+            }
+            ErrorKind::Shutdown => f.write_str("the runtime is shutting down"),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("source", &self.0.source)
+            .finish()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_ref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,343 @@
+//! What a producer hands over: an event in CloudEvents 1.0 terms, checked before any SQL is sent.
+
+use std::{fmt, time::SystemTime};
+
+use bytes::Bytes;
+use serde::Serialize;
+use uuid::Uuid;
+
+/// The identity of one event: CloudEvents `id`, stable over every redelivery, and what consumers deduplicate by.
+///
+/// A UUID of version 7 unless the producer chose one with [`Event::id`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventId(Uuid);
+
+impl EventId {
+    /// A fresh id.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    /// The id as a UUID.
+    #[must_use]
+    pub const fn as_uuid(&self) -> Uuid {
+        self.0
+    }
+}
+
+impl From<Uuid> for EventId {
+    fn from(id: Uuid) -> Self {
+        Self(id)
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl fmt::Debug for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EventId({self})")
+    }
+}
+
+/// The value could not be written as JSON.
+#[derive(Debug, thiserror::Error)]
+#[error("the event's payload could not be written as JSON")]
+pub struct EncodeError(#[source] serde_json::Error);
+
+/// Something that happened, to be published once the transaction that says so has committed.
+///
+/// Building never fails except for the payload's encoding; sizes and characters are checked by
+/// `Outbox::enqueue`, before the database sees anything.
+///
+/// ```
+/// # use mainstay_outbox::Event;
+/// let event = Event::new("payment.created")
+///     .topic("payments")
+///     .key("order-17")
+///     .json(&serde_json::json!({ "amount": 1250 }))?
+///     .header("x-tenant", "acme");
+/// # Ok::<(), mainstay_outbox::EncodeError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+#[must_use = "an event does nothing until it is enqueued"]
+pub struct Event {
+    pub(crate) id: EventId,
+    pub(crate) event_type: String,
+    pub(crate) topic: Option<String>,
+    pub(crate) subject: Option<String>,
+    pub(crate) time: Option<SystemTime>,
+    pub(crate) content_type: Option<String>,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) payload: Bytes,
+}
+
+impl Event {
+    /// An event of this CloudEvents `type`, for instance `payment.created`, with an empty payload and a fresh id.
+    pub fn new(event_type: impl Into<String>) -> Self {
+        Self {
+            id: EventId::generate(),
+            event_type: event_type.into(),
+            topic: None,
+            subject: None,
+            time: None,
+            content_type: None,
+            key: None,
+            headers: Vec::new(),
+            payload: Bytes::new(),
+        }
+    }
+
+    /// Chooses the id instead of a fresh one. Two events of one source must not share it; nothing here checks that.
+    pub fn id(mut self, id: impl Into<EventId>) -> Self {
+        self.id = id.into();
+        self
+    }
+
+    /// Where it goes: the relay's sinks are chosen by topic. The event's type when not set.
+    pub fn topic(mut self, topic: impl Into<String>) -> Self {
+        self.topic = Some(topic.into());
+        self
+    }
+
+    /// The ordering key, any bytes: events of one key are first delivered in order. Without a key there is no order.
+    pub fn key(mut self, key: impl AsRef<[u8]>) -> Self {
+        self.key = Some(key.as_ref().to_vec());
+        self
+    }
+
+    /// CloudEvents `subject`: what within the source it is about.
+    pub fn subject(mut self, subject: impl Into<String>) -> Self {
+        self.subject = Some(subject.into());
+        self
+    }
+
+    /// CloudEvents `time`: when it happened. The database's clock at enqueue when not set.
+    pub fn time(mut self, time: SystemTime) -> Self {
+        self.time = Some(time);
+        self
+    }
+
+    /// The payload as JSON, `datacontenttype` `application/json`.
+    ///
+    /// # Errors
+    /// [`EncodeError`] when the value refuses to be written, for instance a map with keys that are not text.
+    pub fn json<T: Serialize + ?Sized>(self, value: &T) -> Result<Self, EncodeError> {
+        let bytes = serde_json::to_vec(value).map_err(EncodeError)?;
+        Ok(self.bytes("application/json", bytes))
+    }
+
+    /// The payload as bytes of this media type.
+    pub fn bytes(mut self, content_type: impl Into<String>, payload: impl Into<Bytes>) -> Self {
+        self.content_type = Some(content_type.into());
+        self.payload = payload.into();
+        self
+    }
+
+    /// Adds a header, or replaces the one of that name. Names are lower-cased.
+    ///
+    /// Sinks carry headers in their own way; `traceparent` and `tracestate` keep their names everywhere.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let (name, value) = (name.into().to_ascii_lowercase(), value.into());
+        match self.headers.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, slot)) => *slot = value,
+            None => self.headers.push((name, value)),
+        }
+        self
+    }
+
+    pub(crate) fn topic_or_type(&self) -> &str {
+        self.topic.as_deref().unwrap_or(&self.event_type)
+    }
+}
+
+/// The payload and header values stay out: an event is often logged, and they are the user's data.
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event")
+            .field("id", &self.id)
+            .field("type", &self.event_type)
+            .field("topic", &self.topic_or_type())
+            .field("payload_bytes", &self.payload.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An event that was refused before the database saw it. The transaction is untouched and usable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidEvent {
+    /// A part is longer than its cap.
+    #[error("the event's {part} is {actual} bytes long, the most is {max}")]
+    TooLarge {
+        /// Which part.
+        part: &'static str,
+        /// Its size in bytes (headers: names and values together).
+        actual: usize,
+        /// The cap in bytes.
+        max: usize,
+    },
+    /// A part that must be there is empty.
+    #[error("the event's {0} is empty")]
+    Empty(&'static str),
+    /// A part contains control characters, which no wire format carries safely.
+    #[error("the event's {0} contains control characters")]
+    Control(&'static str),
+    /// A header's name is not 1 to 64 characters of `a-z 0-9 - _`.
+    #[error("an event's header name is not 1 to 64 characters of a-z, 0-9, - and _")]
+    HeaderName,
+    /// More headers than the cap.
+    #[error("the event has {actual} headers, the most is {max}")]
+    TooManyHeaders {
+        /// How many there are.
+        actual: usize,
+        /// The cap.
+        max: usize,
+    },
+    /// One call brought more events than the cap.
+    #[error("{actual} events in one call, the most is {max}")]
+    TooManyEvents {
+        /// How many there are.
+        actual: usize,
+        /// The cap.
+        max: usize,
+    },
+}
+
+/// The most an event may hold. Every cap is in bytes unless its name says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Caps {
+    pub(crate) payload: usize,
+    pub(crate) events_per_call: usize,
+}
+
+impl Caps {
+    /// CloudEvents only promises that intermediaries forward 64 KiB, brokers commonly take 1 MiB.
+    pub(crate) const PAYLOAD_DEFAULT: usize = 1024 * 1024;
+    /// Far below where a driver's length fields become dangerous.
+    pub(crate) const PAYLOAD_MAX: usize = 64 * 1024 * 1024;
+    pub(crate) const EVENTS_PER_CALL: usize = 1_000;
+    const NAME: usize = 255;
+    const SUBJECT: usize = 1024;
+    const KEY: usize = 1024;
+    const HEADERS: usize = 16 * 1024;
+    const HEADER_COUNT: usize = 64;
+}
+
+/// Checks one event against the caps.
+pub(crate) fn check(event: &Event, source: &str, caps: Caps) -> Result<(), InvalidEvent> {
+    text("source", source, Caps::NAME, true)?;
+    text("type", &event.event_type, Caps::NAME, true)?;
+    text("topic", event.topic_or_type(), Caps::NAME, true)?;
+    if let Some(subject) = &event.subject {
+        text("subject", subject, Caps::SUBJECT, true)?;
+    }
+    if let Some(content_type) = &event.content_type {
+        text("content type", content_type, Caps::NAME, true)?;
+    }
+    at_most("key", event.key.as_ref().map_or(0, Vec::len), Caps::KEY)?;
+    at_most("payload", event.payload.len(), caps.payload)?;
+    if event.headers.len() > Caps::HEADER_COUNT {
+        return Err(InvalidEvent::TooManyHeaders {
+            actual: event.headers.len(),
+            max: Caps::HEADER_COUNT,
+        });
+    }
+    let mut size = 0;
+    for (name, value) in &event.headers {
+        let fits = (1..=64).contains(&name.len());
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+        if !fits || !name.bytes().all(plain) {
+            return Err(InvalidEvent::HeaderName);
+        }
+        text("header value", value, Caps::HEADERS, false)?;
+        size += name.len() + value.len();
+    }
+    at_most("headers", size, Caps::HEADERS)
+}
+
+fn text(part: &'static str, value: &str, max: usize, required: bool) -> Result<(), InvalidEvent> {
+    if required && value.is_empty() {
+        return Err(InvalidEvent::Empty(part));
+    }
+    at_most(part, value.len(), max)?;
+    if value.chars().any(char::is_control) {
+        return Err(InvalidEvent::Control(part));
+    }
+    Ok(())
+}
+
+fn at_most(part: &'static str, actual: usize, max: usize) -> Result<(), InvalidEvent> {
+    if actual > max {
+        return Err(InvalidEvent::TooLarge { part, actual, max });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAPS: Caps = Caps {
+        payload: 10,
+        events_per_call: 1,
+    };
+
+    #[test]
+    fn a_plain_event_passes() {
+        let event = Event::new("a.b").key([0, 255]).header("X-Tenant", "ä");
+        assert_eq!(check(&event, "/s", CAPS), Ok(()));
+        assert_eq!(event.headers, [("x-tenant".to_owned(), "ä".to_owned())]);
+    }
+
+    #[test]
+    fn each_part_has_a_cap() {
+        let long = "x".repeat(2_000);
+        let refused = |event: Event| check(&event, "/s", CAPS).unwrap_err();
+        for (event, part) in [
+            (Event::new(long.clone()), "type"),
+            (Event::new("t").topic(long.clone()), "topic"),
+            (Event::new("t").subject(long.clone()), "subject"),
+            (Event::new("t").key(&long), "key"),
+            (Event::new("t").bytes("text/plain", long.clone()), "payload"),
+        ] {
+            assert!(
+                matches!(refused(event), InvalidEvent::TooLarge { part: p, .. } if p == part),
+                "{part}"
+            );
+        }
+        let mut many = Event::new("t");
+        for n in 0..65 {
+            many = many.header(format!("h{n}"), "");
+        }
+        assert!(matches!(refused(many), InvalidEvent::TooManyHeaders { .. }));
+    }
+
+    #[test]
+    fn what_postgres_or_a_wire_would_choke_on_is_refused_first() {
+        let refused = |event: Event| check(&event, "/s", CAPS).unwrap_err();
+        assert_eq!(refused(Event::new("a\0b")), InvalidEvent::Control("type"));
+        assert_eq!(
+            refused(Event::new("a").header("x", "1\r\nhost: evil")),
+            InvalidEvent::Control("header value")
+        );
+        assert_eq!(
+            refused(Event::new("a").header("x y", "1")),
+            InvalidEvent::HeaderName
+        );
+        assert_eq!(refused(Event::new("")), InvalidEvent::Empty("type"));
+    }
+
+    #[test]
+    fn debug_keeps_the_payload_out() {
+        let event = Event::new("t")
+            .bytes("text/plain", "secret")
+            .header("x", "secret");
+        assert!(!format!("{event:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,166 @@
+//! What a sink is given: an event that has committed, with its envelope complete.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+
+use crate::event::{Event, EventId};
+
+/// One committed event on its way to a sink.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message {
+    pub(crate) id: EventId,
+    pub(crate) source: String,
+    pub(crate) event_type: String,
+    pub(crate) topic: String,
+    pub(crate) subject: Option<String>,
+    pub(crate) time: SystemTime,
+    pub(crate) content_type: Option<String>,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) payload: Bytes,
+    pub(crate) attempt: u32,
+}
+
+impl Message {
+    /// The message that this event of `source` becomes on its first attempt; for tests of your own sinks.
+    ///
+    /// `now` is the event's time when it has none of its own.
+    #[must_use]
+    pub fn from_event(event: Event, source: impl Into<String>, now: SystemTime) -> Self {
+        Self {
+            topic: event.topic_or_type().to_owned(),
+            id: event.id,
+            source: source.into(),
+            event_type: event.event_type,
+            subject: event.subject,
+            time: event.time.unwrap_or(now),
+            content_type: event.content_type,
+            key: event.key,
+            headers: event.headers,
+            payload: event.payload,
+            attempt: 1,
+        }
+    }
+
+    /// CloudEvents `id`: the same on every delivery of this event.
+    #[must_use]
+    pub const fn id(&self) -> EventId {
+        self.id
+    }
+
+    /// CloudEvents `source`.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// CloudEvents `type`.
+    #[must_use]
+    pub fn event_type(&self) -> &str {
+        &self.event_type
+    }
+
+    /// The topic that chose the sink.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// CloudEvents `subject`.
+    #[must_use]
+    pub fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
+    }
+
+    /// CloudEvents `time`, to the microsecond (SQLite: when set by the database, to the millisecond).
+    #[must_use]
+    pub const fn time(&self) -> SystemTime {
+        self.time
+    }
+
+    /// CloudEvents `datacontenttype`.
+    #[must_use]
+    pub fn content_type(&self) -> Option<&str> {
+        self.content_type.as_deref()
+    }
+
+    /// The ordering key.
+    #[must_use]
+    pub fn key(&self) -> Option<&[u8]> {
+        self.key.as_deref()
+    }
+
+    /// All headers, in the order they were added.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// One header, by its lower-case name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers()
+            .find_map(|(known, value)| (known == name).then_some(value))
+    }
+
+    /// The payload, byte for byte as it was enqueued.
+    #[must_use]
+    pub const fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// Which attempt this is, from 1. Attempts spent by crashes count; outages of the sink do not.
+    #[must_use]
+    pub const fn attempt(&self) -> u32 {
+        self.attempt
+    }
+}
+
+/// The payload, key and header values stay out of logs.
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("id", &self.id)
+            .field("type", &self.event_type)
+            .field("topic", &self.topic)
+            .field("attempt", &self.attempt)
+            .field("payload_bytes", &self.payload.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Microseconds since 1970, the unit both stores keep; times before that are negative.
+pub(crate) fn to_micros(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |us| -us),
+    }
+}
+
+/// The inverse of [`to_micros`].
+pub(crate) fn from_micros(micros: i64) -> SystemTime {
+    let span = Duration::from_micros(micros.unsigned_abs());
+    let time = if micros < 0 {
+        UNIX_EPOCH.checked_sub(span)
+    } else {
+        UNIX_EPOCH.checked_add(span)
+    };
+    time.unwrap_or(UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_survive_the_trip_through_microseconds() {
+        for micros in [0, 1, -1, 1_763_700_000_123_456, -62_135_596_800_000_000] {
+            assert_eq!(to_micros(from_micros(micros)), micros);
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! The relay: takes committed events from the database to the sinks, in order per key, until each is settled.
+
+mod engine;
+mod publish;
+mod route;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use mainstay_retry::Backoff;
+use sqlx::Pool;
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use self::{engine::Engine, route::Routes};
+pub use crate::plan::KeyPolicy;
+use crate::{
+    error::{Error, ErrorKind},
+    outbox::{Outbox, Waker},
+    plan::Rules,
+    sink::Sink,
+    store::OutboxDb,
+    telemetry::{RelayStats, Tally},
+};
+
+/// A relay that is ready to run. Any number of them, in any number of processes, share the lanes.
+#[must_use = "a relay does nothing until it is spawned"]
+pub struct Relay<Db: OutboxDb> {
+    pool: Pool<Db>,
+    config: Config,
+    lanes: u16,
+    routes: Routes,
+    waker: Option<Waker>,
+}
+
+/// How a relay works. Every bound has a default; see the setters of [`RelayBuilder`].
+#[derive(Clone, Debug)]
+struct Config {
+    batch: u32,
+    in_flight_max: u32,
+    in_flight_bytes_max: u64,
+    lease: Duration,
+    poll_interval: Duration,
+    publish_timeout: Duration,
+    drain_timeout: Duration,
+    sink_backoff: Backoff,
+    key_policy: KeyPolicy,
+    rules: Rules,
+}
+
+/// Puts a relay together. Start with [`Relay::builder`].
+#[must_use]
+pub struct RelayBuilder<Db: OutboxDb> {
+    pool: Pool<Db>,
+    config: Config,
+    lanes: Option<u16>,
+    routes: Routes,
+    refused: Option<BuildError>,
+    waker: Option<Waker>,
+}
+
+/// Why a relay could not be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// No sink was given.
+    #[error("the relay has no sink")]
+    NoSink,
+    /// A topic pattern is neither a topic, nor a prefix that ends in `*`, nor `*`.
+    #[error("{0:?} is not a topic pattern: a topic, a prefix ending in *, or *")]
+    Pattern(String),
+    /// Two sinks have the same pattern.
+    #[error("two sinks have the topic pattern {0:?}")]
+    Duplicate(String),
+    /// A setting is outside its range.
+    #[error("{setting} must be {range}")]
+    Setting {
+        /// Which.
+        setting: &'static str,
+        /// What it may be.
+        range: &'static str,
+    },
+    /// The database could not be asked, or does not fit: not migrated, newer than this code, another number of lanes.
+    #[error("the relay does not fit its database")]
+    Store(#[source] Error),
+}
+
+impl<Db: OutboxDb> Relay<Db> {
+    /// A relay over this pool. It uses one connection at a time.
+    pub fn builder(pool: Pool<Db>) -> RelayBuilder<Db> {
+        RelayBuilder {
+            pool,
+            config: Config {
+                batch: 100,
+                in_flight_max: 2_000,
+                in_flight_bytes_max: 16 * 1024 * 1024,
+                lease: Duration::from_secs(10),
+                poll_interval: Duration::from_millis(100),
+                publish_timeout: Duration::from_secs(60),
+                drain_timeout: Duration::from_secs(10),
+                sink_backoff: Backoff::equal_jitter(
+                    Duration::from_millis(100),
+                    Duration::from_secs(5),
+                ),
+                key_policy: KeyPolicy::Block,
+                rules: Rules {
+                    max_attempts: 12,
+                    backoff: Backoff::equal_jitter(
+                        Duration::from_millis(200),
+                        Duration::from_secs(300),
+                    ),
+                    retry_after_max: Duration::from_secs(3_600),
+                },
+            },
+            lanes: None,
+            routes: Routes::default(),
+            refused: None,
+            waker: None,
+        }
+    }
+
+    /// Starts the relay as a task. Cancelling the token drains it within the builder's `drain_timeout`.
+    ///
+    /// The task never fails: while the database or a sink is away it waits and tries again. Dropping the handle leaves
+    /// it running until the token is cancelled.
+    ///
+    /// # Panics
+    /// When called outside a tokio runtime, as [`tokio::spawn`] does.
+    pub fn spawn(self, cancel: CancellationToken) -> RelayHandle {
+        let (order, orders) = watch::channel(None);
+        let tally = Arc::new(Tally::default());
+        let wake = self.waker.as_ref().map(Waker::subscribe);
+        let relay = Uuid::now_v7();
+        let engine = Engine::new(
+            self.pool,
+            relay,
+            self.config,
+            self.lanes,
+            self.routes,
+            wake,
+            Arc::clone(&tally),
+        );
+        let task = tokio::spawn(engine.run(cancel, orders));
+        RelayHandle { order, tally, task }
+    }
+}
+
+impl<Db: OutboxDb> fmt::Debug for Relay<Db> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<Db: OutboxDb> fmt::Debug for RelayBuilder<Db> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RelayBuilder")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<Db: OutboxDb> RelayBuilder<Db> {
+    /// Publishes messages whose topic fits `topics` to `sink`: a topic, a prefix such as `hooks.*`, or `*` for all.
+    ///
+    /// The most specific pattern wins, whatever the order of the calls. A message that fits none is a dead letter.
+    pub fn sink(mut self, topics: &str, sink: impl Sink) -> Self {
+        if let Err(refused) = self.routes.add(topics, sink, self.config.sink_backoff) {
+            self.refused.get_or_insert(refused);
+        }
+        self
+    }
+
+    /// Wakes when this outbox says that something committed. The same as [`wake`](Self::wake) with its waker.
+    pub fn outbox(self, outbox: &Outbox<Db>) -> Self {
+        self.wake(outbox.waker())
+    }
+
+    /// Wakes when this waker is notified; without, the relay only polls.
+    pub fn wake(mut self, waker: Waker) -> Self {
+        self.waker = Some(waker);
+        self
+    }
+
+    /// Says how many lanes the outbox is expected to have: another number is an error of [`build`](Self::build).
+    ///
+    /// The number is chosen once, at the first [`migrate`](crate::migrate); default 64.
+    pub fn lanes(mut self, lanes: u16) -> Self {
+        self.lanes = Some(lanes);
+        self
+    }
+
+    /// The most messages of one lane in one batch. Default 100: a batch is what a crash may deliver twice.
+    pub fn batch(mut self, messages: u32) -> Self {
+        self.config.batch = messages;
+        self
+    }
+
+    /// The most messages claimed and not settled, over all lanes. Default 2000.
+    pub fn in_flight_max(mut self, messages: u32) -> Self {
+        self.config.in_flight_max = messages;
+        self
+    }
+
+    /// The most payload bytes claimed in one go; one message always fits. Default 16 MiB.
+    pub fn in_flight_bytes_max(mut self, bytes: u64) -> Self {
+        self.config.in_flight_bytes_max = bytes;
+        self
+    }
+
+    /// How long a lane stays with a relay that has died, on the database's clock. Default 10 s, at least 1 s.
+    ///
+    /// Renewed at a third of it. Shorter takes over sooner; longer forgives longer pauses without duplicates.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.config.lease = lease;
+        self
+    }
+
+    /// The longest wait between two looks at an idle outbox. Default 100 ms, 10 ms to 60 s.
+    ///
+    /// A busy relay looks every few milliseconds and an in-process wake at once. This is also how soon lanes that
+    /// another relay gave back are taken.
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.config.poll_interval = interval;
+        self
+    }
+
+    /// How long failed messages wait. Default 200 ms doubling to 5 min, with equal jitter.
+    pub fn retry(mut self, backoff: Backoff) -> Self {
+        self.config.rules.backoff = backoff;
+        self
+    }
+
+    /// Attempts after which a message is a dead letter. Default 12, which is about half an hour with the default waits.
+    /// At least 1.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.config.rules.max_attempts = attempts;
+        self
+    }
+
+    /// What later messages of a key do while one waits for its retry. Default [`KeyPolicy::Block`].
+    pub fn key_policy(mut self, policy: KeyPolicy) -> Self {
+        self.config.key_policy = policy;
+        self
+    }
+
+    /// How long a sink that is down is left alone before one message probes it. Default 100 ms doubling to 5 s.
+    ///
+    /// Counts for sinks added after this call as well as before.
+    pub fn sink_backoff(mut self, backoff: Backoff) -> Self {
+        self.config.sink_backoff = backoff;
+        self.routes.set_backoff(backoff);
+        self
+    }
+
+    /// How long one `publish` may take before it is dropped and its messages are charged an attempt. Default 60 s.
+    ///
+    /// A last resort against a sink that never returns; sinks bound their own calls and say
+    /// [`SinkDown`](crate::SinkDown).
+    pub fn publish_timeout(mut self, timeout: Duration) -> Self {
+        self.config.publish_timeout = timeout;
+        self
+    }
+
+    /// How long batches in flight may take to end once the token given to [`Relay::spawn`] is cancelled. Default 10 s.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.config.drain_timeout = timeout;
+        self
+    }
+
+    /// Checks the settings, and the database's version and lanes.
+    ///
+    /// # Errors
+    /// [`BuildError`], which lists them.
+    ///
+    /// # Cancel safety
+    /// Reads only.
+    pub async fn build(self) -> Result<Relay<Db>, BuildError> {
+        if let Some(refused) = self.refused {
+            return Err(refused);
+        }
+        if self.routes.is_empty() {
+            return Err(BuildError::NoSink);
+        }
+        self.config.check()?;
+        let stored = Db::lanes(self.pool.clone())
+            .await
+            .map_err(BuildError::Store)?;
+        if let Some(asked) = self.lanes.filter(|asked| *asked != stored) {
+            let kind = ErrorKind::LaneCount { stored, asked };
+            return Err(BuildError::Store(Error::new(kind)));
+        }
+        Ok(Relay {
+            pool: self.pool,
+            config: self.config,
+            lanes: stored,
+            routes: self.routes,
+            waker: self.waker,
+        })
+    }
+}
+
+impl Config {
+    fn check(&self) -> Result<(), BuildError> {
+        let poll = Duration::from_millis(10)..=Duration::from_secs(60);
+        let lease = Duration::from_secs(1)..=Duration::from_secs(3_600);
+        let checks = [
+            (
+                (1..=10_000).contains(&self.batch),
+                "batch",
+                "1 to 10000 messages",
+            ),
+            (
+                (1..=100_000).contains(&self.in_flight_max),
+                "in_flight_max",
+                "1 to 100000 messages",
+            ),
+            (
+                self.in_flight_bytes_max > 0,
+                "in_flight_bytes_max",
+                "more than 0 bytes",
+            ),
+            (lease.contains(&self.lease), "lease", "1 s to 1 h"),
+            (
+                poll.contains(&self.poll_interval),
+                "poll_interval",
+                "10 ms to 60 s",
+            ),
+            (self.rules.max_attempts >= 1, "max_attempts", "at least 1"),
+            (
+                !self.publish_timeout.is_zero(),
+                "publish_timeout",
+                "more than 0",
+            ),
+        ];
+        match checks.into_iter().find(|(fits, ..)| !fits) {
+            Some((_, setting, range)) => Err(BuildError::Setting { setting, range }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A running relay.
+#[derive(Debug)]
+pub struct RelayHandle {
+    order: watch::Sender<Option<Instant>>,
+    tally: Arc<Tally>,
+    task: JoinHandle<Drained>,
+}
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Messages whose outcome was not written down in time. They keep their place, are charged an attempt and are
+    /// delivered again.
+    pub unsettled: u64,
+}
+
+impl RelayHandle {
+    /// Stops claiming, lets what is in flight end and settle within `deadline`, and gives the lanes back at once.
+    ///
+    /// With [`Drained::unsettled`] 0 nothing of this relay will be delivered twice.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the drain.
+    pub async fn drain(self, deadline: Duration) -> Drained {
+        self.order.send_replace(Some(Instant::now() + deadline));
+        self.join().await
+    }
+
+    /// Waits until the relay has ended because its token was cancelled.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the relay as it is.
+    pub async fn join(self) -> Drained {
+        match self.task.await {
+            Ok(drained) => drained,
+            Err(error) => {
+                tracing::error!(target: crate::TARGET, %error, "the relay's task was torn down");
+                Drained { unsettled: 0 }
+            }
+        }
+    }
+
+    /// What the relay has done since it was spawned.
+    #[must_use]
+    pub fn stats(&self) -> RelayStats {
+        self.tally.read()
+    }
+}

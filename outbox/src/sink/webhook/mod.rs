@@ -1,0 +1,409 @@
+//! A sink that POSTs each message to an HTTP endpoint, signed, as a CloudEvent in binary mode.
+
+mod address;
+mod answer;
+mod secret;
+mod time;
+
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+
+use reqwest::{
+    Client, Url,
+    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+    redirect::Policy,
+};
+use tokio::sync::Semaphore;
+
+pub use self::secret::WebhookSecret;
+use self::{address::PublicOnly, answer::verdict, time::rfc3339};
+use super::{LaneRef, Outcome, Outcomes, Sink, SinkDown, publish_each};
+use crate::message::Message;
+
+/// Delivers to one HTTP endpoint.
+///
+/// # What is sent
+/// One POST a message: the payload as the body, CloudEvents 1.0 attributes as `ce-*` headers, and the signature headers
+/// of Standard Webhooks: `webhook-id` (the event's id, the same on every attempt), `webhook-timestamp`,
+/// `webhook-signature`. Event headers: trace context and `x-…` under their own names, one-word names as CloudEvents
+/// extensions `ce-…`, all others as `x-event-…`.
+///
+/// # What the answer means
+/// | answer | outcome |
+/// |---|---|
+/// | 2xx | acked |
+/// | 408, 409, 425, 429, 5xx | retry; `Retry-After` in seconds is honoured on 429 and 503 |
+/// | 410 and every other 4xx | rejected |
+/// | 1xx, 3xx | retry: redirects are not followed, they could point anywhere |
+/// | no connection (resolver, refused, connect timeout, TLS) | the sink is down, no attempt is spent |
+/// | connection lost or timeout after the request went out | retry: it may have arrived |
+/// | an address that is not public | rejected, without a connection |
+///
+/// An ack means that the endpoint answered 2xx, which is as durable as the endpoint makes it.
+#[derive(Clone)]
+pub struct WebhookSink {
+    client: Client,
+    url: Url,
+    secrets: Arc<[WebhookSecret]>,
+    response_bytes_max: usize,
+    max_in_flight: usize,
+    places: Arc<Semaphore>,
+}
+
+/// Puts a [`WebhookSink`] together.
+#[derive(Debug)]
+#[must_use]
+pub struct WebhookBuilder {
+    url: String,
+    secrets: Vec<WebhookSecret>,
+    timeout: Duration,
+    connect_timeout: Duration,
+    max_in_flight: usize,
+    response_bytes_max: usize,
+    allow_private: bool,
+}
+
+/// Why a webhook sink could not be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidWebhook {
+    /// Not an absolute http or https URL with a host and without credentials.
+    #[error("the webhook's URL is not an absolute http(s) URL without credentials")]
+    Url,
+    /// The URL names an address that is not public, and private ones were not allowed.
+    #[error("the webhook's URL names an address that is not public")]
+    PrivateAddress,
+    /// No secret was given: receivers could not tell the messages from anybody's.
+    #[error("the webhook has no secret to sign with")]
+    NoSecret,
+    /// The secret is not `whsec_` and the base64 of 24 to 64 bytes.
+    #[error("a webhook secret is not whsec_ followed by the base64 of 24 to 64 bytes")]
+    Secret,
+    /// The HTTP client could not be set up, for instance TLS for an https URL without the feature `https`.
+    #[error("the webhook's HTTP client could not be set up")]
+    Client(#[source] reqwest::Error),
+}
+
+impl WebhookSink {
+    /// A sink to this URL.
+    pub fn builder(url: impl Into<String>) -> WebhookBuilder {
+        WebhookBuilder {
+            url: url.into(),
+            secrets: Vec::new(),
+            timeout: Duration::from_secs(15),
+            connect_timeout: Duration::from_secs(5),
+            max_in_flight: 32,
+            response_bytes_max: 16 * 1024,
+            allow_private: false,
+        }
+    }
+
+    async fn post(&self, message: &Message) -> Result<Outcome, SinkDown> {
+        // Never closed, so the permit is always granted; without one the bound is merely not kept.
+        let _place = self.places.acquire().await.ok();
+        let headers = self.headers(message, now_unix());
+        let request = self
+            .client
+            .post(self.url.clone())
+            .headers(headers)
+            .body(message.payload().clone());
+        match request.send().await {
+            Ok(response) => {
+                let outcome = verdict(response.status(), response.headers());
+                self.drain(response).await;
+                Ok(outcome)
+            }
+            Err(error) if address::refused(&error) => Ok(Outcome::reject(
+                "the endpoint's name resolves to an address that is not public",
+            )),
+            Err(error) if error.is_connect() => Err(SinkDown::new("no connection to the endpoint")),
+            Err(error) if error.is_timeout() => {
+                Ok(Outcome::retry("the endpoint did not answer in time"))
+            }
+            Err(error) if error.is_builder() => {
+                Ok(Outcome::reject("the request could not be built"))
+            }
+            Err(_) => Ok(Outcome::retry("the connection was lost before the answer")),
+        }
+    }
+
+    /// Reads the answer's body up to the cap, so that the connection can be used again; nothing is made of it.
+    async fn drain(&self, mut response: reqwest::Response) {
+        let mut left = self.response_bytes_max;
+        while let Ok(Some(chunk)) = response.chunk().await {
+            match left.checked_sub(chunk.len()) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    }
+
+    fn headers(&self, message: &Message, timestamp: u64) -> HeaderMap {
+        let id = message.id().to_string();
+        let signature: Vec<String> = self
+            .secrets
+            .iter()
+            .map(|secret| secret.sign(&id, timestamp, message.payload()))
+            .collect();
+        let mut headers = HeaderMap::new();
+        let mut put = |name: &str, value: &str| {
+            let name = HeaderName::try_from(name);
+            let value = HeaderValue::try_from(percent_encoded(value));
+            // Names and values were checked at enqueue; what still does not fit is left out rather than fatal.
+            if let (Ok(name), Ok(value)) = (name, value) {
+                headers.insert(name, value);
+            }
+        };
+        for (name, value) in message.headers() {
+            put(&event_header(name), value);
+        }
+        if let Some(key) = message.key().and_then(|key| std::str::from_utf8(key).ok()) {
+            put("ce-partitionkey", key);
+        }
+        put("ce-specversion", "1.0");
+        put("ce-id", &id);
+        put("ce-source", message.source());
+        put("ce-type", message.event_type());
+        put("ce-time", &rfc3339(message.time()));
+        if let Some(subject) = message.subject() {
+            put("ce-subject", subject);
+        }
+        put("webhook-id", &id);
+        put("webhook-timestamp", &timestamp.to_string());
+        put("webhook-signature", &signature.join(" "));
+        let content_type = message.content_type().unwrap_or("application/octet-stream");
+        if let Ok(content_type) = HeaderValue::try_from(content_type) {
+            headers.insert(CONTENT_TYPE, content_type);
+        }
+        headers
+    }
+}
+
+impl Sink for WebhookSink {
+    async fn publish(&self, lane: LaneRef, batch: &[Message]) -> Result<Outcomes, SinkDown> {
+        publish_each(&lane, batch, self.max_in_flight, |message| {
+            self.post(message)
+        })
+        .await
+    }
+}
+
+/// The path and query stay out: endpoints often carry a token there.
+impl fmt::Debug for WebhookSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebhookSink")
+            .field("host", &self.url.host_str())
+            .finish_non_exhaustive()
+    }
+}
+
+impl WebhookBuilder {
+    /// Signs with this secret, `whsec_…`. Called again, both signatures are sent, so that secrets can be rotated.
+    pub fn secret(mut self, secret: WebhookSecret) -> Self {
+        self.secrets.push(secret);
+        self
+    }
+
+    /// How long one POST may take, from connecting to the last byte of the answer. Default 15 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How long connecting may take before the sink counts as down. Default 5 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// The most POSTs at once, over all lanes; those of one key are never at once. Default 32.
+    pub fn max_in_flight(mut self, posts: usize) -> Self {
+        self.max_in_flight = posts.max(1);
+        self
+    }
+
+    /// Bytes of an answer's body that are read, to keep the connection, before it is closed. Default 16 KiB.
+    pub fn response_bytes_max(mut self, bytes: usize) -> Self {
+        self.response_bytes_max = bytes;
+        self
+    }
+
+    /// Allows loopback, private, link-local and other addresses that are not public. Default: refused.
+    ///
+    /// Only for endpoints you chose yourself: whoever may choose the URL could otherwise reach into your network.
+    pub fn allow_private(mut self, allow: bool) -> Self {
+        self.allow_private = allow;
+        self
+    }
+
+    /// Checks the URL and sets up the client.
+    ///
+    /// # Errors
+    /// [`InvalidWebhook`], which lists them.
+    pub fn build(self) -> Result<WebhookSink, InvalidWebhook> {
+        let url = Url::parse(&self.url).map_err(|_| InvalidWebhook::Url)?;
+        let scheme = matches!(url.scheme(), "http" | "https");
+        if !scheme || !url.username().is_empty() || url.password().is_some() {
+            return Err(InvalidWebhook::Url);
+        }
+        let host = url.host_str().ok_or(InvalidWebhook::Url)?;
+        // A literal address never meets the resolver: it is checked here, as the URL parser has normalised it.
+        let literal: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+        if !self.allow_private && literal.is_some_and(|ip| !address::is_public(ip)) {
+            return Err(InvalidWebhook::PrivateAddress);
+        }
+        if self.secrets.is_empty() {
+            return Err(InvalidWebhook::NoSecret);
+        }
+        // No proxy: it would connect where it likes, past the address check.
+        let mut client = Client::builder()
+            .redirect(Policy::none())
+            .no_proxy()
+            .timeout(self.timeout)
+            .connect_timeout(self.connect_timeout)
+            .user_agent(concat!("mainstay-outbox/", env!("CARGO_PKG_VERSION")));
+        if !self.allow_private {
+            client = client.dns_resolver(Arc::new(PublicOnly));
+        }
+        Ok(WebhookSink {
+            client: client.build().map_err(InvalidWebhook::Client)?,
+            url,
+            secrets: self.secrets.into(),
+            response_bytes_max: self.response_bytes_max,
+            max_in_flight: self.max_in_flight,
+            places: Arc::new(Semaphore::new(self.max_in_flight)),
+        })
+    }
+}
+
+/// The header an event's header travels in. Framing and credentials of the request itself are out of its reach.
+fn event_header(name: &str) -> String {
+    let word = name.len() <= 20 && name.bytes().all(|b| b.is_ascii_alphanumeric());
+    if matches!(name, "traceparent" | "tracestate") || name.starts_with("x-") {
+        name.to_owned()
+    } else if word {
+        format!("ce-{name}")
+    } else {
+        format!("x-event-{name}")
+    }
+}
+
+/// The CloudEvents HTTP binding's way of putting any text into a header.
+fn percent_encoded(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        match byte {
+            b'%' | b'"' | 0..=0x1f | 0x7f.. => out.push_str(&format!("%{byte:02X}")),
+            plain => out.push(char::from(plain)),
+        }
+    }
+    out
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the signature states when this attempt was made, by the wall clock that receivers compare with"
+)]
+fn now_unix() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3";
+
+    fn build(url: &str) -> Result<WebhookSink, InvalidWebhook> {
+        WebhookSink::builder(url)
+            .secret(SECRET.parse().unwrap())
+            .build()
+    }
+
+    #[test]
+    fn urls_that_name_an_address_that_is_not_public_are_refused() {
+        for host in [
+            "127.0.0.1",
+            "0.0.0.0",
+            "0x7f000001",
+            "2130706433",
+            "0177.0.0.1",
+            "127.1",
+            "[::1]",
+            "[::]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]",
+            "[::127.0.0.1]",
+            "[64:ff9b::7f00:1]",
+            "[2002:7f00:1::]",
+            "[fd00:ec2::254]",
+            "169.254.169.254",
+            "169.254.170.2",
+            "100.100.100.200",
+            "100.64.0.1",
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.0.1",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "１２７.0.0.1",
+        ] {
+            assert!(
+                matches!(
+                    build(&format!("http://{host}/")),
+                    Err(InvalidWebhook::PrivateAddress)
+                ),
+                "{host} was not refused"
+            );
+        }
+        assert!(build("http://93.184.216.34/hook").is_ok());
+    }
+
+    #[test]
+    fn urls_that_are_no_endpoints_are_refused() {
+        for url in [
+            "",
+            "file:///etc/passwd",
+            "gopher://a",
+            "http://good@127.0.0.1",
+            "//a",
+            "http://[fe80::1%25eth0]/",
+        ] {
+            assert!(build(url).is_err(), "{url} was not refused");
+        }
+    }
+
+    #[test]
+    fn event_headers_cannot_touch_the_requests_own() {
+        for (name, sent) in [
+            ("traceparent", "traceparent"),
+            ("x-tenant", "x-tenant"),
+            ("tenant", "ce-tenant"),
+            ("host", "ce-host"),
+            ("authorization", "ce-authorization"),
+            ("content-length", "x-event-content-length"),
+            ("webhook-id", "x-event-webhook-id"),
+            ("tenant_id", "x-event-tenant_id"),
+        ] {
+            assert_eq!(event_header(name), sent);
+        }
+    }
+
+    #[test]
+    fn any_text_fits_a_header() {
+        assert_eq!(
+            percent_encoded("Euro € \"100%\""),
+            "Euro %E2%82%AC %22100%25%22"
+        );
+    }
+
+    #[test]
+    fn debug_shows_no_secret_and_no_path() {
+        let sink = WebhookSink::builder("http://93.184.216.34/token-in-path")
+            .secret(SECRET.parse().unwrap());
+        assert!(!format!("{sink:?}").contains("MDEy"));
+        let sink = sink.build().unwrap();
+        assert!(!format!("{sink:?}").contains("token-in-path"));
+    }
+}
