@@ -17,10 +17,9 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 ///
 /// fn describe(error: &Error) -> String {
 ///     match error {
-///         Error::CircuitOpen(open) => format!("not asked; come back in {:?}", open.retry_after()),
-///         Error::DeadlineExceeded(late) if !late.started() => "no time was left to ask".into(),
-///         Error::DeadlineExceeded(_) | Error::AttemptTimedOut(_) => "asked, no answer: it may have happened".into(),
-///         other => format!("asked, no answer: {other}"),
+///         Error::CircuitOpen(open) if !open.attempted() => format!("not asked; try in {:?}", open.retry_after()),
+///         Error::DeadlineExceeded(late) if !late.started() => "not asked: no time was left".into(),
+///         other => format!("asked, no answer, it may have happened: {other}"),
 ///     }
 /// }
 /// ```
@@ -37,12 +36,13 @@ pub enum Error {
     Inner(BoxError),
 }
 
-/// The circuit breaker refused an attempt: the other side has been failing. It was not asked.
+/// The circuit breaker refused an attempt: the other side has been failing. It was not asked this time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("circuit `{breaker}` is open")]
 pub struct CircuitOpen {
     breaker: Arc<str>,
     retry_after: Duration,
+    attempted: bool,
 }
 
 /// The call's deadline has passed.
@@ -64,6 +64,7 @@ impl CircuitOpen {
         Self {
             breaker,
             retry_after,
+            attempted: false,
         }
     }
 
@@ -75,6 +76,12 @@ impl CircuitOpen {
     /// How long until the breaker tries a probe. Zero when that depends on probes under way or on an operator.
     pub fn retry_after(&self) -> Duration {
         self.retry_after
+    }
+
+    /// Whether an earlier attempt of the same call went out before the circuit opened, so that the request may have
+    /// taken effect after all.
+    pub fn attempted(&self) -> bool {
+        self.attempted
     }
 }
 
@@ -115,6 +122,15 @@ impl Error {
         match boxed.downcast::<Self>() {
             Ok(ours) => *ours,
             Err(other) => Self::Inner(other),
+        }
+    }
+
+    /// Remembers that this is not the first attempt: a refusal now says nothing about what happened before.
+    fn mark_attempted(&mut self) {
+        match self {
+            Self::CircuitOpen(open) => open.attempted = true,
+            Self::DeadlineExceeded(late) => late.started = true,
+            Self::AttemptTimedOut(_) | Self::Inner(_) => {}
         }
     }
 
@@ -175,6 +191,20 @@ impl From<DeadlineExceeded> for Error {
 impl From<AttemptTimedOut> for Error {
     fn from(error: AttemptTimedOut) -> Self {
         Self::AttemptTimedOut(error)
+    }
+}
+
+/// [`Error::mark_attempted`] on the error of a service, if it is one of ours.
+pub(crate) fn mark_attempted<E: 'static>(error: &mut E) {
+    let any: &mut dyn Any = error;
+    let ours = if any.is::<Error>() {
+        any.downcast_mut::<Error>()
+    } else {
+        any.downcast_mut::<BoxError>()
+            .and_then(|error| error.downcast_mut::<Error>())
+    };
+    if let Some(error) = ours {
+        error.mark_attempted();
     }
 }
 

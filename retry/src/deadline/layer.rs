@@ -21,7 +21,7 @@ pub(super) struct Settings {
 
 impl DeadlineLayer {
     /// At most `total` for a call. Zero refuses every call.
-    pub const fn new(total: Duration) -> Self {
+    pub const fn total(total: Duration) -> Self {
         Self {
             settings: Settings {
                 total,

@@ -13,7 +13,8 @@ use tower_service::Service;
 
 use super::service::Rules;
 use crate::{
-    classify::Classify, deadline::Deadline, policy::Attempt, replay::Replay, verdict::Verdict,
+    classify::Classify, deadline::Deadline, error::mark_attempted, policy::Attempt, replay::Replay,
+    verdict::Verdict,
 };
 
 pin_project! {
@@ -32,6 +33,7 @@ pin_project! {
         rules: Arc<Rules<C, R>>,
         // What a further attempt needs; none when there will not be one.
         again: Option<Again<S, Req>>,
+        repeated: bool,
     }
 }
 
@@ -61,6 +63,7 @@ where
             state: State::Attempt { future },
             rules,
             again: None,
+            repeated: false,
         }
     }
 
@@ -83,6 +86,7 @@ where
             state: State::Attempt { future },
             rules,
             again: Some(again),
+            repeated: false,
         }
     }
 }
@@ -90,6 +94,7 @@ where
 impl<S, Req, C, R> Future for RetryFuture<S, Req, C, R>
 where
     S: Service<Req>,
+    S::Error: 'static,
     C: Classify<S::Response, S::Error>,
     R: Replay<Req>,
 {
@@ -106,17 +111,16 @@ where
                     if matches!(verdict, Verdict::Success) {
                         return Poll::Ready(outcome);
                     }
-                    let Some(again) = this.again.as_mut() else {
-                        return Poll::Ready(outcome);
-                    };
-                    let now = Instant::now().into_std();
-                    let Some(wait) =
+                    let wait = this.again.as_mut().and_then(|again| {
+                        let now = Instant::now().into_std();
                         policy.decide(verdict, again.attempt, again.prev, again.deadline, now)
-                    else {
-                        return Poll::Ready(outcome);
+                    });
+                    let (Some(wait), Some(again)) = (wait, this.again.as_mut()) else {
+                        return Poll::Ready(last(outcome, *this.repeated));
                     };
                     again.attempt = again.attempt.next();
                     again.prev = wait;
+                    *this.repeated = true;
                     drop(outcome); // its connection is not held through the wait
                     // A timer of zero would still wait for the next tick of a millisecond.
                     let next = if wait.is_zero() {
@@ -133,7 +137,9 @@ where
                 StateProj::Ready => {
                     if let Some(again) = this.again.as_mut() {
                         // An error here is not the attempt's but the service's: there is nobody left to ask.
-                        ready!(again.service.poll_ready(cx))?;
+                        if let Err(error) = ready!(again.service.poll_ready(cx)) {
+                            return Poll::Ready(last(Err(error), true));
+                        }
                     }
                     let Some(mut again) = this.again.take() else {
                         return Poll::Pending;
@@ -153,6 +159,14 @@ where
             }
         }
     }
+}
+
+/// The outcome as the caller gets it. A refusal of our own must not hide that earlier attempts went out.
+fn last<T, E: 'static>(mut outcome: Result<T, E>, repeated: bool) -> Result<T, E> {
+    if let (true, Err(error)) = (repeated, outcome.as_mut()) {
+        mark_attempted(error);
+    }
+    outcome
 }
 
 impl<S, Req, C, R> fmt::Debug for RetryFuture<S, Req, C, R>

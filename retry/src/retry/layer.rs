@@ -11,7 +11,7 @@ use crate::{
     replay::{HttpReplay, NonIdempotent},
 };
 
-/// Wraps services with [`Retry`]. See the [module docs](crate::retry).
+/// Wraps services with [`Retry`]. See the [module docs](mod@crate::retry).
 ///
 /// The budget belongs to the layer: every service it wraps draws on the same one.
 #[derive(Clone, Debug)]

@@ -42,6 +42,7 @@ impl<S, C, R> Retry<S, C, R> {
 impl<S, C, R, Req> Service<Req> for Retry<S, C, R>
 where
     S: Service<Req> + Clone,
+    S::Error: 'static,
     C: Classify<S::Response, S::Error>,
     R: Replay<Req>,
 {
@@ -55,13 +56,16 @@ where
 
     fn call(&mut self, mut request: Req) -> Self::Future {
         let Rules { policy, replay } = &*self.rules;
-        let attempt = Attempt::first(policy.attempts());
+        let mut attempt = Attempt::first(policy.attempts());
         let spare = if attempt.is_last() {
             None
         } else {
             replay.replay(&request)
         };
         let deadline = spare.as_ref().and_then(|spare| replay.deadline(spare));
+        if spare.is_none() {
+            attempt.max = 1;
+        }
         replay.stamp(&mut request, attempt);
         let Some(spare) = spare else {
             return RetryFuture::once(self.inner.call(request), Arc::clone(&self.rules));

@@ -312,7 +312,7 @@ impl Machine {
                 slow.until = now.checked_add(slow.wait.min(TIME_MAX));
             }
             State::HalfOpen => {
-                slow.until = now.checked_add(self.settings.half_open.max_wait.min(TIME_MAX))
+                slow.until = now.checked_add(self.settings.half_open.max_wait.min(TIME_MAX));
             }
             State::Closed | State::ForcedOpen | State::ForcedClosed | State::Disabled => {
                 slow.openings = 0;

@@ -1,0 +1,220 @@
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+use mainstay_retry::{
+    AttemptTimeoutLayer, Backoff, BreakerHandle, CircuitBreaker, DeadlineLayer, Error, HalfOpen,
+    Trip, breaker::State,
+};
+use tokio::time::advance;
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+
+use crate::support::*;
+
+fn breaker(failures: u32) -> CircuitBreaker {
+    CircuitBreaker::builder("payments")
+        .trip(Trip::consecutive(failures))
+        .wait_in_open(Backoff::exponential(secs(1), secs(60)))
+        .half_open(HalfOpen::probes(1).max_wait(secs(10)))
+        .build()
+        .unwrap()
+}
+
+fn refusal(error: Error) -> Duration {
+    match error {
+        Error::CircuitOpen(open) => {
+            assert_eq!(open.breaker(), "payments");
+            open.retry_after()
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// A breaker that has just opened, and the service behind it.
+async fn opened(
+    server: &Server,
+) -> (
+    impl Service<Req, Response = Res, Error = Error> + Clone,
+    BreakerHandle,
+) {
+    let breaker = breaker(1);
+    let mut client = breaker.layer().layer(server.clone());
+    server.push([Step::Reset]);
+    send(&mut client, get()).await.unwrap_err();
+    assert_eq!(breaker.handle().state(), State::Open);
+    (client, breaker.handle())
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_opens_refuses_probes_and_closes() {
+    let server = Server::new([Step::Status(500), Step::Reset, Step::Status(503)]);
+    let breaker = breaker(3);
+    let handle = breaker.handle();
+    let mut client = breaker.layer().layer(server.clone());
+    for _ in 0..3 {
+        let _ = send(&mut client, get()).await;
+    }
+    assert_eq!(handle.state(), State::Open);
+
+    for _ in 0..5 {
+        assert_eq!(
+            refusal(send(&mut client, get()).await.unwrap_err()),
+            secs(1)
+        );
+    }
+    assert_eq!(server.calls(), 3, "the service was left alone");
+
+    advance(secs(1)).await;
+    server.push([Step::Status(500)]);
+    assert_eq!(status(&mut client, get()).await, 500);
+    assert_eq!(
+        refusal(send(&mut client, get()).await.unwrap_err()),
+        secs(2)
+    );
+
+    advance(secs(2)).await;
+    assert_eq!(status(&mut client, get()).await, 200);
+    assert_eq!(handle.state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_callers_do_wrong_does_not_open_it() {
+    let answers = [400, 401, 404, 409, 422, 429, 429, 501];
+    let server = Server::statuses(answers);
+    let breaker = breaker(1);
+    let mut client = breaker.layer().layer(server);
+    for answer in answers {
+        assert_eq!(status(&mut client, get()).await, answer);
+    }
+    assert_eq!(breaker.handle().state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callers_short_deadline_does_not_open_it_and_a_slow_attempt_does() {
+    let server = Server::new([Step::Hang, Step::Hang]);
+    let breaker = breaker(1);
+    let client = ServiceBuilder::new()
+        .layer(breaker.layer())
+        .layer(AttemptTimeoutLayer::new(secs(1)))
+        .service(server);
+    let hasty = &mut DeadlineLayer::total(ms(10)).layer(client.clone());
+    assert!(send(hasty, get()).await.unwrap_err().is_deadline_exceeded());
+    assert_eq!(breaker.handle().state(), State::Closed);
+    let mut patient = client;
+    send(&mut patient, get()).await.unwrap_err();
+    assert_eq!(breaker.handle().state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_of_one_breaker_share_the_circuit_however_often_they_are_layered() {
+    let server = Server::new([Step::Reset, Step::Reset]);
+    let layer = breaker(2).layer();
+    let (mut one, mut two, mut three) = (
+        layer.layer(server.clone()),
+        layer.layer(server.clone()),
+        layer.clone().layer(server.clone()),
+    );
+    send(&mut one, get()).await.unwrap_err();
+    send(&mut two, get()).await.unwrap_err();
+    refusal(send(&mut three, get()).await.unwrap_err());
+    assert_eq!(server.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_does_not_wait_for_the_service_inside() {
+    let server = Server::statuses([]);
+    let (mut client, _handle) = opened(&server).await;
+    server.set_never_ready(true);
+    refusal(send(&mut client, get()).await.unwrap_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_was_not_asked_for_readiness_is_not_called_when_the_wait_ends_in_between() {
+    let server = Server::statuses([]);
+    let (mut client, handle) = opened(&server).await;
+    let ready = client.ready().await.unwrap();
+    advance(secs(1)).await;
+    assert_eq!(refusal(ready.call(get()).await.unwrap_err()), ms(0));
+    assert_eq!(handle.state(), State::Open);
+    assert_eq!(status(&mut client, get()).await, 200);
+    assert_eq!(handle.state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_is_dropped_makes_room_for_another() {
+    let server = Server::statuses([]);
+    let (mut client, handle) = opened(&server).await;
+    advance(secs(1)).await;
+    server.push([Step::Hang]);
+    let mut other = client.clone();
+    let probe = client.ready().await.unwrap().call(get());
+    assert_eq!(handle.state(), State::HalfOpen);
+    assert_eq!(
+        refusal(send(&mut other, get()).await.unwrap_err()),
+        ms(0),
+        "one probe at a time"
+    );
+    drop(probe);
+    assert_eq!(status(&mut other, get()).await, 200);
+    assert_eq!(handle.state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_panics_makes_room_for_another() {
+    let server = Server::statuses([]);
+    let (client, handle) = opened(&server).await;
+    advance(secs(1)).await;
+    server.push([Step::Panic]);
+    let mut panicking = client.clone();
+    let mut probe = Box::pin(async move { send(&mut panicking, get()).await.is_ok() });
+    let poll = || std::panic::catch_unwind(AssertUnwindSafe(|| futures_poll(&mut probe)));
+    let mut poll = poll;
+    let panicked = (0..4).any(|_| poll().is_err());
+    assert!(panicked);
+    drop(probe);
+    assert_eq!(status(&mut client.clone(), get()).await, 200);
+    assert_eq!(handle.state(), State::Closed);
+}
+
+fn futures_poll<F: Future + Unpin>(future: &mut F) -> bool {
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    std::pin::Pin::new(future).poll(&mut cx).is_ready()
+}
+
+#[tokio::test(start_paused = true)]
+async fn orders_from_outside_hold_until_reset() {
+    let server = Server::statuses([500, 500, 500]);
+    let breaker = breaker(1);
+    let handle = breaker.handle();
+    let mut client = breaker.layer().layer(server.clone());
+
+    handle.force_open();
+    advance(secs(100_000)).await;
+    refusal(send(&mut client, get()).await.unwrap_err());
+    for (order, state) in [
+        (BreakerHandle::force_close as fn(&_), State::ForcedClosed),
+        (BreakerHandle::disable, State::Disabled),
+    ] {
+        order(&handle);
+        assert_eq!(status(&mut client, get()).await, 500);
+        assert_eq!(handle.state(), state);
+    }
+    handle.reset();
+    assert_eq!(status(&mut client, get()).await, 500);
+    assert_eq!(handle.state(), State::Open);
+}
+
+#[test]
+fn a_breaker_that_could_not_work_is_refused_with_every_fault() {
+    let error = CircuitBreaker::builder("")
+        .trip(Trip::consecutive(0))
+        .half_open(HalfOpen::probes(0).max_wait(ms(0)))
+        .wait_in_open(Backoff::constant(ms(0)))
+        .build()
+        .unwrap_err();
+    assert_eq!(error.faults().len(), 5, "{error}");
+    assert!(
+        CircuitBreaker::builder("x")
+            .trip(Trip::consecutive(u32::MAX))
+            .build()
+            .is_err()
+    );
+}

@@ -1,0 +1,416 @@
+use std::{pin::Pin, task::Poll};
+
+use bytes::Bytes;
+use http::Request;
+use http_body::{Body, Frame, SizeHint};
+use mainstay_retry::{
+    AttachIdempotencyKeyLayer, Backoff, BoxError, CircuitBreaker, CloneReplay, Deadline,
+    EveryError, HttpClassify, HttpReplay, NonIdempotent, RetryLayer, TokenBudget,
+};
+use tokio::time::Instant;
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+
+use crate::support::*;
+
+fn eager() -> RetryLayer<HttpClassify, HttpReplay> {
+    RetryLayer::http().backoff(Backoff::constant(ms(10)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_call_is_tried_again_until_it_succeeds() {
+    let server = Server::new([Step::Status(503), Step::Reset]);
+    let mut client = eager().layer(server.clone());
+    let put = Request::put("http://localhost/")
+        .body("hello".into())
+        .unwrap();
+    assert_eq!(status(&mut client, put).await, 200);
+    assert_eq!(
+        server.seen(|seen| seen.attempt.unwrap().to_string()),
+        ["1 of 3", "2 of 3", "3 of 3"]
+    );
+    let bodies = server.seen(|seen| seen.body.clone().into_inner());
+    assert!(bodies.iter().all(|body| body.as_deref() == Some(b"hello")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_outcome_is_returned_as_it_is() {
+    let server = Server::statuses([500, 502, 503, 200]);
+    let mut client = eager().layer(server.clone());
+    assert_eq!(status(&mut client, get()).await, 503);
+    assert_eq!(server.calls(), 3);
+
+    let server = Server::new([Step::Reset, Step::Reset, Step::Reset]);
+    let error = send(&mut eager().layer(server), get()).await.unwrap_err();
+    assert!(
+        error.is::<std::io::Error>(),
+        "the transport's own error, unwrapped"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_are_the_callers_own_doing_are_not_tried_again() {
+    for answer in [200, 204, 301, 400, 401, 404, 409, 422, 501, 505] {
+        let server = Server::statuses([answer]);
+        assert_eq!(
+            status(&mut eager().layer(server.clone()), get()).await,
+            answer
+        );
+        assert_eq!(server.calls(), 1, "{answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_method_that_is_not_idempotent_needs_a_key() {
+    use NonIdempotent::{Always, Never, RequireIdempotencyKey};
+    let cases = [
+        ("GET", None, RequireIdempotencyKey, 2),
+        ("PUT", None, RequireIdempotencyKey, 2),
+        ("DELETE", None, Never, 2),
+        ("POST", None, RequireIdempotencyKey, 1),
+        ("PATCH", None, RequireIdempotencyKey, 1),
+        ("CONNECT", None, RequireIdempotencyKey, 1),
+        ("PURCHASE", None, RequireIdempotencyKey, 1),
+        ("POST", Some("k1"), RequireIdempotencyKey, 2),
+        ("POST", Some(""), RequireIdempotencyKey, 1),
+        ("POST", Some("\"\""), RequireIdempotencyKey, 1),
+        ("POST", Some("k1"), Never, 1),
+        ("POST", None, Always, 2),
+    ];
+    for (method, key, rule, attempts) in cases {
+        let server = Server::statuses([503]);
+        let mut request = Request::builder().method(method).uri("http://localhost/");
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let mut client = eager().non_idempotent(rule).layer(server.clone());
+        send(
+            &mut client,
+            request.body(http_body_util::Full::default()).unwrap(),
+        )
+        .await
+        .unwrap();
+        assert_eq!(server.calls(), attempts, "{method} {key:?} {rule:?}");
+        let seen = server.seen(|seen| seen.attempt.unwrap());
+        assert_eq!(
+            seen[0].is_last(),
+            attempts == 1,
+            "a call that cannot be repeated knows it"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_key_is_made_for_all_attempts_and_the_callers_own_is_kept() {
+    let server = Server::statuses([503, 503, 200, 503]);
+    let mut client = ServiceBuilder::new()
+        .layer(AttachIdempotencyKeyLayer::new())
+        .layer(eager())
+        .service(server.clone());
+    assert_eq!(status(&mut client, post("a")).await, 200);
+    let mut mine = post("b");
+    mine.headers_mut()
+        .insert("idempotency-key", "mine".parse().unwrap());
+    assert_eq!(status(&mut client, mine).await, 200);
+    assert_eq!(status(&mut client, post("c")).await, 200);
+    assert_eq!(status(&mut client, get()).await, 200);
+
+    let keys = server.seen(|seen| seen.key.clone());
+    let made = keys[0].as_deref().unwrap();
+    let uuid = made
+        .strip_prefix('"')
+        .and_then(|key| key.strip_suffix('"'))
+        .unwrap();
+    assert_eq!(uuid::Uuid::parse_str(uuid).unwrap().get_version_num(), 7);
+    assert!(keys[..3].iter().all(|key| key.as_deref() == Some(made)));
+    assert!(keys[3..5].iter().all(|key| key.as_deref() == Some("mine")));
+    assert_ne!(keys[5], keys[0]);
+    assert_eq!(keys[6], None, "a GET needs none");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_too_large_gets_one_attempt() {
+    for (max_bytes, attempts) in [(5, 2), (4, 1), (0, 1)] {
+        let server = Server::statuses([503]);
+        let mut client = eager().max_replay_bytes(max_bytes).layer(server.clone());
+        let put = Request::put("http://localhost/")
+            .body("hello".into())
+            .unwrap();
+        send(&mut client, put).await.unwrap();
+        assert_eq!(server.calls(), attempts, "{max_bytes}");
+    }
+}
+
+/// Can be cloned, but nobody knows how much will come.
+#[derive(Clone)]
+struct Endless;
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _cx: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"more")))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_of_unknown_size_gets_one_attempt() {
+    let server = Server::statuses([503]);
+    let full =
+        |request: Request<Endless>| request.map(|_| http_body_util::Full::<Bytes>::default());
+    let mut client = eager().layer(server.clone().map_request(full));
+    let put = Request::put("http://localhost/").body(Endless).unwrap();
+    assert_eq!(
+        client
+            .ready()
+            .await
+            .unwrap()
+            .call(put)
+            .await
+            .unwrap()
+            .status(),
+        503
+    );
+    assert_eq!(server.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_servers_wish_for_a_wait_is_heeded_up_to_the_cap() {
+    for (asked, waited) in [
+        ("7", secs(7)),
+        ("0", ms(0)),
+        ("3600", secs(300)),
+        ("-1", ms(0)),
+        ("soon", ms(0)),
+    ] {
+        let server = Server::new([Step::RetryAfter(503, asked)]);
+        let layer = RetryLayer::http()
+            .backoff(Backoff::constant(ms(0)))
+            .retry_after_cap(secs(300));
+        let start = Instant::now();
+        assert_eq!(status(&mut layer.layer(server), get()).await, 200);
+        assert_eq!(
+            start.elapsed(),
+            waited,
+            "{asked}: a wait of zero takes no timer tick either"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_first_attempt_is_still_running_there_comes_back_for_the_answer() {
+    let server = Server::new([Step::Reset, Step::RetryAfter(409, "1")]);
+    let mut request = post("pay");
+    request
+        .headers_mut()
+        .insert("idempotency-key", "k1".parse().unwrap());
+    assert_eq!(status(&mut eager().layer(server), request).await, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_would_pass_the_deadline_is_refused_now_and_not_charged() {
+    for (left, attempts) in [(secs(7), 1), (ms(7_011), 2)] {
+        let server = Server::new([Step::RetryAfter(503, "7")]);
+        let budget = TokenBudget::success_credit(0.0)
+            .capacity(5)
+            .shared()
+            .unwrap();
+        let mut client = eager().budget(budget.clone()).layer(server.clone());
+        let mut request = get();
+        request.extensions_mut().insert(Deadline::within(left));
+        let start = Instant::now();
+        send(&mut client, request).await.unwrap();
+        assert_eq!(server.calls(), attempts, "{left:?}");
+        assert_eq!(budget.tokens(), 6 - attempts as u64);
+        assert!(attempts > 1 || start.elapsed().is_zero());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_budget_ends_the_retries_until_successes_fill_it() {
+    let server = Server::statuses(std::iter::repeat_n(503, 100));
+    let budget = TokenBudget::success_credit(0.5)
+        .capacity(3)
+        .refill_per_second(0.0)
+        .shared()
+        .unwrap();
+    let layer = eager().budget(budget.clone());
+    // Two services of one layer draw on one budget.
+    let (mut one, mut two) = (layer.layer(server.clone()), layer.layer(server.clone()));
+    assert_eq!(status(&mut one, get()).await, 503);
+    assert_eq!(status(&mut two, get()).await, 503);
+    assert_eq!(status(&mut one, get()).await, 503);
+    assert_eq!(
+        (server.calls(), budget.tokens()),
+        (3 + 2 + 1, 0),
+        "three calls, three retries"
+    );
+
+    let healthy = Server::statuses([]);
+    let mut client = layer.layer(healthy);
+    for _ in 0..2 {
+        status(&mut client, get()).await;
+    }
+    assert_eq!(budget.tokens(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_circuit_is_neither_tried_again_nor_charged() {
+    let server = Server::statuses([]);
+    let breaker = CircuitBreaker::builder("test").build().unwrap();
+    breaker.handle().force_open();
+    let budget = TokenBudget::success_credit(0.0)
+        .capacity(5)
+        .shared()
+        .unwrap();
+    let mut client = ServiceBuilder::new()
+        .layer(eager().budget(budget.clone()))
+        .layer(breaker.layer())
+        .service(server.clone());
+    let error = send(&mut client, get()).await.unwrap_err();
+    assert!(error.is_circuit_open());
+    assert_eq!((server.calls(), budget.tokens()), (0, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_circuit_that_opens_between_attempts_is_told_as_attempted() {
+    let server = Server::new([Step::Reset]);
+    let breaker = CircuitBreaker::builder("test")
+        .trip(mainstay_retry::Trip::consecutive(1))
+        .build()
+        .unwrap();
+    let mut client = ServiceBuilder::new()
+        .layer(eager())
+        .layer(breaker.layer())
+        .service(server.clone());
+    for attempted in [true, false] {
+        match send(&mut client, get()).await.unwrap_err() {
+            mainstay_retry::Error::CircuitOpen(open) => assert_eq!(open.attempted(), attempted),
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!(server.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_gone_is_not_called_again() {
+    let server = Server::statuses([503]).broken_after(1);
+    let error = send(&mut eager().layer(server.clone()), get())
+        .await
+        .unwrap_err();
+    assert_eq!(error.to_string(), "the server is gone");
+    assert_eq!(server.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_concurrency_permit_is_held_through_a_wait() {
+    let server = Server::statuses([503, 200, 200]);
+    let service = ServiceBuilder::new()
+        .layer(RetryLayer::http().backoff(Backoff::constant(secs(10))))
+        .concurrency_limit(1)
+        .service(server.clone());
+    let (mut first, mut second) = (service.clone(), service);
+    let start = Instant::now();
+    let waiting = tokio::spawn(async move { status(&mut first, get()).await });
+    while server.calls() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(status(&mut second, get()).await, 200);
+    assert!(start.elapsed() < secs(1), "{:?}", start.elapsed());
+    assert_eq!(waiting.await.unwrap(), 200);
+    assert_eq!(start.elapsed(), secs(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_works_over_buffer_and_load_shed() {
+    let server = Server::statuses([503, 503]);
+    let mut client = ServiceBuilder::new()
+        .layer(eager())
+        .buffer(4)
+        .service(server.clone());
+    assert_eq!(
+        client
+            .ready()
+            .await
+            .unwrap()
+            .call(get())
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+    assert_eq!(server.calls(), 3);
+
+    // The probe is pending when it is first asked, so the first attempt is shed and the second gets through.
+    let server = Server::statuses([]);
+    let mut client = ServiceBuilder::new()
+        .layer(eager())
+        .load_shed()
+        .service(server.clone());
+    assert_eq!(
+        client
+            .ready()
+            .await
+            .unwrap()
+            .call(get())
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+    assert_eq!(server.seen(|seen| seen.attempt.unwrap().number), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_request_and_error_will_do() {
+    let failures = std::sync::atomic::AtomicU32::new(2);
+    let service = tower::service_fn(|name: String| {
+        let fail = failures
+            .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1))
+            .is_ok();
+        async move {
+            if fail {
+                Err("no")
+            } else {
+                Ok(format!("hello {name}"))
+            }
+        }
+    });
+    use std::sync::atomic::Ordering::Relaxed;
+    let mut client = RetryLayer::new(EveryError, CloneReplay).layer(service);
+    assert_eq!(
+        client.ready().await.unwrap().call("you".into()).await,
+        Ok("hello you".into())
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_fail_together_come_back_apart() {
+    let server = Server::statuses(std::iter::repeat_n(503, 1_000));
+    let layer = RetryLayer::http()
+        .backoff(Backoff::full_jitter(secs(1), secs(20)))
+        .without_budget()
+        .max_attempts(2);
+    let client = layer.layer(server.clone());
+    let start = Instant::now();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..1_000 {
+        let mut client = client.clone();
+        calls.spawn(async move { status(&mut client, get()).await });
+    }
+    calls.join_all().await;
+    let mut waits =
+        server.seen(|seen| (seen.attempt.unwrap().number == 2).then(|| seen.at - start));
+    waits.retain(Option::is_some);
+    assert_eq!(waits.len(), 1_000);
+    waits.dedup();
+    // Timers have a grain of a millisecond, and there are a thousand of those in the second.
+    assert!(waits.len() > 550, "{} distinct", waits.len());
+}
