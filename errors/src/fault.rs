@@ -313,8 +313,7 @@ impl Descriptor {
     }
 }
 
-/// How many descriptors there are in all; the derive sizes a delegating catalogue with it.
-#[doc(hidden)]
+/// How many descriptors there are in all: the size of a [`catalog_join`].
 #[must_use]
 pub const fn catalog_len(parts: &[&[Descriptor]]) -> usize {
     let (mut total, mut rest) = (0, parts);
@@ -325,8 +324,10 @@ pub const fn catalog_len(parts: &[&[Descriptor]]) -> usize {
     total
 }
 
-/// Lays catalogues end to end, as the derive does for delegating variants.
-#[doc(hidden)]
+/// Lays catalogues end to end at compile time, as the derive does for delegating variants.
+///
+/// # Panics
+/// When `N` is not [`catalog_len`] of the same parts: in a constant, that is a compile error.
 #[must_use]
 #[expect(
     clippy::indexing_slicing,

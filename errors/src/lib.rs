@@ -3,9 +3,14 @@
 
 mod advice;
 mod category;
+#[cfg(feature = "sqlx")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlx")))]
+pub mod db;
 mod error;
 mod fault;
+mod http_codes;
 mod problem;
+mod registry;
 mod request_id;
 mod violation;
 mod violations;
@@ -17,11 +22,12 @@ pub use mainstay_errors_derive::Fault;
 pub use advice::{Outcome, Retry};
 pub use category::Category;
 pub use error::{CHAIN_LINKS_MAX, Error};
-pub use fault::{ByConstraint, Descriptor, Fault, Members, Public};
+pub use fault::{ByConstraint, Descriptor, Fault, Members, Public, catalog_join, catalog_len};
 pub use problem::{
     DEFAULT_TYPE_BASE, DETAIL_BYTES_MAX, DOCUMENT_BYTES_MAX, MemberRefused, PROBLEM_JSON, Problem,
     RESERVED_MEMBERS, VIOLATIONS_MAX,
 };
+pub use registry::{CodeClash, Registry};
 pub use request_id::RequestId;
 pub use violation::{Location, Violation};
 pub use violations::Violations;
