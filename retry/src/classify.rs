@@ -37,11 +37,11 @@ where
 /// | outcome | verdict |
 /// |---|---|
 /// | 1xx–4xx other than below | success: the server did its job; a caller's mistake says nothing against its health |
-/// | 408 | retryable, timeout |
+/// | 408 | retryable: the request did not get there in time, which may be its sender's fault |
 /// | 409 with `Retry-After` | retryable: an earlier attempt with the same idempotency key is still running |
 /// | 429 | retryable, throttled; `Retry-After` heeded |
 /// | 503 | retryable, overloaded; `Retry-After` heeded |
-/// | 501, 505 | ignored: it will not learn to by tomorrow, and is not ill |
+/// | 501, 505 | success: it will not learn to by tomorrow, and is not ill |
 /// | other 5xx | retryable, server |
 /// | open circuit, spent deadline | failure, final |
 /// | attempt timed out, any other error | retryable |
@@ -81,14 +81,14 @@ fn error_verdict<E: 'static>(error: &E) -> Verdict {
 
 fn http_verdict(status: StatusCode, headers: &HeaderMap) -> Verdict {
     match status.as_u16() {
-        408 => Verdict::Retryable(Kind::Timeout, None),
+        408 => Verdict::Retryable(Kind::RequestTimeout, None),
         409 => match wait(headers) {
             Some(wait) => Verdict::Retryable(Kind::InFlight, Some(wait)),
             None => Verdict::Success,
         },
         429 => Verdict::Retryable(Kind::Throttled, wait(headers)),
         503 => Verdict::Retryable(Kind::Overloaded, wait(headers)),
-        501 | 505 => Verdict::Ignore,
+        501 | 505 => Verdict::Success,
         500.. => Verdict::Retryable(Kind::Server, None),
         _ => Verdict::Success,
     }
@@ -130,17 +130,17 @@ mod tests {
 
     #[test]
     fn statuses_have_their_verdicts() {
-        use Verdict::{Ignore, Retryable, Success};
+        use Verdict::{Retryable, Success};
         let cases = [
             (200, Success),
             (304, Success),
             (400, Success),
             (404, Success),
             (409, Success),
-            (408, Retryable(Kind::Timeout, None)),
+            (408, Retryable(Kind::RequestTimeout, None)),
             (429, Retryable(Kind::Throttled, None)),
             (500, Retryable(Kind::Server, None)),
-            (501, Ignore),
+            (501, Success),
             (502, Retryable(Kind::Server, None)),
             (503, Retryable(Kind::Overloaded, None)),
             (504, Retryable(Kind::Server, None)),

@@ -79,7 +79,8 @@
 //!
 //! # Features and telemetry
 //!
-//! `metrics` counts breaker transitions through the `metrics` facade. Tracing events have the target
+//! `metrics` counts `mainstay.retry.decisions` (by kind and decision) and `mainstay.breaker.transitions` (by breaker,
+//! from and to) through the `metrics` facade. Tracing events have the target
 //! `mainstay_retry`: each decision at debug, each change of a circuit at info or warn, never a payload or a header.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -12,7 +12,7 @@ use crate::{
     budget::{Budget, TokenBudget},
     classify::Classify,
     deadline::Deadline,
-    verdict::Verdict,
+    verdict::{Kind, Verdict},
 };
 
 /// Which attempt of a logical call this is. Found in the request's extensions below the retry layer.
@@ -137,22 +137,42 @@ impl<C> RetryPolicy<C> {
         // The server's wish is a floor and the jitter comes on top: all who got it would else be back at once.
         let floor = hint.unwrap_or_default().min(self.retry_after_cap);
         let wait = floor.saturating_add(self.backoff.delay(attempt.number, prev, &mut rand::rng()));
-        let refused = if deadline.is_some_and(|deadline| deadline.remaining(now) <= wait) {
-            "deadline"
+        let decision = if deadline.is_some_and(|deadline| deadline.remaining(now) <= wait) {
+            Decision::NoTime
         } else if self
             .budget
             .as_ref()
             .is_some_and(|budget| !budget.try_spend(now, kind))
         {
-            "budget"
+            Decision::NoBudget
         } else {
-            let (attempt, kind) = (attempt.number, kind.as_str());
-            tracing::debug!(target: TARGET, attempt, kind, wait_ms = wait.as_millis() as u64, "trying again");
-            return Some(wait);
+            Decision::Again
         };
-        let (attempt, kind) = (attempt.number, kind.as_str());
-        tracing::debug!(target: TARGET, attempt, kind, refused_by = refused, "not trying again");
-        None
+        decision.tell(attempt, kind, wait);
+        (decision == Decision::Again).then_some(wait)
+    }
+}
+
+/// What came of a failure that might have been tried again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Decision {
+    Again,
+    NoTime,
+    NoBudget,
+}
+
+impl Decision {
+    fn tell(self, attempt: Attempt, kind: Kind, wait: Duration) {
+        let (attempt, kind, wait) = (attempt.number, kind.as_str(), wait.as_secs_f64());
+        let decision = match self {
+            Self::Again => "again",
+            Self::NoTime => "no_time",
+            Self::NoBudget => "no_budget",
+        };
+        tracing::debug!(target: TARGET, attempt, kind, wait, decision, "attempt failed");
+        #[cfg(feature = "metrics")]
+        metrics::counter!("mainstay.retry.decisions", "kind" => kind, "decision" => decision)
+            .increment(1);
     }
 }
 

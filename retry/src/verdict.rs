@@ -23,6 +23,8 @@ pub enum Kind {
     Transient,
     /// No answer in time.
     Timeout,
+    /// The server gave up waiting for the request (408): a stale connection, or a slow sender.
+    RequestTimeout,
     /// The server asks this caller to slow down (429).
     Throttled,
     /// The server has too much to do (503).
@@ -43,6 +45,7 @@ impl Kind {
         match self {
             Self::Transient => "transient",
             Self::Timeout => "timeout",
+            Self::RequestTimeout => "request_timeout",
             Self::Throttled => "throttled",
             Self::Overloaded => "overloaded",
             Self::Server => "server",
@@ -59,7 +62,7 @@ impl Kind {
 
     /// Whether this speaks against the health of the other side.
     ///
-    /// A throttled caller, a call that is still running, and a refusal or a deadline of our own do not: one caller's
+    /// A slow or throttled caller, a call that is still running, and a refusal or a deadline of our own do not: one caller's
     /// haste must not open the circuit for everybody.
     pub const fn is_unhealthy(self) -> bool {
         matches!(

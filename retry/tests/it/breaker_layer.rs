@@ -77,7 +77,7 @@ async fn it_opens_refuses_probes_and_closes() {
 
 #[tokio::test(start_paused = true)]
 async fn what_callers_do_wrong_does_not_open_it() {
-    let answers = [400, 401, 404, 409, 422, 429, 429, 501];
+    let answers = [400, 401, 404, 408, 409, 422, 429, 429, 501];
     let server = Server::statuses(answers);
     let breaker = breaker(1);
     let mut client = breaker.layer().layer(server);
