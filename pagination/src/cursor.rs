@@ -76,6 +76,18 @@ pub enum CursorError {
 }
 
 impl CursorError {
+    /// One of each.
+    #[cfg(feature = "axum")]
+    pub(crate) const ALL: [Self; 7] = [
+        Self::TooLong,
+        Self::Malformed,
+        Self::WrongVersion,
+        Self::UnknownKey,
+        Self::BadSignature,
+        Self::WrongQuery,
+        Self::Expired,
+    ];
+
     /// A stable machine code.
     #[must_use]
     pub const fn code(self) -> &'static str {

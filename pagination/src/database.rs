@@ -46,6 +46,11 @@ pub trait PageDb: Database + sealed::Sealed {
     #[doc(hidden)]
     const DIALECT: Dialect;
 
+    /// What stands before and after agreement with the anchor (`c = ?`, `c IS NULL`), to tell the planner
+    /// that it is the way in.
+    #[doc(hidden)]
+    const AGREES: (&'static str, &'static str);
+
     /// Pushes the value as a bind parameter of the column's own type. Only values that are
     /// [`bindable`](Self::bindable) may be pushed.
     #[doc(hidden)]

@@ -7,6 +7,10 @@ mod cursor;
 mod database;
 #[cfg(feature = "sqlx")]
 mod error;
+#[cfg(feature = "axum")]
+mod extract;
+#[cfg(feature = "axum")]
+mod fault;
 mod fingerprint;
 mod key;
 mod key_ring;
@@ -31,6 +35,8 @@ pub use cursor::{Cursor, CursorError};
 pub use database::{PageDb, PageSource, PushKey};
 #[cfg(feature = "sqlx")]
 pub use error::PageError;
+#[cfg(feature = "axum")]
+pub use extract::{DefaultPages, PagePolicy, Paged};
 pub use fingerprint::Fingerprint;
 pub use key::{Key, KeyKind};
 pub use key_ring::{KeyRing, KeyRingError, SECRET_BYTES_MIN};

@@ -22,6 +22,7 @@ impl sealed::Sealed for Postgres {}
 
 impl PageDb for Postgres {
     const DIALECT: Dialect = Dialect::POSTGRES;
+    const AGREES: (&'static str, &'static str) = ("", "");
 
     fn bind(query: &mut QueryBuilder<Self>, key: &Key, kind: KeyKind) {
         match key {

@@ -214,6 +214,15 @@ pub enum LimitError {
 }
 
 impl LimitError {
+    /// One of each.
+    #[cfg(feature = "axum")]
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Zero,
+        Self::Negative,
+        Self::NotANumber,
+        Self::TooLarge { max: PAGE_ROWS_MAX },
+    ];
+
     /// A stable machine code.
     #[must_use]
     pub const fn code(self) -> &'static str {

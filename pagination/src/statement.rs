@@ -92,10 +92,15 @@ impl<D: PageDb> Statement<'_, D> {
 
     fn term(&mut self, term: &Term) {
         match term {
-            Term::Eq(i) => self.columns(*i..*i + 1, " = "),
+            Term::Eq(i) => {
+                self.query.push(D::AGREES.0);
+                self.columns(*i..*i + 1, " = ");
+                self.query.push(D::AGREES.1);
+            }
             Term::IsNull(i) => {
+                self.query.push(D::AGREES.0);
                 self.names(*i..*i + 1);
-                self.query.push(" IS NULL");
+                self.query.push(" IS NULL").push(D::AGREES.1);
             }
             Term::IsNotNull(i) => {
                 self.names(*i..*i + 1);

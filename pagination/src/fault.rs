@@ -1,0 +1,115 @@
+//! What a client is told: a [`Problem`] that names the parameter, and nothing about the database.
+
+#[cfg(feature = "sqlx")]
+use std::sync::LazyLock;
+
+use mainstay_errors::{Category, Descriptor, Problem, Violation};
+
+use crate::cursor::CursorError;
+use crate::request::LimitError;
+#[cfg(feature = "sqlx")]
+use crate::request::PageDirection;
+
+/// The one code of every refused page request; its violations say which parameter and why.
+pub(crate) const REQUEST_INVALID: Descriptor = Descriptor::new("page_request_invalid", Category::InvalidArgument)
+    .with_status(400)
+    .with_title("Invalid page request")
+    .with_docs(
+        "A parameter of a paged list is not acceptable: `limit` is a whole number of rows from 1 up to the list's \
+         maximum; `after` and `before` take a cursor from an earlier answer for the same list, filter and order. \
+         `errors` names each parameter with a code. Start again without a cursor if yours has expired.",
+    )
+    .with_owner("mainstay_pagination");
+
+/// The parameters of a page, by their names in the query string.
+pub(crate) const LIMIT: &str = "limit";
+
+pub(crate) fn limit(error: LimitError) -> Violation {
+    Violation::query(LIMIT, error.code()).with_detail(error.to_string())
+}
+
+pub(crate) fn cursor(parameter: &str, error: CursorError) -> Violation {
+    Violation::query(parameter, error.code()).with_detail(error.to_string())
+}
+
+pub(crate) fn problem(violations: Vec<Violation>) -> Problem {
+    REQUEST_INVALID.to_problem().with_violations(violations)
+}
+
+/// Every violation a `PageError` can name, made once, so that one can be lent.
+#[cfg(feature = "sqlx")]
+static VIOLATIONS: LazyLock<Vec<Violation>> = LazyLock::new(|| {
+    let limits = LimitError::ALL.map(limit);
+    let cursors = [PageDirection::Forward, PageDirection::Backward]
+        .into_iter()
+        .flat_map(|direction| {
+            CursorError::ALL.map(|error| cursor(direction.cursor_parameter(), error))
+        });
+    limits.into_iter().chain(cursors).collect()
+});
+
+/// The made violation of this parameter and code.
+#[cfg(feature = "sqlx")]
+fn find(parameter: &str, code: &str) -> &'static [Violation] {
+    let names =
+        |v: &&Violation| v.pointer().strip_prefix('/') == Some(parameter) && v.code() == code;
+    VIOLATIONS
+        .iter()
+        .find(names)
+        .map_or(&[], std::slice::from_ref)
+}
+
+#[cfg(feature = "sqlx")]
+mod page_error {
+    use mainstay_errors::{Category, Descriptor, Fault, Problem, Violation};
+
+    use super::{LIMIT, REQUEST_INVALID, find};
+    use crate::error::PageError;
+
+    /// The declaration does not fit the database: a bug of ours or the application's.
+    const UNREADABLE: Descriptor = Descriptor::new("page_unreadable", Category::Internal)
+        .with_title("The page could not be read")
+        .with_docs("The service failed to read a page. The cause is in its log.")
+        .with_owner("mainstay_pagination");
+
+    /// The database did not answer; asking again is safe, since a page only reads.
+    const UNAVAILABLE: Descriptor = Descriptor::new("page_unavailable", Category::Unavailable)
+        .with_title("The list is not available")
+        .with_docs("The service could not reach its database. Try again later.")
+        .with_owner("mainstay_pagination");
+
+    /// A caller's mistake is a 400 with one violation in the query; a database out of reach is a 503;
+    /// everything else is a 500 of which nothing is sent.
+    impl Fault for PageError {
+        const CATALOG: &'static [Descriptor] = &[REQUEST_INVALID, UNREADABLE, UNAVAILABLE];
+
+        fn descriptor(&self) -> &'static Descriptor {
+            match self {
+                Self::Limit(_) | Self::Cursor { .. } => &REQUEST_INVALID,
+                Self::Database(
+                    sqlx::Error::PoolTimedOut
+                    | sqlx::Error::Io(_)
+                    | sqlx::Error::PoolClosed
+                    | sqlx::Error::WorkerCrashed,
+                ) => &UNAVAILABLE,
+                _ => &UNREADABLE,
+            }
+        }
+
+        fn violations(&self) -> &[Violation] {
+            match self {
+                Self::Limit(error) => find(LIMIT, error.code()),
+                Self::Cursor { direction, source } => {
+                    find(direction.cursor_parameter(), source.code())
+                }
+                _ => &[],
+            }
+        }
+    }
+
+    impl From<PageError> for Problem {
+        fn from(error: PageError) -> Self {
+            error.to_problem()
+        }
+    }
+}

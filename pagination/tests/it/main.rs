@@ -1,0 +1,19 @@
+//! Pages against real databases: SQLite always, Postgres where there is one.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod cursors;
+mod extractor;
+mod payments;
+mod plans;
+mod refusals;
+mod support;
+mod walks;
