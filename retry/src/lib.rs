@@ -104,7 +104,7 @@ pub use self::{
     breaker::{BreakerHandle, CircuitBreaker, CircuitBreakerLayer, HalfOpen, InvalidBreaker, Trip},
     budget::{Budget, InvalidBudget, TokenBudget},
     classify::{Classify, EveryError, HttpClassify},
-    deadline::{Deadline, DeadlineLayer},
+    deadline::{AcceptDeadlineLayer, Deadline, DeadlineLayer},
     error::{AttemptTimedOut, BoxError, CircuitOpen, DeadlineExceeded, Error},
     key::AttachIdempotencyKeyLayer,
     policy::{Attempt, RetryPolicy, retry, retry_until},

@@ -119,12 +119,13 @@ impl<C> RetryPolicy<C> {
         verdict
     }
 
-    /// The wait before the next attempt, already paid for, or `None` when this was the last.
+    /// The wait before the next attempt, already paid for, or `None` when this was the last. `prev` is the delay that
+    /// the backoff gave before.
     pub(crate) fn decide(
         &self,
         verdict: Verdict,
         attempt: Attempt,
-        prev: Duration,
+        prev: &mut Duration,
         deadline: Option<Deadline>,
         now: Instant,
     ) -> Option<Duration> {
@@ -136,7 +137,8 @@ impl<C> RetryPolicy<C> {
         }
         // The server's wish is a floor and the jitter comes on top: all who got it would else be back at once.
         let floor = hint.unwrap_or_default().min(self.retry_after_cap);
-        let wait = floor.saturating_add(self.backoff.delay(attempt.number, prev, &mut rand::rng()));
+        let delay = self.backoff.delay(attempt.number, *prev, &mut rand::rng());
+        let wait = floor.saturating_add(delay);
         let decision = if deadline.is_some_and(|deadline| deadline.remaining(now) <= wait) {
             Decision::NoTime
         } else if self
@@ -149,6 +151,8 @@ impl<C> RetryPolicy<C> {
             Decision::Again
         };
         decision.tell(attempt, kind, wait);
+        // What the server asked for is not part of our own schedule.
+        *prev = delay;
         (decision == Decision::Again).then_some(wait)
     }
 }
@@ -241,7 +245,7 @@ where
     Fut: Future<Output = Result<T, E>>,
 {
     let mut attempt = Attempt::first(policy.attempts());
-    let mut wait = Duration::ZERO;
+    let mut prev = Duration::ZERO;
     loop {
         let outcome = operation().await;
         let verdict = policy.judge(&outcome);
@@ -249,10 +253,9 @@ where
             return outcome;
         }
         let now = tokio::time::Instant::now().into_std();
-        match policy.decide(verdict, attempt, wait, deadline, now) {
-            Some(next) => wait = next,
-            None => return outcome,
-        }
+        let Some(wait) = policy.decide(verdict, attempt, &mut prev, deadline, now) else {
+            return outcome;
+        };
         drop(outcome); // whatever it holds is not held through the wait
         attempt = attempt.next();
         // A timer of zero would still wait for the next tick of a millisecond.

@@ -42,10 +42,14 @@ pub enum Pushback {
 
 /// Reads a `grpc-retry-pushback-ms` value.
 pub fn pushback(value: &[u8]) -> Pushback {
-    match text(value).and_then(whole_number) {
-        Some(millis) => Pushback::After(Duration::from_millis(millis)),
-        None => Pushback::Stop,
-    }
+    millis(value).map_or(Pushback::Stop, Pushback::After)
+}
+
+/// Whole milliseconds, and nothing else.
+pub(crate) fn millis(value: &[u8]) -> Option<Duration> {
+    text(value)
+        .and_then(whole_number)
+        .map(Duration::from_millis)
 }
 
 fn text(value: &[u8]) -> Option<&str> {

@@ -3,8 +3,10 @@
 //! [`DeadlineLayer`] belongs at the top of a client stack. It ends the call when the time is over, whatever the layers
 //! below are doing, and writes a [`Deadline`] into the request's extensions where they can read it: the retry layer
 //! refuses at once a wait that could not end in time. The server is told the milliseconds that are left in
-//! [`HEADER`], so that it can stop working for a caller who has gone.
+//! [`HEADER`], so that it can stop working for a caller who has gone; a server of ours reads that with
+//! [`AcceptDeadlineLayer`].
 
+mod accept;
 mod future;
 mod layer;
 mod service;
@@ -13,7 +15,14 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-pub use self::{future::DeadlineFuture, layer::DeadlineLayer, service::DeadlineService};
+use crate::retry_after;
+
+pub use self::{
+    accept::{AcceptDeadline, AcceptDeadlineLayer},
+    future::DeadlineFuture,
+    layer::DeadlineLayer,
+    service::DeadlineService,
+};
 
 /// The request header with the time left, in whole milliseconds, rounded down.
 ///
@@ -60,6 +69,17 @@ impl Deadline {
     /// Whether it has passed at `now`.
     pub fn has_passed(self, now: Instant) -> bool {
         self.at <= now
+    }
+
+    /// Reads [`HEADER`]. What is not exactly one whole number of milliseconds is no deadline.
+    pub(crate) fn read(headers: &HeaderMap, now: Instant) -> Option<Self> {
+        let mut values = headers.get_all(HEADER).iter();
+        match (values.next(), values.next()) {
+            (Some(value), None) => {
+                retry_after::millis(value.as_bytes()).map(|time| Self::after(now, time))
+            }
+            _ => None,
+        }
     }
 
     /// Writes the time left at `now` into [`HEADER`].

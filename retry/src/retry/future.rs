@@ -113,13 +113,12 @@ where
                     }
                     let wait = this.again.as_mut().and_then(|again| {
                         let now = Instant::now().into_std();
-                        policy.decide(verdict, again.attempt, again.prev, again.deadline, now)
+                        policy.decide(verdict, again.attempt, &mut again.prev, again.deadline, now)
                     });
                     let (Some(wait), Some(again)) = (wait, this.again.as_mut()) else {
                         return Poll::Ready(last(outcome, *this.repeated));
                     };
                     again.attempt = again.attempt.next();
-                    again.prev = wait;
                     *this.repeated = true;
                     drop(outcome); // its connection is not held through the wait
                     // A timer of zero would still wait for the next tick of a millisecond.

@@ -1,5 +1,6 @@
 use mainstay_retry::{
-    AttemptTimeoutLayer, Backoff, Deadline, DeadlineLayer, Error, RetryLayer, deadline::HEADER,
+    AcceptDeadlineLayer, AttemptTimeoutLayer, Backoff, Deadline, DeadlineLayer, Error, RetryLayer,
+    deadline::HEADER,
 };
 use tokio::time::Instant;
 use tower::{Layer, ServiceBuilder};
@@ -145,4 +146,38 @@ async fn an_attempt_that_hangs_is_cut_off_and_tried_again() {
     server.push([Step::Hang, Step::Hang, Step::Hang]);
     let error = send(&mut client, get()).await.unwrap_err();
     assert!(matches!(error, Error::AttemptTimedOut(late) if late.limit() == secs(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_takes_the_callers_deadline_up_to_its_own_limit() {
+    let limit = 30_000;
+    let cases: [(&[&str], u64); 11] = [
+        (&[], limit),
+        (&["5000"], 5_000),
+        (&[" 5000 "], 5_000),
+        (&["0"], 0),
+        (&["30001"], limit),
+        (&["99999999999999999999"], limit),
+        (&["-1"], limit),
+        (&["1e3"], limit),
+        (&["5.5"], limit),
+        (&["soon"], limit),
+        (&["5000", "1"], limit),
+    ];
+    for (headers, left) in cases {
+        let server = Server::statuses([]);
+        let mut request = get();
+        for header in headers {
+            request
+                .headers_mut()
+                .append(HEADER, header.parse().unwrap());
+        }
+        let mut service = AcceptDeadlineLayer::at_most(ms(limit)).layer(server.clone());
+        status(&mut service, request).await;
+        assert_eq!(
+            server.seen(|seen| seen.deadline),
+            [Some(Deadline::within(ms(left)))],
+            "{headers:?}"
+        );
+    }
 }

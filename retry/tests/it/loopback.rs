@@ -7,7 +7,7 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     body::Bytes,
     extract::State as Shared,
     http::{HeaderMap, StatusCode},
@@ -19,8 +19,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use mainstay_retry::{
-    AttachIdempotencyKeyLayer, AttemptTimeoutLayer, Backoff, CircuitBreaker, DeadlineLayer, Error,
-    HalfOpen, RetryLayer, TokenBudget, Trip, breaker::State,
+    AcceptDeadlineLayer, AttachIdempotencyKeyLayer, AttemptTimeoutLayer, Backoff, CircuitBreaker,
+    Deadline, DeadlineLayer, Error, HalfOpen, RetryLayer, TokenBudget, Trip, breaker::State,
 };
 use tokio::net::TcpListener;
 use tower::{Service, ServiceBuilder, ServiceExt};
@@ -30,7 +30,16 @@ use crate::support::{ms, secs};
 type Log = Arc<Mutex<Vec<(Option<String>, u64, Bytes)>>>;
 
 /// Takes every payment down; answers only the third time, and the second time after having hung up.
-async fn pay(Shared(log): Shared<Log>, headers: HeaderMap, body: Bytes) -> Response {
+async fn pay(
+    Shared(log): Shared<Log>,
+    Extension(deadline): Extension<Deadline>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    assert!(
+        deadline <= Deadline::within(secs(10)),
+        "the server's own limit holds"
+    );
     let header = |name: &str| Some(headers.get(name)?.to_str().unwrap().to_owned());
     let left = header("x-deadline-ms").unwrap().parse().unwrap();
     let count = {
@@ -52,6 +61,7 @@ async fn serve(log: Log) -> SocketAddr {
             "/broken",
             get(|| async { StatusCode::INTERNAL_SERVER_ERROR }),
         )
+        .layer(AcceptDeadlineLayer::at_most(secs(10)))
         .with_state(log);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use mainstay_retry::{Attempt, BoxError};
+use mainstay_retry::{Attempt, BoxError, Deadline};
 use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 
@@ -37,6 +37,7 @@ pub struct Seen {
     pub attempt: Option<Attempt>,
     pub key: Option<String>,
     pub time_left: Option<u64>,
+    pub deadline: Option<Deadline>,
     pub body: Full<Bytes>,
 }
 
@@ -156,7 +157,8 @@ impl Service<Req> for Server {
             at: Instant::now(),
             attempt: request.extensions().get::<Attempt>().copied(),
             key: header("idempotency-key"),
-            time_left: header("x-deadline-ms").map(|millis| millis.parse().unwrap()),
+            deadline: request.extensions().get().copied(),
+            time_left: header("x-deadline-ms").and_then(|millis| millis.parse().ok()),
             body: request.body().clone(),
         };
         let mut shared = self.shared.lock().unwrap();
