@@ -51,7 +51,8 @@
 //! The order is the meaning. The **key** is made above retry, so that all attempts share it and the server can tell
 //! a repetition. The **deadline** is over all attempts and waits. The **breaker** is below retry, so that it counts
 //! attempts and not calls, and its refusals end the retries. The **attempt timeout** is lowest, so that the breaker
-//! and retry see an attempt that hangs as what it is.
+//! and retry see an attempt that hangs as what it is; give it less time than the whole call, for a call that is cut
+//! off by its deadline tells the breaker nothing.
 //!
 //! What comes out is the transport's response, or the one type [`Error`]: three small refusals of our own that can be
 //! matched by name, and [`Error::Inner`] with the transport's error as it was. Each knows whether the request may have

@@ -2,7 +2,7 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 
 use mainstay_retry::{
     AttemptTimeoutLayer, Backoff, BreakerHandle, CircuitBreaker, DeadlineLayer, Error, HalfOpen,
-    Trip, breaker::State,
+    Kind, Trip, Verdict, breaker::State,
 };
 use tokio::time::advance;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
@@ -217,4 +217,30 @@ fn a_breaker_that_could_not_work_is_refused_with_every_fault() {
             .build()
             .is_err()
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_counts_once() {
+    let breaker = CircuitBreaker::builder("payments")
+        .trip(Trip::consecutive(1))
+        .wait_in_open(Backoff::constant(secs(1)))
+        .half_open(HalfOpen::probes(2))
+        .build()
+        .unwrap();
+    breaker
+        .try_acquire()
+        .unwrap()
+        .record(Verdict::Failure(Kind::Server));
+    advance(secs(1)).await;
+    let (one, two) = (
+        breaker.try_acquire().unwrap(),
+        breaker.try_acquire().unwrap(),
+    );
+    one.record(Verdict::Success);
+    assert!(
+        breaker.try_acquire().is_err(),
+        "one has succeeded and one is out"
+    );
+    two.record(Verdict::Success);
+    assert_eq!(breaker.handle().state(), State::Closed);
 }

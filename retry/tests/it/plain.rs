@@ -1,8 +1,8 @@
 use std::cell::Cell;
 
 use mainstay_retry::{
-    Backoff, CircuitBreaker, Deadline, Error, EveryError, Kind, RetryPolicy, TokenBudget, Verdict,
-    retry, retry_until,
+    Backoff, CircuitBreaker, Classify, Deadline, Error, EveryError, Kind, RetryPolicy, TokenBudget,
+    Verdict, retry, retry_until,
 };
 use tokio::time::Instant;
 
@@ -82,4 +82,23 @@ async fn an_open_circuit_ends_it() {
     });
     assert!(outcome.await.unwrap_err().is_circuit_open());
     assert_eq!(runs.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_refusals_are_final_even_for_a_classifier_that_says_otherwise() {
+    struct Stubborn(Kind);
+    impl Classify<(), ()> for Stubborn {
+        fn classify(&self, _: Result<&(), &()>) -> Verdict {
+            Verdict::Retryable(self.0, None)
+        }
+    }
+    for kind in [Kind::CircuitOpen, Kind::DeadlineExceeded] {
+        let (runs, policy) = (Cell::new(0), RetryPolicy::new(Stubborn(kind)));
+        let outcome = retry(&policy, async || {
+            runs.set(runs.get() + 1);
+            Err(())
+        });
+        outcome.await.unwrap_err();
+        assert_eq!(runs.get(), 1, "{kind:?}");
+    }
 }

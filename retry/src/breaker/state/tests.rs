@@ -176,6 +176,18 @@ fn failures_from_before_do_not_open_it_again() {
 }
 
 #[test]
+fn successes_from_before_do_not_hide_failures_of_now() {
+    let (machine, now) = (machine(2, 1), start());
+    let old = granted(&machine, now);
+    machine.force(State::ForcedOpen, now);
+    machine.force(State::Closed, now);
+    fail(&machine, now);
+    machine.record(old, GOOD, || now);
+    fail(&machine, now);
+    assert_eq!(machine.state(), State::Open);
+}
+
+#[test]
 fn forced_states_outlive_timers_and_outcomes() {
     let (machine, now) = opened(1);
     assert!(machine.force(State::ForcedOpen, now).is_some());
