@@ -1,8 +1,13 @@
+use std::{
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+
 use mainstay_retry::{
     AcceptDeadlineLayer, AttemptTimeoutLayer, Backoff, Deadline, DeadlineLayer, Error, RetryLayer,
     deadline::HEADER,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, advance};
 use tower::{Layer, ServiceBuilder};
 
 use crate::support::*;
@@ -119,16 +124,19 @@ async fn readiness_that_comes_after_the_deadline_starts_nothing() {
         .layer(DeadlineLayer::total(secs(2)))
         .layer(RetryLayer::http().backoff(Backoff::constant(ms(10))))
         .service(server.clone());
-    let gate = server.clone();
-    let call = send(&mut client, get());
-    let block = async {
-        while gate.calls() == 0 {
-            tokio::task::yield_now().await;
-        }
-        gate.set_never_ready(true);
-    };
-    let (outcome, ()) = tokio::join!(call, block);
-    assert!(outcome.unwrap_err().is_deadline_exceeded());
+    let mut call = pin!(send(&mut client, get()));
+    let mut cx = Context::from_waker(Waker::noop());
+    while server.calls() == 0 || server.under_way() > 0 {
+        assert!(call.as_mut().poll(&mut cx).is_pending());
+    }
+    // The wait is over and the server is asked for readiness; it says so only when the time is up.
+    advance(ms(20)).await;
+    assert!(call.as_mut().poll(&mut cx).is_pending());
+    advance(secs(2)).await;
+    match call.as_mut().poll(&mut cx) {
+        Poll::Ready(outcome) => assert!(outcome.unwrap_err().is_deadline_exceeded()),
+        Poll::Pending => panic!("still at it after the deadline"),
+    }
     assert_eq!(server.calls(), 1);
 }
 
