@@ -1,0 +1,159 @@
+//! [`Json`]: a JSON body.
+
+use std::ops::{Deref, DerefMut};
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, header};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+use super::probe::{self, Source};
+use crate::violation::segment;
+use crate::{Fault, Location, Problem, Violation, Violations, http_codes};
+
+/// A JSON body, and a JSON response.
+///
+/// | what is wrong | answer |
+/// |---|---|
+/// | the content type is not `application/json` or `…+json` | 415 `unsupported_media_type` |
+/// | the body is larger than axum's `DefaultBodyLimit` (2 MiB unless set) | 413 `payload_too_large` |
+/// | the body broke off | 400 `bad_request` |
+/// | the body is not JSON | 400 `malformed_json`, with line and column |
+/// | the JSON does not fit | 422 `validation_failed`, every misfit in `errors` |
+///
+/// ```
+/// use mainstay_errors::Json;
+///
+/// #[derive(serde::Deserialize)]
+/// struct NewOrder { amount: u32 }
+///
+/// async fn create(Json(order): Json<NewOrder>) -> String {
+///     format!("{} ordered", order.amount)
+/// }
+/// # let _ = axum::Router::<()>::new().route("/", axum::routing::post(create));
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Json<T>(pub T);
+
+impl<S, T> FromRequest<S> for Json<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        if !is_json(request.headers()) {
+            return Err(http_codes::UNSUPPORTED_MEDIA_TYPE.to_problem());
+        }
+        let body = Bytes::from_request(request, state)
+            .await
+            .map_err(|rejection| {
+                http_codes::for_status(rejection.status().as_u16()).to_problem()
+            })?;
+        read(&body).map(Self)
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+    else {
+        return false;
+    };
+    let essence = value
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    essence == "application/json"
+        || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+impl<T: DeserializeOwned> Json<T> {
+    /// Reads a body that came another way than through the extractor, such as a webhook's after its signature.
+    ///
+    /// # Errors
+    /// 400 `malformed_json` or 422 `validation_failed`, as above.
+    pub fn from_bytes(body: &[u8]) -> Result<Self, Problem> {
+        read(body).map(Self)
+    }
+}
+
+/// Reads a body; only one that does not fit is looked at twice.
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let misfit = match serde_path_to_error::deserialize(&mut reader) {
+        Ok(value) => {
+            return match reader.end() {
+                Ok(()) => Ok(value),
+                Err(error) => Err(malformed(&error)),
+            };
+        }
+        Err(misfit) => misfit,
+    };
+    if misfit.inner().classify() != Category::Data {
+        return Err(malformed(misfit.inner()));
+    }
+    let Ok(value) = serde_json::from_slice(body) else {
+        // The misfit came first, but what follows is not even JSON.
+        return Err(http_codes::MALFORMED_JSON.to_problem());
+    };
+    let mut found: Violations = probe::violations::<T>(&value, Source::Json)
+        .into_iter()
+        .map(|misfit| misfit.violation(Location::Body))
+        .collect();
+    if found.is_empty() {
+        // Visible in the text and not in the value, such as a member given twice.
+        found.push(Violation::body(pointer(misfit.path()), "invalid"));
+    }
+    Err(found.to_problem())
+}
+
+fn malformed(error: &serde_json::Error) -> Problem {
+    let problem = http_codes::MALFORMED_JSON.to_problem();
+    match (error.line(), error.column()) {
+        (0, _) => problem,
+        (line, column) => problem.with_detail(format!(
+            "The body is not JSON at line {line}, column {column}."
+        )),
+    }
+}
+
+/// A serde path as an RFC 6901 pointer.
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    path.iter()
+        .map(|part| match part {
+            Segment::Seq { index } => format!("/{index}"),
+            Segment::Map { key } => segment(key),
+            Segment::Enum { variant } => segment(variant),
+            Segment::Unknown => String::new(),
+        })
+        .collect()
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        axum::Json(self.0).into_response()
+    }
+}
+
+impl<T> Deref for Json<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for Json<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}

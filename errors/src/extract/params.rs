@@ -1,0 +1,163 @@
+//! [`Query`] and [`Path`]: parameters of the address.
+
+use std::ops::{Deref, DerefMut};
+
+use axum::extract::path::ErrorKind;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, RawPathParams};
+use http::request::Parts;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::probe::{self, Misfit, Source};
+use crate::{Location, Problem, Violation, http_codes};
+
+/// The parameters of the query string. What cannot be read is 400 `invalid_query`, every such parameter
+/// in `errors`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Query<T>(pub T);
+
+impl<S, T> FromRequestParts<S> for Query<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        if let Ok(axum::extract::Query(query)) = axum::extract::Query::try_from_uri(&parts.uri) {
+            return Ok(Self(query));
+        }
+        Err(refused_query::<T>(parts))
+    }
+}
+
+fn refused_query<T: DeserializeOwned>(parts: &Parts) -> Problem {
+    let problem = http_codes::INVALID_QUERY.to_problem();
+    let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
+    let Ok(axum::extract::Query(pairs)) = pairs else {
+        return problem;
+    };
+    let mut values = Map::new();
+    let mut repeated = Vec::new();
+    for (name, value) in pairs {
+        if values.insert(name.clone(), Value::String(value)).is_some() && !repeated.contains(&name)
+        {
+            repeated.push(name);
+        }
+    }
+    let mut misfits = probe::violations::<T>(&Value::Object(values), Source::Text);
+    if misfits.is_empty() {
+        misfits = repeated.iter().map(|name| Misfit::repeated(name)).collect();
+    }
+    problem.with_violations(
+        misfits
+            .into_iter()
+            .map(|misfit| misfit.violation(Location::Query)),
+    )
+}
+
+/// The parameters of the path. What cannot be read is 400 `invalid_path`, every such parameter in
+/// `errors`; a route whose pattern does not fit its handler is a bug, 500 `internal`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Path<T>(pub T);
+
+impl<S, T> FromRequestParts<S> for Path<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned + Send,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match axum::extract::Path::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(path)) => Ok(Self(path)),
+            Err(rejection) => {
+                let raw = RawPathParams::from_request_parts(parts, state).await;
+                let params = raw
+                    .iter()
+                    .flatten()
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+                Err(refused_path::<T>(&rejection, &params.collect::<Vec<_>>()))
+            }
+        }
+    }
+}
+
+fn refused_path<T: DeserializeOwned>(
+    rejection: &PathRejection,
+    params: &[(String, String)],
+) -> Problem {
+    let bug = || crate::error::INTERNAL.to_problem();
+    let PathRejection::FailedToDeserializePathParams(error) = rejection else {
+        return bug();
+    };
+    let problem = http_codes::INVALID_PATH.to_problem();
+    match error.kind() {
+        ErrorKind::WrongNumberOfParameters { .. } | ErrorKind::UnsupportedType { .. } => {
+            return bug();
+        }
+        ErrorKind::InvalidUtf8InPathParam { key } => {
+            return problem
+                .with_violation(Violation::path(key, "malformed").with_detail("must be UTF-8"));
+        }
+        _ => {}
+    }
+    let misfits = path_misfits::<T>(params);
+    problem.with_violations(
+        misfits
+            .into_iter()
+            .map(|misfit| misfit.violation(Location::Path)),
+    )
+}
+
+/// A path is taken as a struct or map, as a tuple, or as one value, and only the type knows which.
+fn path_misfits<T: DeserializeOwned>(params: &[(String, String)]) -> Vec<Misfit> {
+    let named: Map<String, Value> = params
+        .iter()
+        .map(|(name, value)| (name.clone(), Value::String(value.clone())))
+        .collect();
+    let misfits = probe::violations::<T>(&Value::Object(named), Source::Text);
+    if misfits.iter().any(|misfit| !misfit.is_root()) {
+        return misfits;
+    }
+    let listed = params
+        .iter()
+        .map(|(_, value)| Value::String(value.clone()))
+        .collect();
+    let misfits = probe::violations::<T>(&Value::Array(listed), Source::Text);
+    if misfits.iter().any(|misfit| !misfit.is_root()) {
+        return misfits
+            .into_iter()
+            .map(|misfit| misfit.named(params))
+            .collect();
+    }
+    match params {
+        [(name, value)] => probe::violations::<T>(&Value::String(value.clone()), Source::Text)
+            .into_iter()
+            .map(|misfit| misfit.under(name))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+macro_rules! deref {
+    ($name:ident) => {
+        impl<T> Deref for $name<T> {
+            type Target = T;
+
+            fn deref(&self) -> &T {
+                &self.0
+            }
+        }
+
+        impl<T> DerefMut for $name<T> {
+            fn deref_mut(&mut self) -> &mut T {
+                &mut self.0
+            }
+        }
+    };
+}
+
+deref!(Query);
+deref!(Path);

@@ -1,0 +1,178 @@
+//! What becomes of a response: decided by its status, its extensions and its content type.
+
+use std::any::Any;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::{Response, StatusCode, header};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use serde_json::Value;
+
+use super::{Asked, PassThrough, REQUEST_ID, Shared, header_value};
+use crate::http_codes;
+use crate::problem::{DOCUMENT_BYTES_MAX, PROBLEM_JSON};
+use crate::response::{Failure, drop_representation, represent};
+use crate::{Error, Problem};
+
+/// The answer, or what has to be read for it.
+pub(super) enum Rewrite {
+    Done(Response<Body>),
+    Read(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+/// Decides about the response of the inner service.
+pub(super) fn answer(mut response: Response<Body>, asked: Asked, shared: &Arc<Shared>) -> Rewrite {
+    if let Some(value) = header_value(&asked.id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    let status = response.status();
+    let fails = status.is_client_error() || status.is_server_error();
+    if !fails || response.extensions().get::<PassThrough>().is_some() {
+        return Rewrite::Done(response);
+    }
+    if let Some(failure) = response.extensions_mut().remove::<Failure>() {
+        let problem = failure.problem.under_status(status.as_u16());
+        return Rewrite::Done(finish(
+            response,
+            problem,
+            failure.error.as_deref(),
+            &asked,
+            shared,
+        ));
+    }
+    match content_type(&response) {
+        ContentType::Bare => {
+            let problem = http_codes::for_status(status.as_u16()).to_problem();
+            Rewrite::Done(finish(response, problem, None, &asked, shared))
+        }
+        ContentType::Problem if is_small(response.body()) => {
+            Rewrite::Read(Box::pin(complete(response, asked, Arc::clone(shared))))
+        }
+        ContentType::Problem | ContentType::Other => Rewrite::Done(response),
+    }
+}
+
+/// The answer to a request whose handler panicked. The message goes to the log alone.
+pub(super) fn panicked(
+    payload: &(dyn Any + Send),
+    asked: &Asked,
+    shared: &Arc<Shared>,
+) -> Response<Body> {
+    let text = payload
+        .downcast_ref::<&'static str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("with a payload that is not text");
+    let error = Error::internal(format!("panic: {text}"));
+    let problem = error.to_problem();
+    let mut response = Response::new(Body::empty());
+    if let Some(value) = header_value(&asked.id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    finish(response, problem, Some(&error), asked, shared)
+}
+
+/// Completes a document of ours whose failure was lost on the way: its bytes were recorded and
+/// replayed, or another layer copied the response. A document of anybody else stays as it is.
+async fn complete(response: Response<Body>, asked: Asked, shared: Arc<Shared>) -> Response<Body> {
+    let (parts, body) = response.into_parts();
+    // The size is known to be small; a body that breaks off is passed on as broken as it was.
+    let Ok(read) = body.collect().await else {
+        let problem = http_codes::for_status(parts.status.as_u16()).to_problem();
+        return finish(
+            Response::from_parts(parts, Body::empty()),
+            problem,
+            None,
+            &asked,
+            &shared,
+        );
+    };
+    let bytes = read.to_bytes();
+    if !is_incomplete(&bytes) {
+        return Response::from_parts(parts, Body::from(bytes));
+    }
+    let problem = Problem::read_document(parts.status.as_u16(), Some(PROBLEM_JSON), &bytes);
+    finish(
+        Response::from_parts(parts, Body::empty()),
+        problem,
+        None,
+        &asked,
+        &shared,
+    )
+}
+
+/// Logs the problem and puts it into the response.
+fn finish(
+    response: Response<Body>,
+    problem: Problem,
+    error: Option<&Error>,
+    asked: &Asked,
+    shared: &Shared,
+) -> Response<Body> {
+    let problem = problem
+        .with_default_type_base(&shared.type_base)
+        .with_request_id(asked.id.clone());
+    shared.log.log(&problem, error);
+    let (mut parts, _) = response.into_parts();
+    parts.status = problem.status_code();
+    drop_representation(&mut parts.headers);
+    let body = represent(&problem, &mut parts.headers);
+    Response::from_parts(parts, if asked.head { Body::empty() } else { body })
+}
+
+enum ContentType {
+    /// None, or plain text: what frameworks answer with when nobody said anything.
+    Bare,
+    Problem,
+    Other,
+}
+
+fn content_type(response: &Response<Body>) -> ContentType {
+    let Some(value) = response.headers().get(header::CONTENT_TYPE) else {
+        return ContentType::Bare;
+    };
+    let essence = value
+        .to_str()
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim();
+    if essence.eq_ignore_ascii_case("text/plain") {
+        ContentType::Bare
+    } else if essence.eq_ignore_ascii_case(PROBLEM_JSON) {
+        ContentType::Problem
+    } else {
+        ContentType::Other
+    }
+}
+
+/// Small enough to be read whole, and known to be.
+fn is_small(body: &Body) -> bool {
+    body.size_hint()
+        .upper()
+        .is_some_and(|bytes| bytes <= DOCUMENT_BYTES_MAX as u64)
+}
+
+/// A document of ours: it has the members that only we write, and no request id yet.
+fn is_incomplete(bytes: &[u8]) -> bool {
+    let Ok(Value::Object(members)) = serde_json::from_slice::<Value>(bytes) else {
+        return false;
+    };
+    let has = |name| members.get(name).is_some_and(Value::is_string);
+    has("code") && has("retry") && has("outcome") && !members.contains_key("request_id")
+}
+
+impl Problem {
+    /// A handler may have put another status around its problem; document and response must agree.
+    fn under_status(self, status: u16) -> Self {
+        if self.category().allows_status(status) && StatusCode::from_u16(status).is_ok() {
+            self.with_status(status)
+        } else {
+            self
+        }
+    }
+}
