@@ -97,7 +97,7 @@ impl CursorCodec {
         let expires = if self.ttl.is_some() { EXPIRES } else { 0 };
         match &self.signing {
             Signing::HmacSha256(ring) => {
-                out.push(&[VERSION | SIGNED | expires, ring.signing_id()])?
+                out.push(&[VERSION | SIGNED | expires, ring.signing_id()])?;
             }
             Signing::Unsigned => out.push(&[VERSION | expires])?,
         }

@@ -61,22 +61,70 @@ fn find(parameter: &str, code: &str) -> &'static [Violation] {
 
 #[cfg(feature = "sqlx")]
 mod page_error {
-    use mainstay_errors::{Category, Descriptor, Fault, Problem, Violation};
+    use mainstay_errors::{Category, Descriptor, Fault, Outcome, Problem, Retry, Violation, db};
 
     use super::{LIMIT, REQUEST_INVALID, find};
     use crate::error::PageError;
 
+    // Whatever happens to a page, nothing was applied: it only reads.
+
     /// The declaration does not fit the database: a bug of ours or the application's.
     const UNREADABLE: Descriptor = Descriptor::new("page_unreadable", Category::Internal)
         .with_title("The page could not be read")
-        .with_docs("The service failed to read a page. The cause is in its log.")
+        .with_docs("The service failed to read a page of a list. The cause is in its log.")
+        .with_outcome(Outcome::NotApplied)
         .with_owner("mainstay_pagination");
 
-    /// The database did not answer; asking again is safe, since a page only reads.
+    /// The database did not answer, or not in time.
     const UNAVAILABLE: Descriptor = Descriptor::new("page_unavailable", Category::Unavailable)
         .with_title("The list is not available")
-        .with_docs("The service could not reach its database. Try again later.")
+        .with_docs(
+            "The service could not read a page of a list from its database. Try again later.",
+        )
+        .with_retry(Retry::Backoff)
+        .with_outcome(Outcome::NotApplied)
         .with_owner("mainstay_pagination");
+
+    /// Whether another attempt may find the database well.
+    fn is_passing(error: &sqlx::Error) -> bool {
+        match error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => true,
+            sqlx::Error::Database(error) => match (backend(error.as_ref()), error.code()) {
+                (Some(backend), Some(code)) => matches!(
+                    db::classify(backend, &code).descriptor().category(),
+                    Category::Unavailable
+                        | Category::Aborted
+                        | Category::DeadlineExceeded
+                        | Category::ResourceExhausted
+                ),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    fn backend(error: &(dyn sqlx::error::DatabaseError + 'static)) -> Option<db::Backend> {
+        #[cfg(feature = "postgres")]
+        if error
+            .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
+            .is_some()
+        {
+            return Some(db::Backend::Postgres);
+        }
+        #[cfg(feature = "sqlite")]
+        if error
+            .try_downcast_ref::<sqlx::sqlite::SqliteError>()
+            .is_some()
+        {
+            return Some(db::Backend::Sqlite);
+        }
+        let _ = error;
+        None
+    }
 
     /// A caller's mistake is a 400 with one violation in the query; a database out of reach is a 503;
     /// everything else is a 500 of which nothing is sent.
@@ -86,12 +134,7 @@ mod page_error {
         fn descriptor(&self) -> &'static Descriptor {
             match self {
                 Self::Limit(_) | Self::Cursor { .. } => &REQUEST_INVALID,
-                Self::Database(
-                    sqlx::Error::PoolTimedOut
-                    | sqlx::Error::Io(_)
-                    | sqlx::Error::PoolClosed
-                    | sqlx::Error::WorkerCrashed,
-                ) => &UNAVAILABLE,
+                Self::Database(error) if is_passing(error) => &UNAVAILABLE,
                 _ => &UNREADABLE,
             }
         }
@@ -111,5 +154,67 @@ mod page_error {
         fn from(error: PageError) -> Self {
             error.to_problem()
         }
+    }
+}
+
+#[cfg(all(test, feature = "sqlx"))]
+mod tests {
+    use mainstay_errors::Fault;
+
+    use super::*;
+    use crate::PageError;
+
+    #[test]
+    fn every_callers_mistake_is_a_400_that_names_its_parameter() {
+        for source in CursorError::ALL {
+            for (direction, pointer) in [
+                (PageDirection::Forward, "/after"),
+                (PageDirection::Backward, "/before"),
+            ] {
+                let problem = Problem::from(PageError::Cursor { direction, source });
+                assert_eq!(
+                    (problem.status(), problem.code()),
+                    (400, "page_request_invalid")
+                );
+                let [violation] = problem.errors() else {
+                    panic!("one violation: {problem:?}")
+                };
+                assert_eq!(
+                    (violation.pointer(), violation.code()),
+                    (pointer, source.code())
+                );
+            }
+        }
+        for error in LimitError::ALL {
+            let problem = PageError::Limit(error).to_problem();
+            assert_eq!(
+                (problem.status(), problem.errors()[0].pointer()),
+                (400, "/limit")
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_of_the_database_is_sent() {
+        let unreadable = [
+            PageError::NullKey {
+                column: "secret_column",
+            },
+            PageError::NotUnique {
+                order: "secret_column",
+            },
+            PageError::Database(sqlx::Error::ColumnNotFound("secret_column".into())),
+        ];
+        for error in unreadable {
+            let problem = error.to_problem();
+            assert_eq!(problem.status(), 500);
+            assert!(!String::from_utf8_lossy(&problem.to_bytes()).contains("secret"));
+        }
+        assert_eq!(
+            PageError::Database(sqlx::Error::PoolTimedOut)
+                .to_problem()
+                .status(),
+            503
+        );
     }
 }

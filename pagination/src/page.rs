@@ -63,3 +63,33 @@ impl<T> Page<T> {
         link::header(&self.info, uri)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wire_shape_is_fixed() {
+        let page = Page {
+            items: vec![1, 2],
+            info: PageInfo {
+                has_next: true,
+                has_previous: false,
+                start_cursor: Some("S".into()),
+                end_cursor: Some("E".into()),
+            },
+        };
+        let json = r#"{"items":[1,2],"page":{"has_next":true,"has_previous":false,"start_cursor":"S","end_cursor":"E"}}"#;
+        assert_eq!(serde_json::to_string(&page).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Page<i32>>(json).unwrap(), page);
+
+        let empty: Page<i32> = Page {
+            items: vec![],
+            info: PageInfo::default(),
+        };
+        assert_eq!(
+            serde_json::to_string(&empty).unwrap(),
+            r#"{"items":[],"page":{"has_next":false,"has_previous":false,"start_cursor":null,"end_cursor":null}}"#
+        );
+    }
+}

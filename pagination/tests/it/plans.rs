@@ -149,10 +149,7 @@ async fn sqlite_searches_in_every_branch() {
                 .collect();
             assert!(!table.is_empty(), "{what}\n{detail:#?}");
             for line in table {
-                assert!(
-                    line.starts_with("SEARCH t USING "),
-                    "{what}\n{detail:#?}"
-                );
+                assert!(line.starts_with("SEARCH t USING "), "{what}\n{detail:#?}");
                 // Behind the tenant there is a bound on a key, except where the page begins at an end; the
                 // anchor itself is found by its unique column.
                 assert!(
