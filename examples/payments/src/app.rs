@@ -7,10 +7,11 @@ use mainstay::{
     errors::{ProblemLayer, Registry},
     idempotency::{
         self,
-        webhook::{Verifier, Webhooks},
+        IdempotencyError,
+        webhook::{Verifier, WebhookError, Webhooks},
     },
     outbox::{self, ChannelSink, Outbox, OutboxConfig, Relay, RelayHandle, WebhookSink},
-    pagination::{CursorCodec, KeyRing},
+    pagination::{CursorCodec, KeyRing, PageError},
     retry::Backoff,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -29,6 +30,9 @@ use crate::{
 
 /// The largest request body, in bytes. A payment has a few hundred.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a page cursor may be used.
+const CURSOR_TTL: Duration = Duration::from_secs(3 * 24 * 3600);
 
 /// What every handler can reach.
 #[derive(Debug)]
@@ -68,13 +72,13 @@ pub async fn serve() -> Result<ExitCode, BoxError> {
 
 async fn run<D: Store>(config: Config) -> Result<ExitCode, BoxError> {
     let pool = D::connect(&config.database_url).await.map_err(|error| format!("cannot open the database: {error}"))?;
-    D::migrate(&pool).await?;
+    D::migrate_payments(&pool).await?;
     idempotency::migrate(&pool).await?;
     outbox::migrate(&pool).await?;
     let listener = TcpListener::bind(config.addr).await.map_err(|error| format!("cannot listen on {}: {error}", config.addr))?;
     println!("listening on http://{}", listener.local_addr()?);
     if config.webhook_secret.is_random() {
-        println!("webhook secret for this run (set PAYMENTS_WEBHOOK_SECRET to choose it): {}", config.webhook_secret.get().expose());
+        println!("webhook secret (random; PAYMENTS_WEBHOOK_SECRET is unset): {}", config.webhook_secret.get().expose());
     }
     if config.tenants.are_default {
         tracing::warn!("PAYMENTS_TENANTS is unset: the development tokens, which everybody knows, are in force");
@@ -87,7 +91,7 @@ async fn run<D: Store>(config: Config) -> Result<ExitCode, BoxError> {
     let relay = start_relay(&config, &pool, &outbox).await?;
     let tracker = TaskTracker::new();
     let app = Arc::new(App {
-        cursors: CursorCodec::hmac_sha256(KeyRing::new(1, config.cursor_key.get())?).ttl(Duration::from_secs(24 * 3600)),
+        cursors: CursorCodec::hmac_sha256(KeyRing::new(1, config.cursor_key.get())?).ttl(CURSOR_TTL),
         webhooks: Webhooks::new(pool.clone()).tracker(tracker.clone()).on_commit(wake(&outbox)),
         provider: Verifier::new(config.webhook_secret.get().clone()),
         metrics: telemetry::start_metrics()?,
@@ -102,14 +106,21 @@ async fn run<D: Store>(config: Config) -> Result<ExitCode, BoxError> {
     if tokio::time::timeout(config.drain, tracker.wait()).await.is_err() {
         tracing::warn!("transactions were still open when the time to drain was over");
     }
-    relay.drain(config.drain).await?;
+    let drained = relay.drain(config.drain).await;
+    if drained.unsettled > 0 {
+        tracing::warn!(unsettled = drained.unsettled, "events will be delivered again");
+    }
     app.pool.close().await;
     tracing::info!("ended");
     Ok(ExitCode::SUCCESS)
 }
 
 fn router<D: Store>(app: &Shared<D>, tenants: crate::config::Tenants, tracker: &TaskTracker) -> Result<Router, BoxError> {
-    let registry = Registry::new().with::<PaymentError>().with::<idempotency::IdempotencyError>();
+    let registry = Registry::new()
+        .with::<PaymentError>()
+        .with::<PageError>()
+        .with::<IdempotencyError>()
+        .with::<WebhookError>();
     // Authentication stands outside the idempotency layer, which stands outside the handlers.
     let payments = api::payments::routes::<D>(app, tracker)
         .layer(middleware::from_fn_with_state(Arc::new(tenants), authenticate));
@@ -134,14 +145,16 @@ async fn start_relay<D: Store>(config: &Config, pool: &Pool<D>, outbox: &Outbox<
         .retry(Backoff::full_jitter(Duration::from_millis(100), Duration::from_secs(60)));
     let relay = match &config.events {
         Events::Webhook { url, secret, allow_private } => {
-            let sink = WebhookSink::new(url)?.signed(secret.expose())?.allow_private(*allow_private);
+            let sink = WebhookSink::builder(url).secret(secret.expose().parse()?).allow_private(*allow_private).build()?;
             relay.sink("*", sink).build().await?
         }
         Events::InProcess => {
-            let (sink, mut events) = ChannelSink::bounded(256);
+            let (sink, mut events) = ChannelSink::new(256);
             tokio::spawn(async move {
-                while let Some(event) = events.recv().await {
-                    tracing::info!(id = %event.id(), kind = event.kind(), "event delivered in process");
+                while let Some(delivery) = events.recv().await {
+                    let event = delivery.message();
+                    tracing::info!(id = %event.id(), kind = event.event_type(), "event delivered in process");
+                    delivery.ack();
                 }
             });
             relay.sink("*", sink).build().await?

@@ -1,6 +1,9 @@
 //! What a payment is, and what may be asked for.
 
-use mainstay::errors::{Fault, Location, Violation, Violations};
+use mainstay::{
+    errors::{Fault, Violation, Violations, db::DbFault},
+    outbox::{EncodeError, EnqueueError},
+};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -93,7 +96,7 @@ impl NewPayment {
         } else if self.reference.contains('\0') {
             wrong.push(violation("/reference", "malformed", "must not contain the NUL character"));
         }
-        if wrong.is_empty() { Ok(self) } else { Err(wrong) }
+        wrong.into_result().map(|()| self)
     }
 
     /// The payment this becomes.
@@ -118,12 +121,11 @@ pub fn is_currency(text: &str) -> bool {
 }
 
 fn violation(pointer: &'static str, code: &'static str, detail: &'static str) -> Violation {
-    Violation::new(Location::Body, pointer, code).with_detail(detail)
+    Violation::body(pointer, code).with_detail(detail)
 }
 
 /// What can go wrong with a payment, each with a code that a caller may rely on.
 #[derive(Debug, thiserror::Error, Fault)]
-#[fault(crate = "mainstay::errors")]
 pub enum PaymentError {
     /// No payment of yours has this id.
     #[error("no payment has this id")]
@@ -137,10 +139,33 @@ pub enum PaymentError {
     #[error(transparent)]
     #[fault(delegate)]
     Invalid(#[from] Violations),
+    /// A filter of a list is not in the form that it must have; `errors` names it.
+    #[error("a filter of the list is malformed")]
+    #[fault(invalid_argument, public)]
+    FilterMalformed(#[fault(violations)] Violations),
     /// The database could not do its part.
     #[error(transparent)]
     #[fault(delegate)]
-    Database(#[from] mainstay::errors::db::DbFault),
+    Database(#[from] DbFault),
+    /// The service could not put an event into words; nothing of the request took effect.
+    #[error("the event could not be written")]
+    #[fault(internal, outcome = not_applied)]
+    EventRefused(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<EnqueueError> for PaymentError {
+    fn from(error: EnqueueError) -> Self {
+        match error {
+            EnqueueError::Database(error) => Self::Database(error.into()),
+            other => Self::EventRefused(other.into()),
+        }
+    }
+}
+
+impl From<EncodeError> for PaymentError {
+    fn from(error: EncodeError) -> Self {
+        Self::EventRefused(error.into())
+    }
 }
 
 #[cfg(test)]
@@ -161,7 +186,7 @@ mod tests {
     #[test]
     fn every_wrong_field_is_named_at_once() {
         let wrong = asked(0, "eur", "").validate().unwrap_err();
-        let pointers: Vec<_> = wrong.iter().map(|violation| violation.pointer().to_owned()).collect();
+        let pointers: Vec<_> = wrong.as_slice().iter().map(|violation| violation.pointer().to_owned()).collect();
         assert_eq!(pointers, ["/amount", "/currency", "/reference"]);
     }
 

@@ -1,6 +1,6 @@
 //! `/v1/payments`: ask for one, look at one, list them.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{
     Extension, Router,
@@ -10,21 +10,22 @@ use axum::{
     routing::{get, post},
 };
 use mainstay::{
-    errors::{Category, Json, Path, Problem, Query, db::DbFault},
+    errors::{Category, Error, Json, Path, Problem, Query, Violation, db::DbFault},
     idempotency::{IdemTx, IdempotencyLayer, Scope},
-    outbox::Event,
-    pagination::{KeysetDef, PageLimits, Paged, Probe},
+    outbox::{EncodeError, Event},
+    pagination::{Column, KeysetDef, OnExceed, PageInfo, PageLimits, PagePolicy, Paged, Probe},
 };
 use serde::Deserialize;
 use time::OffsetDateTime;
 use tokio_util::task::TaskTracker;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
     app::{self, BODY_BYTES_MAX, Shared},
     auth::Tenant,
-    payment::{NewPayment, Payment, PaymentError},
-    store::Store,
+    payment::{NewPayment, Payment, PaymentError, is_currency},
+    store::{Listed, Store},
 };
 
 /// How long a key is remembered. A client that asks again later than this is told so, and nothing runs twice.
@@ -63,12 +64,12 @@ fn scope(parts: &Parts) -> Result<Scope, Problem> {
     responses(
         (status = 201, description = "Accepted. `Idempotent-Replayed: true` when this is the recorded answer of an earlier request.", body = Payment,
          headers(("Location" = String, description = "The payment"), ("Idempotent-Replayed" = String, description = "Only on replays"))),
-        (status = 400, description = "No key, a malformed key, or JSON that is not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "No known token", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The same key is being worked on; ask again after Retry-After", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Fields that are wrong, or a key that was used with another body", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not now; `outcome` says whether anything happened", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "No key, a malformed key, or JSON that is not JSON", body = String, content_type = "application/problem+json"),
+        (status = 401, description = "No known token", body = String, content_type = "application/problem+json"),
+        (status = 409, description = "The same key is being worked on; ask again after Retry-After", body = String, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = String, content_type = "application/problem+json"),
+        (status = 422, description = "Fields that are wrong, or a key that was used with another body", body = String, content_type = "application/problem+json"),
+        (status = 503, description = "Not now; `outcome` says whether anything happened", body = String, content_type = "application/problem+json"),
     ),
     security(("bearer" = [])),
 )]
@@ -79,7 +80,7 @@ pub async fn create<D: Store>(
     Json(asked): Json<NewPayment>,
 ) -> Result<Response, PaymentError> {
     let payment = asked.validate()?.accept(&tenant, now());
-    D::insert(&mut tx, &payment).await.map_err(DbFault::from)?;
+    D::insert_payment(&mut tx, &payment).await.map_err(DbFault::from)?;
     app.outbox.enqueue(&mut tx, event("payment.created", &payment)?).await?;
     let location = HeaderValue::try_from(format!("/v1/payments/{}", payment.id)).ok();
     let mut response = (StatusCode::CREATED, axum::Json(payment)).into_response();
@@ -95,7 +96,7 @@ pub async fn create<D: Store>(
     params(("id" = Uuid, Path, description = "The payment")),
     responses(
         (status = 200, description = "The payment", body = Payment),
-        (status = 404, description = "No payment of yours has this id", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No payment of yours has this id", body = String, content_type = "application/problem+json"),
     ),
     security(("bearer" = [])),
 )]
@@ -104,12 +105,14 @@ pub async fn find<D: Store>(
     Extension(Tenant(tenant)): Extension<Tenant>,
     Path(id): Path<Uuid>,
 ) -> Result<axum::Json<Payment>, PaymentError> {
-    let payment = D::find(&app.pool, &tenant, id).await.map_err(DbFault::from)?;
+    let payment = D::find_payment(&app.pool, &tenant, id).await.map_err(DbFault::from)?;
     payment.map(axum::Json).ok_or(PaymentError::PaymentNotFound)
 }
 
 /// The order of the list. Newest first; the id decides between payments of one microsecond.
-static NEWEST: KeysetDef = KeysetDef::new("payments.newest").desc("created_at").timestamp_micros().desc("id").uuid().unique();
+const NEWEST: KeysetDef = KeysetDef::new("payments.newest")
+    .desc(Column::timestamptz("created_at").not_null())
+    .unique_desc(Column::uuid("id").not_null());
 
 /// What `?…` may say beside the page itself.
 #[derive(Debug, Deserialize)]
@@ -128,7 +131,7 @@ pub struct Filter {
     ),
     responses(
         (status = 200, description = "A page, with its neighbours in `Link`", body = PaymentPage),
-        (status = 400, description = "A limit or a cursor that cannot be used; `errors` names the parameter", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "A limit or a cursor that cannot be used; `errors` names the parameter", body = String, content_type = "application/problem+json"),
     ),
     security(("bearer" = [])),
 )]
@@ -137,32 +140,33 @@ pub async fn list<D: Store>(
     Extension(Tenant(tenant)): Extension<Tenant>,
     OriginalUri(uri): OriginalUri,
     Query(filter): Query<Filter>,
-    Paged(page): Paged<Limits>,
-) -> Result<Response, Problem> {
+    page: Paged<PaymentPages>,
+) -> Result<Response, Error> {
     let currency = filter.currency.as_deref();
     if currency.is_some_and(|currency| !is_currency(currency)) {
-        let violation = Violation::query("currency", "malformed", "must be the three capital letters of an ISO 4217 currency");
-        return Err(Problem::new(Category::InvalidArgument, "currency_malformed").with_violation(violation));
+        let violation = Violation::query("currency", "malformed").with_detail("must be the three capital letters of an ISO 4217 currency");
+        return Err(PaymentError::FilterMalformed(violation.into()).into());
     }
     let page = NEWEST
-        .select::<D>(|query| D::select(query, &tenant, currency))
+        .select::<D>(|query| D::select_payments(query, &tenant, currency))
         // A cursor is good for this list, this tenant and this filter only.
         .bind_to(("payments.list", &*tenant, currency))
         .previous(Probe::Exact)
-        .fetch::<Payment, _>(&app.pool, &page, &app.cursors)
-        .await?;
+        .fetch::<Listed<D>, _>(&app.pool, &page, &app.cursors)
+        .await?
+        .map(|Listed(payment, _)| payment);
     let link = page.link_header(&uri);
     let mut response = axum::Json(page).into_response();
     response.headers_mut().extend(link.map(|link| (header::LINK, link)));
     Ok(response)
 }
 
-/// Pages of payments.
+/// 20 payments on a page, 100 at the most; more is a mistake that is pointed out.
 #[derive(Debug)]
-pub struct Limits;
+pub struct PaymentPages;
 
-impl mainstay::pagination::Limits for Limits {
-    const LIMITS: PageLimits = PageLimits::new(20, 100);
+impl PagePolicy for PaymentPages {
+    const LIMITS: PageLimits = PageLimits::new(20, 100).on_exceed(OnExceed::Reject);
 }
 
 /// A page of payments, for the documentation.
@@ -170,9 +174,16 @@ impl mainstay::pagination::Limits for Limits {
 #[expect(dead_code, reason = "only described, never built")]
 pub struct PaymentPage {
     items: Vec<Payment>,
-    page: mainstay::pagination::PageInfo,
+    page: PageInfo,
 }
 
-fn event(kind: &'static str, payment: &Payment) -> Result<Event, Problem> {
+/// What happened to a payment. Its id is the key: events of one payment arrive in their order.
+pub fn event(kind: &'static str, payment: &Payment) -> Result<Event, EncodeError> {
     Event::new(kind).topic("payments").key(payment.id.as_bytes()).subject(payment.id.to_string()).header("tenant", &payment.tenant).json(payment)
+}
+
+/// The service's own clock, for what is shown to people. Leases and expiry go by the database's.
+#[expect(clippy::disallowed_methods, reason = "the edge where wall time enters")]
+fn now() -> OffsetDateTime {
+    std::time::SystemTime::now().into()
 }

@@ -1,6 +1,6 @@
 //! `/v1/webhooks/provider`: the payment provider tells us that money has moved.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use axum::{
     Router,
@@ -9,12 +9,20 @@ use axum::{
     http::{HeaderMap, StatusCode},
     routing::post,
 };
-use mainstay::{errors::Problem, idempotency::webhook::Received};
+use mainstay::{
+    errors::{Error, Json, Problem, db::DbFault},
+    idempotency::{
+        IdemTx,
+        webhook::{Delivery, Received},
+    },
+};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{app::Shared, payment::PaymentError, store::Store};
+use super::payments::event;
+use crate::{app::{App, Shared}, payment::PaymentError, store::Store};
 
 /// The routes.
 pub fn routes<D: Store>() -> Router<Shared<D>> {
@@ -28,12 +36,74 @@ pub struct Notice {
     #[serde(rename = "type")]
     #[schema(example = "payment.settled")]
     kind: String,
-    /// To which payment.
-    data: NoticeData,
+    /// To what; read only when `type` is one that means something.
+    #[schema(value_type = NoticeData)]
+    data: Box<RawValue>,
 }
 
 /// What a notice is about.
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct NoticeData {
     payment_id: Uuid,
+}
+
+/// Take a notice of the provider.
+///
+/// The notice is verified first and read second. Its mark in the inbox, the settlement and the event commit together.
+#[utoipa::path(
+    post, path = "/v1/webhooks/provider", tag = "webhooks",
+    params(
+        ("webhook-id" = String, Header, description = "The same on every attempt"),
+        ("webhook-timestamp" = String, Header, description = "Seconds since 1970 of this attempt; at most 5 minutes off"),
+        ("webhook-signature" = String, Header, description = "`v1,` and base64 of the HMAC-SHA256, as in Standard Webhooks"),
+    ),
+    request_body = Notice,
+    responses(
+        (status = 204, description = "Applied, now or by an earlier delivery"),
+        (status = 400, description = "Not JSON", body = String, content_type = "application/problem+json"),
+        (status = 401, description = "Not signed, wrongly signed, or too old", body = String, content_type = "application/problem+json"),
+        (status = 404, description = "No such payment", body = String, content_type = "application/problem+json"),
+        (status = 409, description = "The same notice is being applied; deliver it again", body = String, content_type = "application/problem+json"),
+        (status = 422, description = "JSON, but not a notice", body = String, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn provider<D: Store>(State(app): State<Shared<D>>, headers: HeaderMap, body: Bytes) -> Result<StatusCode, Error> {
+    let effect = {
+        let app = Arc::clone(&app);
+        move |mut tx: IdemTx<D>, delivery: Delivery| async move {
+            let Some(payment_id) = settled(&delivery.body)? else { return Ok::<_, Error>(()) };
+            settle(&app, &mut tx, payment_id).await?;
+            Ok(())
+        }
+    };
+    match app.webhooks.receive(&app.provider, "provider", &headers, body, now(), effect).await? {
+        Received::First(()) | Received::Duplicate => Ok(StatusCode::NO_CONTENT),
+    }
+}
+
+/// Settles a payment and tells the world, once: a payment that is settled already stays as it is.
+async fn settle<D: Store>(app: &App<D>, tx: &mut IdemTx<D>, payment_id: Uuid) -> Result<(), PaymentError> {
+    if let Some(payment) = D::settle_payment(tx, payment_id).await.map_err(DbFault::from)? {
+        app.outbox.enqueue(tx, event("payment.settled", &payment)?).await?;
+        return Ok(());
+    }
+    match D::payment_exists(tx, payment_id).await.map_err(DbFault::from)? {
+        true => Ok(()),
+        false => Err(PaymentError::PaymentNotFound),
+    }
+}
+
+/// The payment that a notice settles; `None` for news of other kinds.
+fn settled(body: &[u8]) -> Result<Option<Uuid>, Problem> {
+    let Json(notice) = Json::<Notice>::from_bytes(body)?;
+    if notice.kind != "payment.settled" {
+        return Ok(None);
+    }
+    let Json(data) = Json::<NoticeData>::from_bytes(notice.data.get().as_bytes())?;
+    Ok(Some(data.payment_id))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the edge where wall time enters: the age of a notice")]
+fn now() -> SystemTime {
+    SystemTime::now()
 }

@@ -18,9 +18,12 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use mainstay::idempotency::{
-    self,
-    webhook::{Received, Secret, Verifier, Webhooks},
+use mainstay::{
+    errors::Error,
+    idempotency::{
+        self,
+        webhook::{Received, Secret, Verifier, Webhooks},
+    },
 };
 use serde::Deserialize;
 use sqlx::{Sqlite, SqlitePool};
@@ -34,14 +37,12 @@ use super::{DrillError, Sabotage, audit::Effect, fleet::Fleet};
 use crate::store::Store;
 
 /// A consumer at work.
-#[derive(Debug)]
 pub struct Consumer {
     /// Where it takes events, at `/events`.
     pub address: SocketAddr,
     state: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
     pool: SqlitePool,
     webhooks: Webhooks<Sqlite>,
@@ -127,17 +128,20 @@ async fn take(State(consumer): State<Arc<Inner>>, headers: HeaderMap, body: Byte
     let kind = headers.get("ce-type").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let received = consumer
         .webhooks
-        .receive(&consumer.verifier, "payments", &headers, body, now(), move |tx, delivery| {
-            Box::pin(async move {
-                let event: Event = serde_json::from_slice(&delivery.body)?;
-                sqlx::query("INSERT INTO effects (payment, kind) VALUES (?1, ?2)").bind(event.id).bind(kind).execute(&mut **tx).await?;
-                Ok(())
-            })
+        .receive(&consumer.verifier, "payments", &headers, body, now(), move |mut tx, delivery| async move {
+            let event: Event = serde_json::from_slice(&delivery.body).map_err(Error::internal)?;
+            sqlx::query("INSERT INTO effects (payment, kind) VALUES (?1, ?2)")
+                .bind(event.id)
+                .bind(kind)
+                .execute(&mut **tx)
+                .await
+                .map_err(Error::internal)?;
+            Ok::<_, Error>(())
         })
         .await;
     match received {
         Ok(Received::First(()) | Received::Duplicate) => StatusCode::NO_CONTENT.into_response(),
-        Err(problem) => problem.into_response(),
+        Err(error) => error.into_response(),
     }
 }
 

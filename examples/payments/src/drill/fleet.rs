@@ -34,7 +34,7 @@ use super::{
     audit::{Call, Listed, Told},
 };
 
-type Stack = BoxCloneSyncService<Request<Full<Bytes>>, http::Response<hyper::body::Incoming>, BoxError>;
+type Stack = BoxCloneSyncService<Request<Full<Bytes>>, http::Response<hyper::body::Incoming>, mainstay::retry::Error>;
 
 /// A tenant of one drill.
 #[derive(Debug, Clone)]
@@ -188,8 +188,9 @@ impl Fleet {
             if let Ok(uri) = format!("http://{}/v1/webhooks/provider", self.service).parse() {
                 *request.uri_mut() = uri;
             }
-            let headers = webhook::sign(&self.provider, &id, now(), &body);
-            request.headers_mut().extend(headers);
+            if let Ok(headers) = webhook::sign(&self.provider, &id, now(), &body) {
+                request.headers_mut().extend(headers);
+            }
             request
         };
         let answered = matches!(self.until_told(send).await, Answer::Done(_));
@@ -324,7 +325,7 @@ fn stack(attempts: Arc<AtomicU64>, sabotage: Option<Sabotage>) -> Result<Stack, 
         .half_open(HalfOpen::probes(2).max_wait(Duration::from_secs(2)))
         .build()
         .map_err(DrillError::because("build the circuit breaker"))?;
-    let budget = TokenBudget::success_credit(0.1).capacity(20).shared();
+    let budget = TokenBudget::success_credit(0.1).capacity(20).shared().map_err(DrillError::because("build the retry budget"))?;
     let retry = RetryLayer::http()
         .max_attempts(4)
         .backoff(Backoff::full_jitter(Duration::from_millis(20), Duration::from_millis(400)))

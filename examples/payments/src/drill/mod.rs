@@ -201,10 +201,10 @@ impl Scene {
             ("PAYMENTS_ADDR", "127.0.0.1:0".to_owned()),
             ("DATABASE_URL", self.database_url.clone()),
             ("PAYMENTS_TENANTS", tenants.join(",")),
-            ("PAYMENTS_WEBHOOK_SECRET", provider.expose().to_owned()),
+            ("PAYMENTS_WEBHOOK_SECRET", provider.expose()),
             ("PAYMENTS_CURSOR_KEY", format!("{:064x}", rand::random::<u128>())),
             ("PAYMENTS_EVENTS_URL", format!("http://{}/events", downstream.address)),
-            ("PAYMENTS_EVENTS_SECRET", events.expose().to_owned()),
+            ("PAYMENTS_EVENTS_SECRET", events.expose()),
             ("PAYMENTS_EVENTS_ALLOW_PRIVATE", "1".to_owned()),
             // The child dies every few seconds: its successor must not wait longer than that for its lanes.
             ("PAYMENTS_OUTBOX_LEASE_SECONDS", "1".to_owned()),

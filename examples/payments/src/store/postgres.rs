@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sqlx::{
-    FromRow, PgConnection, Pool, Postgres, QueryBuilder, Row,
+    PgConnection, Pool, Postgres, QueryBuilder, Row,
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions, PgRow},
 };
@@ -31,11 +31,11 @@ impl Store for Postgres {
             .await
     }
 
-    async fn migrate(pool: &Pool<Self>) -> Result<(), MigrateError> {
+    async fn migrate_payments(pool: &Pool<Self>) -> Result<(), MigrateError> {
         MIGRATIONS.run(pool).await
     }
 
-    async fn insert(conn: &mut PgConnection, payment: &Payment) -> sqlx::Result<()> {
+    async fn insert_payment(conn: &mut PgConnection, payment: &Payment) -> sqlx::Result<()> {
         sqlx::query(
             "INSERT INTO payments (id, tenant, amount, currency, reference, status, created_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7)",
@@ -52,41 +52,43 @@ impl Store for Postgres {
         .map(|_| ())
     }
 
-    async fn find(pool: &Pool<Self>, tenant: &str, id: Uuid) -> sqlx::Result<Option<Payment>> {
-        sqlx::query_as("SELECT * FROM payments WHERE id = $1 AND tenant = $2")
+    async fn find_payment(pool: &Pool<Self>, tenant: &str, id: Uuid) -> sqlx::Result<Option<Payment>> {
+        sqlx::query("SELECT id, tenant, amount, currency, reference, status, created_at
+             FROM payments WHERE id = $1 AND tenant = $2")
             .bind(id)
             .bind(tenant)
+            .try_map(|row| Self::read_payment(&row))
             .fetch_optional(pool)
             .await
     }
 
-    async fn settle(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Payment>> {
-        sqlx::query_as("UPDATE payments SET status = 'settled' WHERE id = $1 AND status = 'pending' RETURNING *")
+    async fn settle_payment(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Payment>> {
+        sqlx::query(
+            "UPDATE payments SET status = 'settled' WHERE id = $1 AND status = 'pending'
+             RETURNING id, tenant, amount, currency, reference, status, created_at",
+        )
             .bind(id)
+            .try_map(|row| Self::read_payment(&row))
             .fetch_optional(conn)
             .await
     }
 
-    async fn exists(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<bool> {
+    async fn payment_exists(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<bool> {
         sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM payments WHERE id = $1)").bind(id).fetch_one(conn).await
     }
 
-    fn select(query: &mut QueryBuilder<Self>, tenant: &str, currency: Option<&str>) {
-        query.push("SELECT * FROM payments WHERE tenant = ").push_bind(tenant.to_owned());
+    fn select_payments(query: &mut QueryBuilder<Self>, tenant: &str, currency: Option<&str>) {
+        query
+            .push("SELECT id, tenant, amount, currency, reference, status, created_at FROM payments WHERE tenant = ")
+            .push_bind(tenant.to_owned());
         if let Some(currency) = currency {
             query.push(" AND currency = ").push_bind(currency.to_owned());
         }
     }
 
-    async fn ping(pool: &Pool<Self>) -> sqlx::Result<()> {
-        sqlx::query("SELECT 1").execute(pool).await.map(|_| ())
-    }
-}
-
-impl FromRow<'_, PgRow> for Payment {
-    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+    fn read_payment(row: &PgRow) -> sqlx::Result<Payment> {
         let status: &str = row.try_get("status")?;
-        Ok(Self {
+        Ok(Payment {
             id: row.try_get("id")?,
             tenant: row.try_get("tenant")?,
             amount: row.try_get("amount")?,
@@ -95,5 +97,9 @@ impl FromRow<'_, PgRow> for Payment {
             status: Status::parse(status).ok_or_else(|| sqlx::Error::Decode("unknown status".into()))?,
             created_at: row.try_get("created_at")?,
         })
+    }
+
+    async fn ping(pool: &Pool<Self>) -> sqlx::Result<()> {
+        sqlx::query("SELECT 1").execute(pool).await.map(|_| ())
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sqlx::{
-    FromRow, Pool, QueryBuilder, Row, Sqlite, SqliteConnection,
+    Pool, QueryBuilder, Row, Sqlite, SqliteConnection,
     migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
 };
@@ -35,11 +35,11 @@ impl Store for Sqlite {
             .await
     }
 
-    async fn migrate(pool: &Pool<Self>) -> Result<(), MigrateError> {
+    async fn migrate_payments(pool: &Pool<Self>) -> Result<(), MigrateError> {
         MIGRATIONS.run(pool).await
     }
 
-    async fn insert(conn: &mut SqliteConnection, payment: &Payment) -> sqlx::Result<()> {
+    async fn insert_payment(conn: &mut SqliteConnection, payment: &Payment) -> sqlx::Result<()> {
         sqlx::query(
             "INSERT INTO payments (id, tenant, amount, currency, reference, status, created_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -56,46 +56,44 @@ impl Store for Sqlite {
         .map(|_| ())
     }
 
-    async fn find(pool: &Pool<Self>, tenant: &str, id: Uuid) -> sqlx::Result<Option<Payment>> {
-        sqlx::query_as("SELECT * FROM payments WHERE id = ?1 AND tenant = ?2")
+    async fn find_payment(pool: &Pool<Self>, tenant: &str, id: Uuid) -> sqlx::Result<Option<Payment>> {
+        sqlx::query("SELECT id, tenant, amount, currency, reference, status, created_at
+             FROM payments WHERE id = ?1 AND tenant = ?2")
             .bind(id)
             .bind(tenant)
+            .try_map(|row| Self::read_payment(&row))
             .fetch_optional(pool)
             .await
     }
 
-    async fn settle(conn: &mut SqliteConnection, id: Uuid) -> sqlx::Result<Option<Payment>> {
-        sqlx::query_as("UPDATE payments SET status = 'settled' WHERE id = ?1 AND status = 'pending' RETURNING *")
+    async fn settle_payment(conn: &mut SqliteConnection, id: Uuid) -> sqlx::Result<Option<Payment>> {
+        sqlx::query(
+            "UPDATE payments SET status = 'settled' WHERE id = ?1 AND status = 'pending'
+             RETURNING id, tenant, amount, currency, reference, status, created_at",
+        )
             .bind(id)
+            .try_map(|row| Self::read_payment(&row))
             .fetch_optional(conn)
             .await
     }
 
-    async fn exists(conn: &mut SqliteConnection, id: Uuid) -> sqlx::Result<bool> {
+    async fn payment_exists(conn: &mut SqliteConnection, id: Uuid) -> sqlx::Result<bool> {
         sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM payments WHERE id = ?1)").bind(id).fetch_one(conn).await
     }
 
-    fn select(query: &mut QueryBuilder<Self>, tenant: &str, currency: Option<&str>) {
-        query.push("SELECT * FROM payments WHERE tenant = ").push_bind(tenant.to_owned());
+    fn select_payments(query: &mut QueryBuilder<Self>, tenant: &str, currency: Option<&str>) {
+        query
+            .push("SELECT id, tenant, amount, currency, reference, status, created_at FROM payments WHERE tenant = ")
+            .push_bind(tenant.to_owned());
         if let Some(currency) = currency {
             query.push(" AND currency = ").push_bind(currency.to_owned());
         }
     }
 
-    async fn ping(pool: &Pool<Self>) -> sqlx::Result<()> {
-        sqlx::query("SELECT 1").execute(pool).await.map(|_| ())
-    }
-}
-
-fn micros_of(time: OffsetDateTime) -> i64 {
-    i64::try_from(time.unix_timestamp_nanos() / 1000).unwrap_or(i64::MAX)
-}
-
-impl FromRow<'_, SqliteRow> for Payment {
-    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+    fn read_payment(row: &SqliteRow) -> sqlx::Result<Payment> {
         let micros: i64 = row.try_get("created_at")?;
         let status: &str = row.try_get("status")?;
-        Ok(Self {
+        Ok(Payment {
             id: row.try_get("id")?,
             tenant: row.try_get("tenant")?,
             amount: row.try_get("amount")?,
@@ -106,4 +104,12 @@ impl FromRow<'_, SqliteRow> for Payment {
                 .map_err(|error| sqlx::Error::Decode(error.into()))?,
         })
     }
+
+    async fn ping(pool: &Pool<Self>) -> sqlx::Result<()> {
+        sqlx::query("SELECT 1").execute(pool).await.map(|_| ())
+    }
+}
+
+fn micros_of(time: OffsetDateTime) -> i64 {
+    i64::try_from(time.unix_timestamp_nanos() / 1000).unwrap_or(i64::MAX)
 }
