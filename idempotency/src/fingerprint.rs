@@ -96,6 +96,9 @@ mod tests {
             .iter()
             .map(|b| format!("{b:02x}"))
             .collect();
-        assert_eq!(hex, "GOLDEN");
+        assert_eq!(
+            hex,
+            "01ecf0a2636d8b483b26f18ccbfc4f09a574e1cdd65f0da21693851352142ec695"
+        );
     }
 }

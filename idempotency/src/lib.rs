@@ -1,6 +1,82 @@
 //! Idempotency keys that commit with the write they protect.
+//!
+//! A client that got no answer asks again. With a key on the request, asking again is safe: the first attempt's effect
+//! happens once and every attempt gets the same answer. The promise of this crate, for effects in one database: *whatever is killed, cut
+//! off or retried, a keyed request took effect exactly once or not at all, and the caller is told which, or truthfully
+//! that it is not known yet.*
+//!
+//! ```
+//! # #[cfg(all(feature = "axum", feature = "sqlite"))] mod example {
+//! use axum::{Json, Router, http::StatusCode, routing::post};
+//! use mainstay_errors::{Category, Problem};
+//! use mainstay_idempotency::{IdemTx, IdempotencyLayer, Scope};
+//! use sqlx::{Sqlite, SqlitePool};
+//!
+//! async fn pay(mut tx: IdemTx<Sqlite>, Json(amount): Json<i64>) -> Result<StatusCode, Problem> {
+//!     sqlx::query("insert into payment (amount) values ($1)")
+//!         .bind(amount)
+//!         .execute(&mut **tx) // the request's own transaction; the layer commits it
+//!         .await
+//!         .map_err(|_| Problem::new(Category::Unavailable, "not_now"))?;
+//!     Ok(StatusCode::CREATED)
+//! }
+//!
+//! pub fn service(pool: SqlitePool) -> Router {
+//!     let idempotency = IdempotencyLayer::<Sqlite>::local(pool).scope(|request| {
+//!         match request.headers.get("x-tenant") { // yours: whatever authentication has established
+//!             Some(tenant) => Ok(Scope::new(tenant, "", "pay")),
+//!             None => Err(Problem::new(Category::Unauthenticated, "who_are_you")),
+//!         }
+//!     });
+//!     Router::new().route("/payments", post(pay)).layer(idempotency)
+//! }
+//! # }
+//! ```
+//!
+//! # Why one transaction
+//!
+//! Most idempotency layers keep their keys in a store of their own: claim, run, mark as done. A process that dies
+//! between the effect and the mark leaves a key that either blocks until a lease runs out or runs again, and a lease
+//! that runs out under a slow attempt lets two of them act. Checking a fencing token when marking does not help: the
+//! effect is already there. The **Local** protocol claims the key, lends the handler the same transaction for its
+//! writes, records the answer in it, and commits once. There is no state in between, so there is nothing to expire, to
+//! fence or to clean up: an attempt that dies before its commit never was, and one that dies after it is replayed.
+//!
+//! | what happens | what the next attempt with the key gets |
+//! |---|---|
+//! | success (below 400) | effects and answer committed; a replay, marked `Idempotent-Replayed: true` |
+//! | a refusal (most 4xx) | effects rolled back, answer recorded; a replay |
+//! | 5xx, a 4xx that speaks of now, a panic, a timeout, a killed process | everything rolled back; it runs |
+//! | the client hangs up | the request runs on in its own task; a replay |
+//! | a different request under the key | 422, whether the first is done or still running |
+//! | the same request, still running | 409 and `Retry-After: 1` |
+//! | COMMIT sent, no answer | the key is read again on another connection; a replay, or a run, or 503 with `outcome: unknown` |
+//!
+//! For effects elsewhere (another service, a mail) one transaction cannot speak: put an event into the outbox in the
+//! same transaction.
+//!
+//! # The rest
+//!
+//! - [`Inbox`] deduplicates messages in a consumer's own transaction; [`webhook`] verifies Standard Webhooks and applies
+//!   each delivery once.
+//! - [`reap`] and [`reap_inbox`] delete old rows in batches: call them from a task of yours. [`IdempotencyLayer::retention`] refuses
+//!   keys that carry their own time and are older than what is kept.
+//! - The tables `mainstay_key` and `mainstay_inbox` are public: see `migrations/`. Create them with [`migrate`].
+//! - [`store::IdempotencyDb`] is what a database must do; the `conformance` feature holds the suite that proves it.
+//!
+//! # Features
+//!
+//! None are on by default: keys, scopes, fingerprints, signatures. `postgres` and `sqlite` bring the stores and the
+//! inbox, `axum` the layer and the extractor, `metrics` the counter `mainstay_idempotency_requests_total{outcome}`
+//! (`ran`, `replayed`, `released`, or a problem's code), `conformance` the suite.
+//!
+//! # Tracing
+//!
+//! Target `mainstay_idempotency`. Keys are logged (escaped), bodies, scopes and secrets are not.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod fingerprint;
 #[cfg(feature = "sqlx")]
@@ -30,14 +106,13 @@ pub use policy::{Keep, OutcomePolicy, StripeV1, SuccessOnly, TerminalOnly};
 pub use recorded::{HEADER_BYTES_MAX, RecordError, Recorded};
 pub use scope::Scope;
 
-#[cfg(feature = "axum")]
-pub use refusal::IdempotencyError;
-
 #[cfg(feature = "sqlx")]
 pub use inbox::{INBOX_RETENTION, Inbox};
 #[cfg(feature = "axum")]
 pub use layer::{IdempotencyLayer, IdempotencyService, ResponseFuture, Scoped, Unscoped, Wait};
+#[cfg(feature = "axum")]
+pub use refusal::IdempotencyError;
 #[cfg(feature = "sqlx")]
-pub use store::{Claim, IdempotencyDb, Seen, migrate, reap, reap_inbox};
+pub use store::{IdempotencyDb, Seen, migrate, reap, reap_inbox};
 #[cfg(feature = "sqlx")]
 pub use tx::IdemTx;

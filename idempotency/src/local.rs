@@ -60,7 +60,7 @@ impl<D: IdempotencyDb> Local<D> {
             Ok(Some(recorded)) => Ok(Opened::Replay(recorded)),
             Err(refusal) => Err(refusal),
         };
-        end(tx).await;
+        D::rollback(tx).await;
         opened
     }
 
@@ -119,11 +119,11 @@ impl<D: IdempotencyDb> Local<D> {
         match D::record(&mut tx, claim, recorded).await {
             Ok(Inserted::Stored) => {}
             Ok(Inserted::Taken) => {
-                end(tx).await;
+                D::rollback(tx).await;
                 return self.theirs(claim).await;
             }
             Err(error) => {
-                end(tx).await;
+                D::rollback(tx).await;
                 return Err(error.into());
             }
         }
@@ -146,7 +146,7 @@ impl<D: IdempotencyDb> Local<D> {
         claim: &Claim,
         recorded: &Recorded,
     ) -> Result<Kept, IdempotencyError> {
-        end(tx).await;
+        D::rollback(tx).await;
         match self.open(claim).await? {
             Opened::Run(tx) => self.commit(tx, claim, recorded).await,
             Opened::Replay(recorded) => Ok(Kept::Theirs(recorded)),
@@ -215,16 +215,8 @@ async fn look<D: IdempotencyDb>(
 ) -> Result<Claimed, Error> {
     let mut tx = D::begin(&pool).await?;
     let claimed = D::claim(&mut tx, &claim, idle_max).await?;
-    end(tx).await;
+    D::rollback(tx).await;
     Ok(claimed)
-}
-
-/// Rolls back. An error here leaves a broken connection, which the pool throws away, and a transaction that the
-/// database ends: nothing that could be done about it is left to do.
-pub(crate) async fn end<D: sqlx::Database>(tx: Transaction<'static, D>) {
-    if let Err(error) = tx.rollback().await {
-        tracing::debug!(%error, "rollback failed");
-    }
 }
 
 fn millis(duration: Duration) -> u64 {

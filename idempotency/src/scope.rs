@@ -86,6 +86,9 @@ mod tests {
             .iter()
             .map(|b| format!("{b:02x}"))
             .collect();
-        assert_eq!(hex, "GOLDEN");
+        assert_eq!(
+            hex,
+            "2c5a70781cb414205a3f1bb92866ff4f7eb2d5221cec063aeb6275f3560c03f3"
+        );
     }
 }

@@ -1,21 +1,18 @@
 //! `IdemTx<D>` as an axum extractor.
 
-use axum_core::body::Body;
 use axum_core::extract::FromRequestParts;
-use http::Response;
 use http::request::Parts;
 use mainstay_errors::{Category, Fault, Outcome, Problem};
 
-use super::answer::answer;
 use crate::store::IdempotencyDb;
 use crate::tx::{IdemTx, Slot};
 
 /// Rejects with a 500 problem when the route is not under an [`IdempotencyLayer`](crate::IdempotencyLayer) for `D`, when its
 /// method is not one of the layer's, or when the handler asks twice; with a 503 when a keyless request's transaction cannot be begun.
 impl<D: IdempotencyDb, S: Sync> FromRequestParts<S> for IdemTx<D> {
-    type Rejection = Response<Body>;
+    type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Response<Body>> {
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
         let Some(slot) = parts.extensions.get::<Slot<D>>().cloned() else {
             tracing::error!(
                 "IdemTx on a route without IdempotencyLayer for this database and method"
@@ -28,14 +25,12 @@ impl<D: IdempotencyDb, S: Sync> FromRequestParts<S> for IdemTx<D> {
                 tracing::error!("IdemTx asked for twice in one request");
                 Err(misuse())
             }
-            Err(error) => Err(answer(&error.to_problem())),
+            Err(error) => Err(error.to_problem()),
         }
     }
 }
 
-fn misuse() -> Response<Body> {
-    answer(
-        &Problem::new(Category::Internal, "idempotency_transaction_missing")
-            .with_outcome(Outcome::NotApplied),
-    )
+fn misuse() -> Problem {
+    Problem::new(Category::Internal, "idempotency_transaction_missing")
+        .with_outcome(Outcome::NotApplied)
 }

@@ -1,6 +1,5 @@
 //! The HTTP layer. [`IdempotencyLayer`] is its configuration; `service.rs` sorts requests, `run.rs` runs keyed ones.
 
-mod answer;
 mod extract;
 mod run;
 mod service;
@@ -34,7 +33,7 @@ use crate::{Parse, Scope};
 /// axum::Router::new().layer(IdempotencyLayer::<sqlx::Sqlite>::local(pool))
 /// # }
 /// ```
-pub struct IdempotencyLayer<D: Database, S = Scoped> {
+pub struct IdempotencyLayer<D: Database, S = Unscoped> {
     config: Arc<Config<D>>,
     scope: S,
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum_core::body::Body;
+use axum_core::response::IntoResponse;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
@@ -17,12 +18,11 @@ use tokio::time::timeout;
 use tower_service::Service;
 use tracing::Instrument;
 
-use super::answer::answer;
 use super::{Config, Scoped};
 use crate::IdempotencyError;
 use crate::inflight::{NotAdmitted, Ticket};
 use crate::key::KeyError;
-use crate::local::{Chain, Kept, Local, Opened, end};
+use crate::local::{Chain, Kept, Local, Opened};
 use crate::policy::Keep;
 use crate::store::{Claim, IdempotencyDb};
 use crate::tx::{Returned, Slot};
@@ -60,7 +60,7 @@ where
     let (parts, body) = request.into_parts();
     let scope = match (scope.0)(&parts) {
         Ok(scope) => scope,
-        Err(problem) => return Ok(answer(&problem)),
+        Err(problem) => return Ok(problem.into_response()),
     };
     let prepared = async {
         let key = key(&config, &parts.headers)?;
@@ -86,7 +86,7 @@ where
     };
     let (claim, ticket, body) = match prepared.await {
         Ok(prepared) => prepared,
-        Err(refusal) => return Ok(refuse(None, &refusal)),
+        Err(refusal) => return Ok(refuse(None, refusal)),
     };
     let tracker = config.tracker.clone();
     let request = Request::from_parts(parts, body);
@@ -101,7 +101,7 @@ where
             Err(cancelled) => {
                 let refusal =
                     IdempotencyError::OutcomeUnknown(Error::new(ErrorKind::Unavailable, cancelled));
-                Ok(refuse(None, &refusal))
+                Ok(refuse(None, refusal))
             }
         },
     }
@@ -171,7 +171,7 @@ where
     let tx = match local.open(claim).await {
         Ok(Opened::Run(tx)) => tx,
         Ok(Opened::Replay(recorded)) => return Ran::Answer(replay(recorded)),
-        Err(refusal) => return Ran::Answer(refuse(Some(claim), &refusal)),
+        Err(refusal) => return Ran::Answer(refuse(Some(claim), refusal)),
     };
     ticket.running(claim.fingerprint);
     let slot = Slot::ready(tx);
@@ -181,25 +181,25 @@ where
         Returned::NeverOpened | Returned::Leaked => {
             return match answer {
                 Err(Unanswered::Panicked(panic)) => Ran::Panicked(panic),
-                _ => Ran::Answer(refuse(Some(claim), &IdempotencyError::TransactionLost)),
+                _ => Ran::Answer(refuse(Some(claim), IdempotencyError::TransactionLost)),
             };
         }
     };
     let answered = match answer {
         Ok(answered) => answered,
         Err(unanswered) => {
-            end(tx).await;
+            D::rollback(tx).await;
             return match unanswered {
                 Unanswered::Panicked(panic) => Ran::Panicked(panic),
                 Unanswered::ServiceError(error) => Ran::ServiceError(error),
-                Unanswered::Refused(refusal) => Ran::Answer(refuse(Some(claim), &refusal)),
+                Unanswered::Refused(refusal) => Ran::Answer(refuse(Some(claim), refusal)),
             };
         }
     };
     let keep = config.policy.keep(answered.status().as_u16());
     let kept = match keep {
         Keep::Release => {
-            end(tx).await;
+            D::rollback(tx).await;
             count("released");
             return Ran::Answer(answered.map(Body::from));
         }
@@ -219,7 +219,7 @@ where
             answered.map(Body::from)
         }
         Ok(Kept::Theirs(recorded)) => replay(recorded),
-        Err(refusal) => refuse(Some(claim), &refusal),
+        Err(refusal) => refuse(Some(claim), refusal),
     })
 }
 
@@ -313,12 +313,12 @@ pub(super) fn keyless_end<D: IdempotencyDb>(
     let task = tracker.spawn(
         async move {
             if config.policy.keep(response.status().as_u16()) != Keep::Commit {
-                end(tx).await;
+                D::rollback(tx).await;
                 return response;
             }
             if let Err(error) = D::check_open(&mut tx).await {
-                end(tx).await;
-                return refuse(None, &IdempotencyError::Store(error));
+                D::rollback(tx).await;
+                return refuse(None, IdempotencyError::Store(error));
             }
             match tx.commit().await {
                 Ok(()) => {
@@ -330,7 +330,7 @@ pub(super) fn keyless_end<D: IdempotencyDb>(
                         ErrorKind::Unavailable,
                         lost,
                     ));
-                    refuse(None, &lost)
+                    refuse(None, lost)
                 }
             }
         }
@@ -346,7 +346,7 @@ pub(super) fn keyless_end<D: IdempotencyDb>(
                         ErrorKind::Unavailable,
                         cancelled,
                     ));
-                    refuse(None, &refusal)
+                    refuse(None, refusal)
                 }
             },
         }
@@ -359,24 +359,21 @@ fn committed<D: sqlx::Database>(config: &Config<D>) {
     }
 }
 
-/// The problem for `error`, counted and logged once.
-pub(super) fn refuse(claim: Option<&Claim>, error: &IdempotencyError) -> Response<Body> {
+/// The problem for `error`, counted. What it says about a request that nobody may look at again is logged here, with
+/// the key; the cause of every problem is logged by `ProblemLayer`.
+pub(super) fn refuse(claim: Option<&Claim>, error: IdempotencyError) -> Response<Body> {
     let code = error.descriptor().code();
     count(code);
     let key = claim.map(|claim| tracing::field::debug(&claim.key));
-    match error {
+    match &error {
         IdempotencyError::OutcomeUnknown(_)
         | IdempotencyError::OutcomeUnknownWithoutKey(_)
-        | IdempotencyError::Store(_)
         | IdempotencyError::TransactionLost => {
-            tracing::error!(key, code, error = %Chain(error), "request not answered by its handler")
+            tracing::error!(key, code, error = %Chain(&error), "not answered by the handler")
         }
-        IdempotencyError::HandlerTimeout | IdempotencyError::Overloaded => {
-            tracing::warn!(key, code, "request not answered by its handler")
-        }
-        _ => tracing::debug!(key, code, "request not answered by its handler"),
+        _ => tracing::debug!(key, code, "not answered by the handler"),
     }
-    answer(&error.to_problem())
+    mainstay_errors::Error::from(error).into_response()
 }
 
 fn local<D: IdempotencyDb>(config: &Config<D>) -> Local<D> {

@@ -145,7 +145,7 @@ where
                         Returned::Leaked => {
                             return Poll::Ready(Ok(run::refuse(
                                 None,
-                                &IdempotencyError::TransactionLost,
+                                IdempotencyError::TransactionLost,
                             )));
                         }
                         Returned::Tx(tx) => {

@@ -130,12 +130,19 @@ pub trait IdempotencyDb: Database {
         idle_max: Duration,
     ) -> impl Future<Output = Result<Claimed, Error>> + Send;
 
-    /// Writes the record of a claimed key. The unique index has the last word.
+    /// Writes the record of a key that this transaction has claimed. The unique index has the last word.
+    ///
+    /// Fails with [`ErrorKind::TransactionEnded`] when the transaction of the claim is over: a record without its
+    /// effects would be a lie.
     fn record(
         tx: &mut Transaction<'static, Self>,
         claim: &Claim,
         recorded: &Recorded,
     ) -> impl Future<Output = Result<Inserted, Error>> + Send;
+
+    /// Rolls `tx` back, whatever state it is in, and leaves a connection that the pool may use again. An error on the
+    /// way is of no use to anybody: a broken connection is thrown away by the pool and rolled back by the database.
+    fn rollback(tx: Transaction<'static, Self>) -> impl Future<Output = ()> + Send;
 
     /// Fails with [`ErrorKind::TransactionEnded`] when a commit of `tx` would commit nothing: a statement failed and
     /// aborted it, or it was ended behind sqlx's back.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sqlx::postgres::PgConnection;
-use sqlx::{Connection, PgPool, Postgres, Row, Transaction};
+use sqlx::{PgPool, Postgres, Row, Transaction};
 
 use super::{Claim, Claimed, IdempotencyDb, Inserted, Seen, lock};
 use crate::{Error, ErrorKind, Fingerprint, Key, Recorded, Scope};
@@ -63,7 +63,7 @@ impl IdempotencyDb for Postgres {
         // CASE fixes the order. Both are advisory and go with the transaction; neither waits.
         let held: bool = sqlx::query(
             "select case when pg_try_advisory_xact_lock_shared($1) then pg_try_advisory_xact_lock($2) else false end, \
-             set_config('idle_in_transaction_session_timeout', $3, true)",
+             set_config('idle_in_transaction_session_timeout', $3, true), set_config('mainstay.claim', $2::bigint::text, true)",
         )
         .bind(claim.request_lock())
         .bind(claim.lock())
@@ -72,21 +72,7 @@ impl IdempotencyDb for Postgres {
         .await
         .and_then(|row| row.try_get(0))
         .map_err(error)?;
-        // One reading of pg_locks is consistent in itself: does the key's holder also hold this request's lock?
-        let other = !held
-            && sqlx::query_scalar(
-                "select exists (select from pg_locks k where k.locktype = 'advisory' and k.granted and k.objsubid = 1 \
-                 and k.mode = 'ExclusiveLock' and k.database = (select oid from pg_database where datname = current_database()) \
-                 and k.classid::bigint = ($1::bigint >> 32) & 4294967295 and k.objid::bigint = $1::bigint & 4294967295 \
-                 and not exists (select from pg_locks r where r.pid = k.pid and r.locktype = 'advisory' and r.granted \
-                 and r.objsubid = 1 and r.database = k.database \
-                 and r.classid::bigint = ($2::bigint >> 32) & 4294967295 and r.objid::bigint = $2::bigint & 4294967295))",
-            )
-            .bind(claim.lock())
-            .bind(claim.request_lock())
-            .fetch_one(&mut **tx)
-            .await
-            .map_err(error)?;
+        let other = !held && holder_runs_another(tx, claim).await?;
         // A statement of its own, after the locks: in one statement its snapshot would be older than they are, and a
         // record that committed in between would be missed.
         let row = sqlx::query(
@@ -123,8 +109,10 @@ impl IdempotencyDb for Postgres {
             .encode_headers()
             .map_err(|reason| Error::new(ErrorKind::Database, reason))?;
         // Waits for a transaction that inserts the same key without the lock, then fails with 23505: the index decides.
+        // The setting lives as long as the claim's transaction: if the handler ended that, nothing is inserted.
         let inserted = sqlx::query(
-            "insert into mainstay_key (scope, key, fingerprint, status, headers, body) values ($1, $2, $3, $4, $5, $6)",
+            "insert into mainstay_key (scope, key, fingerprint, status, headers, body) \
+             select $1, $2, $3, $4, $5, $6 where current_setting('mainstay.claim', true) = $7",
         )
         .bind(claim.scope.as_bytes())
         .bind(claim.key.as_bytes())
@@ -132,10 +120,12 @@ impl IdempotencyDb for Postgres {
         .bind(recorded.status.cast_signed())
         .bind(headers)
         .bind(&recorded.body[..])
+        .bind(claim.lock().to_string())
         .execute(&mut **tx)
         .await;
         match inserted {
-            Ok(_) => Ok(Inserted::Stored),
+            Ok(done) if done.rows_affected() == 1 => Ok(Inserted::Stored),
+            Ok(_) => Err(ErrorKind::TransactionEnded.into()),
             Err(sqlx::Error::Database(refused))
                 if refused.constraint() == Some("mainstay_key_pkey") =>
             {
@@ -145,16 +135,25 @@ impl IdempotencyDb for Postgres {
         }
     }
 
-    async fn check_open(tx: &mut Transaction<'static, Postgres>) -> Result<(), Error> {
-        // COMMIT of an aborted transaction succeeds and rolls back; any statement in it fails, so ask with one.
-        if !tx.is_in_transaction() {
-            return Err(ErrorKind::TransactionEnded.into());
+    async fn rollback(tx: Transaction<'static, Postgres>) {
+        if let Err(error) = tx.rollback().await {
+            tracing::debug!(%error, "rollback failed");
         }
-        sqlx::query("select 1")
-            .execute(&mut **tx)
+    }
+
+    async fn check_open(tx: &mut Transaction<'static, Postgres>) -> Result<(), Error> {
+        // COMMIT of an aborted transaction succeeds and rolls back; any statement in it fails, so ask with one. Outside
+        // a transaction block a simple query's two clocks are equal; within one, BEGIN was earlier.
+        let open: bool = sqlx::raw_sql("select transaction_timestamp() < statement_timestamp()")
+            .fetch_one(&mut **tx)
             .await
+            .and_then(|row| row.try_get(0))
             .map_err(error)?;
-        Ok(())
+        if open {
+            Ok(())
+        } else {
+            Err(ErrorKind::TransactionEnded.into())
+        }
     }
 
     async fn lookup(
@@ -242,6 +241,40 @@ impl IdempotencyDb for Postgres {
         .map_err(error)?;
         Ok(deleted.rows_affected())
     }
+}
+
+/// Whether the key's holder certainly runs a different request. In doubt it does not: a client that is told "in flight"
+/// asks again, one that is told "reused" never does.
+async fn holder_runs_another(
+    tx: &mut Transaction<'static, Postgres>,
+    claim: &Claim,
+) -> Result<bool, Error> {
+    // One reading of pg_locks is consistent in itself: who holds the key's lock without this request's?
+    let holder: Option<i32> = sqlx::query_scalar(
+        "select k.pid from pg_locks k where k.locktype = 'advisory' and k.granted and k.objsubid = 1 and k.mode = 'ExclusiveLock' \
+         and k.database = (select oid from pg_database where datname = current_database()) \
+         and k.classid::bigint = ($1::bigint >> 32) & 4294967295 and k.objid::bigint = $1::bigint & 4294967295 \
+         and not exists (select from pg_locks r where r.pid = k.pid and r.locktype = 'advisory' and r.granted and r.objsubid = 1 \
+         and r.database = k.database and r.classid::bigint = ($2::bigint >> 32) & 4294967295 and r.objid::bigint = $2::bigint & 4294967295)",
+    )
+    .bind(claim.lock())
+    .bind(claim.request_lock())
+    .fetch_optional(&mut **tx)
+    .await
+    .map_err(error)?;
+    let Some(holder) = holder else {
+        return Ok(false);
+    };
+    // A transaction that is ending lets go of its locks one by one, and may have been caught between the two. One that
+    // is idle now and older than this one was not ending then. A statement of its own, because it must look later.
+    sqlx::query_scalar(
+        "select exists (select from pg_stat_activity where pid = $1 and state like 'idle in transaction%' \
+         and xact_start < transaction_timestamp())",
+    )
+    .bind(holder)
+    .fetch_one(&mut **tx)
+    .await
+    .map_err(error)
 }
 
 fn record_of(row: &sqlx::postgres::PgRow) -> Result<Option<(Fingerprint, Recorded)>, Error> {

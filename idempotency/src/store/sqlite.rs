@@ -111,18 +111,22 @@ impl IdempotencyDb for Sqlite {
         }
     }
 
+    async fn rollback(mut tx: Transaction<'static, Sqlite>) {
+        // sqlx counts a transaction until a ROLLBACK succeeds. If SQLite ended it by itself, none would, and the pooled
+        // connection could never begin again: the check leaves one to be ended.
+        _ = Self::check_open(&mut tx).await;
+        if let Err(error) = tx.rollback().await {
+            tracing::debug!(%error, "rollback failed");
+        }
+    }
+
     async fn check_open(tx: &mut Transaction<'static, Sqlite>) -> Result<(), Error> {
         // No statement asks SQLite whether it is in a transaction, but BEGIN within one is refused and changes nothing.
+        // Where it is not refused, the transaction it began stands in for the one that sqlx still counts.
         match sqlx::query("begin").execute(&mut **tx).await {
             Err(sqlx::Error::Database(_)) => Ok(()),
             Err(other) => Err(error(other)),
-            Ok(_) => {
-                sqlx::query("rollback")
-                    .execute(&mut **tx)
-                    .await
-                    .map_err(error)?;
-                Err(ErrorKind::TransactionEnded.into())
-            }
+            Ok(_) => Err(ErrorKind::TransactionEnded.into()),
         }
     }
 

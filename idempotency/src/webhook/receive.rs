@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::HeaderMap;
 use mainstay_errors::Error as AnyError;
 use sqlx::{Database, Pool};
@@ -121,7 +123,7 @@ impl<D: IdempotencyDb> Webhooks<D> {
         match self.tracker.spawn(task.in_current_span()).await {
             Ok(received) => received,
             Err(join) => match join.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
+                Ok(panic) => resume_unwind(panic),
                 Err(_cancelled) => Err(WebhookError::OutcomeUnknown.into()),
             },
         }
@@ -139,24 +141,48 @@ impl<D: IdempotencyDb> Webhooks<D> {
         E: Into<AnyError>,
     {
         let mut tx = D::begin(&self.pool).await?;
-        match D::inbox_try(&mut tx, &mark.consumer, &mark.message).await? {
-            None => return Err(WebhookError::InFlight.into()),
-            Some(Seen::Duplicate) => return Ok(Received::Duplicate),
-            Some(Seen::First) => {}
+        let early = match D::inbox_try(&mut tx, &mark.consumer, &mark.message).await {
+            Ok(Some(Seen::First)) => None,
+            Ok(Some(Seen::Duplicate)) => Some(Ok(Received::Duplicate)),
+            Ok(None) => Some(Err(WebhookError::InFlight.into())),
+            Err(error) => Some(Err(error.into())),
+        };
+        if let Some(early) = early {
+            D::rollback(tx).await;
+            return early;
         }
         let slot = Slot::ready(tx);
-        let Some(lent) = slot.lend().await? else {
-            return Err(Error::from(ErrorKind::TransactionEnded).into());
-        };
-        // On an error or a panic the transaction is dropped with its slot, and rolls back.
-        let value = effect(lent, delivery).await.map_err(Into::into)?;
+        let lent = slot
+            .lend()
+            .await?
+            .ok_or(ErrorKind::TransactionEnded)
+            .map_err(Error::from)?;
+        // What the effect left behind in a panic is dropped, not looked at: the transaction is rolled back.
+        let applied = AssertUnwindSafe(async { effect(lent, delivery).await })
+            .catch_unwind()
+            .await;
         let Returned::Tx(mut tx) = slot.close() else {
-            tracing::error!(
-                "the effect of a webhook kept its transaction past its end; rolled back"
+            let lost = Error::new(
+                ErrorKind::TransactionEnded,
+                "the effect kept its transaction past its end",
             );
-            return Err(Error::from(ErrorKind::TransactionEnded).into());
+            return applied.map_or_else(|panic| resume_unwind(panic), |_| Err(lost.into()));
         };
-        D::check_open(&mut tx).await?;
+        let value = match applied {
+            Ok(Ok(value)) => value,
+            Ok(Err(error)) => {
+                D::rollback(tx).await;
+                return Err(error.into());
+            }
+            Err(panic) => {
+                D::rollback(tx).await;
+                resume_unwind(panic)
+            }
+        };
+        if let Err(error) = D::check_open(&mut tx).await {
+            D::rollback(tx).await;
+            return Err(error.into());
+        }
         if let Err(lost) = tx.commit().await {
             self.resolve(mark, Error::new(ErrorKind::Unavailable, lost))
                 .await?;
@@ -175,10 +201,12 @@ impl<D: IdempotencyDb> Webhooks<D> {
         let mut pause = Duration::from_millis(20);
         while Instant::now() + pause < deadline {
             let (pool, mark) = (self.pool.clone(), mark.clone());
-            // In a task, because a begin must not be dropped half way. The mark it may set is rolled back by its drop.
+            // In a task, because a begin must not be dropped half way. The mark it may set is rolled back.
             let look = self.tracker.spawn(async move {
                 let mut tx = D::begin(&pool).await?;
-                D::inbox_try(&mut tx, &mark.consumer, &mark.message).await
+                let seen = D::inbox_try(&mut tx, &mark.consumer, &mark.message).await;
+                D::rollback(tx).await;
+                seen
             });
             match timeout_at(deadline, look).await {
                 Ok(Ok(Ok(Some(Seen::Duplicate)))) => return Ok(()),

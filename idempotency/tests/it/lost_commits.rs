@@ -1,0 +1,243 @@
+//! COMMIT is sent and no answer comes: the outcome is read from the database, and the handler never runs again for it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use http::StatusCode;
+use mainstay_errors::{Outcome, Retry};
+use mainstay_idempotency::IdempotencyDb;
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{Pool, Postgres, Sqlite};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::app::{App, request};
+use crate::db;
+
+const PASS: u8 = 0;
+/// Cut when a COMMIT comes by, without passing it on.
+const BEFORE_COMMIT: u8 = 1;
+/// Pass a COMMIT on, see its answer, and cut without passing that back.
+const AFTER_COMMIT: u8 = 2;
+/// As above, and let nobody in afterwards.
+const AFTER_COMMIT_THEN_DOWN: u8 = 3;
+const DOWN: u8 = 4;
+
+/// A wire to Postgres that misbehaves once, at a COMMIT.
+struct Wire {
+    addr: SocketAddr,
+    mode: Arc<AtomicU8>,
+}
+
+impl Wire {
+    async fn start(upstream: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (addr, mode) = (
+            listener.local_addr().unwrap(),
+            Arc::new(AtomicU8::new(PASS)),
+        );
+        tokio::spawn({
+            let mode = Arc::clone(&mode);
+            async move {
+                while let Ok((client, _)) = listener.accept().await {
+                    if mode.load(Ordering::SeqCst) == DOWN {
+                        continue;
+                    }
+                    let server = TcpStream::connect(&upstream).await.unwrap();
+                    tokio::spawn(carry(client, server, Arc::clone(&mode)));
+                }
+            }
+        });
+        Self { addr, mode }
+    }
+
+    fn set(&self, mode: u8) {
+        self.mode.store(mode, Ordering::SeqCst);
+    }
+}
+
+async fn carry(mut client: TcpStream, mut server: TcpStream, mode: Arc<AtomicU8>) {
+    let (mut from_client, mut from_server) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut from_client) => {
+                let Ok(length @ 1..) = read else { return };
+                let sent = &from_client[..length];
+                let commit = sent.windows(7).any(|bytes| bytes == b"COMMIT\0");
+                match mode.load(Ordering::SeqCst) {
+                    BEFORE_COMMIT if commit => return mode.store(PASS, Ordering::SeqCst),
+                    after @ (AFTER_COMMIT | AFTER_COMMIT_THEN_DOWN) if commit => {
+                        server.write_all(sent).await.unwrap();
+                        assert!(server.read(&mut from_server).await.unwrap() > 0);
+                        return mode.store(if after == AFTER_COMMIT { PASS } else { DOWN }, Ordering::SeqCst);
+                    }
+                    _ => if server.write_all(sent).await.is_err() { return },
+                }
+            }
+            read = server.read(&mut from_server) => {
+                let Ok(length @ 1..) = read else { return };
+                if client.write_all(&from_server[..length]).await.is_err() { return }
+            }
+        }
+    }
+}
+
+/// A pool that goes through the wire to the database of `pool`.
+async fn through_wire(pool: &Pool<Postgres>) -> (Wire, Pool<Postgres>) {
+    let options = pool.connect_options();
+    let wire = Wire::start(format!("{}:{}", options.get_host(), options.get_port())).await;
+    let options = (*options).clone().host("127.0.0.1").port(wire.addr.port());
+    let wired = PgPoolOptions::new()
+        .max_connections(4)
+        .acquire_timeout(Duration::from_secs(1))
+        .connect_lazy_with(options);
+    (wire, wired)
+}
+
+#[tokio::test]
+#[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+async fn a_commit_that_happened_unheard_is_answered_as_it_was() {
+    db::on::<Postgres, _>(|pool| async move {
+        let (wire, wired) = through_wire(&pool).await;
+        let app = App::new(wired.clone());
+        wire.set(AFTER_COMMIT);
+        let answer = app.post("k", "ok").await;
+        assert_eq!(
+            (answer.status, answer.replayed()),
+            (StatusCode::CREATED, false)
+        );
+        assert!(
+            answer.headers.contains_key("set-cookie"),
+            "it is the first answer, with all its headers"
+        );
+        assert_eq!(
+            (app.runs(), app.effects("ok").await, app.commits()),
+            (1, 1, 1)
+        );
+        assert!(app.post("k", "ok").await.replayed());
+        // A recorded refusal too.
+        wire.set(AFTER_COMMIT);
+        let refused = app.post("r", "status 422").await;
+        assert_eq!(
+            (refused.status, app.runs()),
+            (StatusCode::UNPROCESSABLE_ENTITY, 2)
+        );
+        assert!(app.post("r", "status 422").await.replayed());
+        wired.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+async fn a_commit_that_never_arrived_is_told_as_not_applied() {
+    db::on::<Postgres, _>(|pool| async move {
+        let (wire, wired) = through_wire(&pool).await;
+        let app = App::new(wired.clone());
+        wire.set(BEFORE_COMMIT);
+        let answer = app.post("k", "ok").await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "idempotency_store_unavailable"
+            )
+        );
+        assert_eq!(
+            (answer.problem().outcome(), app.runs(), app.commits()),
+            (Outcome::NotApplied, 1, 0)
+        );
+        assert_eq!(app.effects("ok").await, 0);
+        assert_eq!(app.post("k", "ok").await.status, StatusCode::CREATED);
+        assert_eq!(app.effects("ok").await, 1);
+        wired.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+async fn a_commit_nobody_can_tell_about_is_unknown_and_the_same_key_finds_out() {
+    db::on::<Postgres, _>(|pool| async move {
+        let (wire, wired) = through_wire(&pool).await;
+        let app = App::with(wired.clone(), |layer| {
+            layer
+                .required(false)
+                .resolve_time_max(Duration::from_millis(300))
+        });
+        wire.set(AFTER_COMMIT_THEN_DOWN);
+        let answer = app.post("k", "ok").await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "idempotency_outcome_unknown"
+            )
+        );
+        assert_eq!(
+            (answer.problem().outcome(), answer.problem().retry()),
+            (Outcome::Unknown, Retry::SameKeyOnly)
+        );
+        wire.set(PASS);
+        app.idle().await;
+        assert!(app.post("k", "ok").await.replayed());
+        assert_eq!((app.runs(), app.effects("ok").await), (1, 1));
+        // Without a key there is nothing to read back: unknown is all that can be said.
+        wire.set(AFTER_COMMIT);
+        let answer = app.send(request(None, "keyless")).await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown")
+        );
+        assert_eq!(
+            (answer.problem().outcome(), answer.problem().retry()),
+            (Outcome::Unknown, Retry::Never)
+        );
+        wired.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+async fn a_commit_that_the_database_refuses_is_not_applied() {
+    db::on::<Postgres, _>(|pool| async move {
+        let mut conn = pool.acquire().await.unwrap();
+        sqlx::raw_sql(
+            "create table parent (id int primary key); \
+             alter table effect add column parent int default 1 references parent deferrable initially deferred",
+        )
+        .execute(&mut *conn)
+        .await
+        .unwrap();
+        drop(conn);
+        let app = App::new(pool);
+        let answer = app.post("k", "ok").await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!((answer.problem().outcome(), app.effects("ok").await, app.runs()), (Outcome::NotApplied, 0, 1));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sqlite_refusing_a_commit_is_not_applied() {
+    db::on::<Sqlite, _>(|pool| async move {
+        sqlx::raw_sql(
+            "create table parent (id integer primary key); \
+             create table child (parent integer references parent deferrable initially deferred); \
+             create trigger orphan after insert on effect when new.name = 'orphan' begin insert into child values (1); end",
+        )
+        .execute(&pool)
+        .await
+        .unwrap();
+        let app = App::new(pool.clone());
+        let answer = app.post("k", "orphan").await;
+        assert_eq!(answer.problem().outcome(), Outcome::NotApplied);
+        assert_eq!((app.effects("orphan").await, app.runs(), app.commits()), (0, 1, 0));
+        let tx = Sqlite::begin(&pool).await.unwrap();
+        tx.rollback().await.unwrap();
+    })
+    .await;
+}

@@ -1,0 +1,22 @@
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::large_futures,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod app;
+mod cancellation;
+mod db;
+mod faults;
+mod ietf;
+mod layer;
+mod lost_commits;
+mod races;
+mod stores;
+mod webhooks;

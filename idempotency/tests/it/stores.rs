@@ -1,0 +1,69 @@
+//! The conformance suite, on both databases.
+
+use mainstay_idempotency::{ErrorKind, Inbox, Seen, conformance, store};
+use sqlx::Pool;
+
+use crate::db::{TestDb, on_each};
+
+on_each!(
+    passes_the_conformance_suite,
+    check_open_tells_a_transaction_that_was_ended_from_one_that_was_not,
+    an_inbox_takes_no_empty_and_no_endless_names,
+    two_crates_and_the_users_own_migrations_share_a_database
+);
+
+async fn passes_the_conformance_suite<D: TestDb>(pool: Pool<D>) {
+    conformance::all(&pool).await.unwrap();
+}
+
+async fn check_open_tells_a_transaction_that_was_ended_from_one_that_was_not<D: TestDb>(
+    pool: Pool<D>,
+) {
+    for end in ["rollback", "commit"] {
+        let mut tx = D::begin(&pool).await.unwrap();
+        D::effect(&mut tx, end).await.unwrap();
+        D::raw(&mut tx, end).await.unwrap();
+        let error = D::check_open(&mut tx).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TransactionEnded, "{end}");
+        D::rollback(tx).await;
+    }
+}
+
+async fn an_inbox_takes_no_empty_and_no_endless_names<D: TestDb>(pool: Pool<D>) {
+    let mut tx = D::begin(&pool).await.unwrap();
+    let (longest_consumer, longest_message) = (
+        "c".repeat(store::CONSUMER_BYTES_MAX),
+        "m".repeat(store::MESSAGE_BYTES_MAX),
+    );
+    for (consumer, message) in [
+        ("", "m"),
+        ("c", ""),
+        (&*format!("{longest_consumer}c"), "m"),
+        ("c", &*format!("{longest_message}m")),
+    ] {
+        assert_eq!(
+            Inbox::once(&mut *tx, consumer, message)
+                .await
+                .unwrap_err()
+                .kind(),
+            ErrorKind::InvalidId
+        );
+    }
+    assert_eq!(
+        Inbox::once(&mut *tx, &longest_consumer, &longest_message)
+            .await
+            .unwrap(),
+        Seen::First
+    );
+    tx.commit().await.unwrap();
+}
+
+async fn two_crates_and_the_users_own_migrations_share_a_database<D: TestDb>(pool: Pool<D>) {
+    let mut conn = pool.acquire().await.unwrap();
+    D::raw(&mut conn, "create table _sqlx_migrations (version bigint)")
+        .await
+        .unwrap();
+    drop(conn);
+    mainstay_idempotency::migrate(&pool).await.unwrap();
+    mainstay_idempotency::migrate(&pool).await.unwrap();
+}
