@@ -24,6 +24,11 @@ enum State {
         failures: u32,
         wait: Duration,
     },
+    /// The probe is under way; nothing else goes until it is back.
+    Probing {
+        failures: u32,
+        wait: Duration,
+    },
 }
 
 /// What may be claimed for a sink now.
@@ -47,15 +52,34 @@ impl Gate {
         match self.state {
             State::Up => Pass::Open,
             State::Down { until, .. } if now >= until => Pass::Probe,
-            State::Down { .. } => Pass::Shut,
+            State::Down { .. } | State::Probing { .. } => Pass::Shut,
         }
     }
 
-    /// When a shut gate may be probed.
-    pub(crate) const fn until(&self) -> Option<Instant> {
+    /// When a gate that is shut may be probed. While a probe is under way, not before it is back.
+    pub(crate) fn until(&self, now: Instant) -> Instant {
         match self.state {
-            State::Up => None,
-            State::Down { until, .. } => Some(until),
+            State::Up => now,
+            State::Down { until, .. } => until,
+            State::Probing { .. } => now + Duration::from_secs(3_600),
+        }
+    }
+
+    /// Something was sent; if the gate was not up, that was the probe.
+    pub(crate) const fn probe(&mut self) {
+        if let State::Down { failures, wait, .. } = self.state {
+            self.state = State::Probing { failures, wait };
+        }
+    }
+
+    /// A batch came back of which the sink tried nothing: if it was the probe, another one is due after the same wait.
+    pub(crate) fn untried(&mut self, now: Instant) {
+        if let State::Probing { failures, wait } = self.state {
+            self.state = State::Down {
+                until: now + wait,
+                failures,
+                wait,
+            };
         }
     }
 
@@ -71,7 +95,9 @@ impl Gate {
         let (failures, before) = match self.state {
             State::Up => (0, Duration::ZERO),
             State::Down { until, .. } if now < until => return None,
-            State::Down { failures, wait, .. } => (failures, wait),
+            State::Down { failures, wait, .. } | State::Probing { failures, wait } => {
+                (failures, wait)
+            }
         };
         let failures = failures.saturating_add(1);
         let wait = self.backoff.delay(failures, before, rng);
@@ -104,6 +130,12 @@ mod tests {
 
         let later = start + second;
         assert_eq!(gate.pass(later), Pass::Probe);
+        gate.probe();
+        assert_eq!(gate.pass(later), Pass::Shut, "one probe at a time");
+        gate.untried(later);
+        let later = later + second;
+        assert_eq!(gate.pass(later), Pass::Probe);
+        gate.probe();
         assert_eq!(
             gate.down(later, &mut rng),
             Some(second * 2),

@@ -1,9 +1,97 @@
 //! Transactional outbox: events that are published if, and only if, the transaction that caused them commits.
+//!
+//! A service that writes to its database and then publishes to a broker can die in between. Here the event is a row,
+//! written by the same transaction as the data; a *relay* takes committed rows to *sinks* until each is settled.
+//!
+//! # The promise
+//! - An event whose transaction commits is delivered **at least once**; one that rolls back, never. Its id and bytes are
+//!   the same on every delivery, so a consumer that remembers ids applies it once.
+//! - First deliveries of one key happen in order. A failed message holds back its key and nothing else.
+//! - A relay that is killed at any moment loses nothing and strands nothing: after its lease others take over, what it had
+//!   in flight is charged an attempt. A late ack of a relay that was merely paused settles nothing.
+//! - An outage of a sink spends no attempts; an outage of the database is waited out. What fails for good is a dead letter
+//!   with its reason, and can be brought back.
+//!
+//! # Example
+//! ```
+//! # #[cfg(feature = "sqlite")]
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use mainstay_outbox::{Event, MemorySink, Outbox, OutboxConfig, Relay, migrate};
+//! use sqlx::{Sqlite, SqlitePool};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # let file = std::env::temp_dir().join(format!("outbox-doc-{}.db", uuid::Uuid::now_v7()));
+//! # let url = format!("sqlite://{}?mode=rwc", file.display());
+//! let pool = SqlitePool::connect(&url).await?;
+//! migrate(&pool).await?;
+//! let outbox = Outbox::<Sqlite>::new(OutboxConfig::default().source("/payments"));
+//!
+//! let sink = MemorySink::new(); // or ChannelSink, WebhookSink, your own
+//! let relay = Relay::builder(pool.clone()).outbox(&outbox).sink("payments", sink.clone()).build().await?;
+//! let relay = relay.spawn(CancellationToken::new());
+//!
+//! let mut tx = pool.begin().await?;
+//! // .. the writes that the event tells of, on the same transaction ..
+//! let event = Event::new("payment.created").topic("payments").key("order-17").json(&1250)?;
+//! let id = outbox.enqueue(&mut tx, event).await?;
+//! tx.commit().await?;
+//! outbox.waker().notify_after_commit();
+//!
+//! assert_eq!(sink.wait_for(1).await[0].id(), id);
+//! relay.drain(Duration::from_secs(5)).await;
+//! # std::fs::remove_file(file)?;
+//! # Ok(())
+//! # }
+//! # #[cfg(feature = "sqlite")]
+//! # tokio::runtime::Runtime::new()?.block_on(example())?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # How it works
+//! **Lanes.** Every row carries a lane, a hash of its key modulo a number fixed at the first migration; the INSERT reads
+//! that number from the database, so producers cannot disagree. Relays lease lanes on the database's clock and share them
+//! evenly without a leader. A lane has one batch under way at a time, which is what keeps its keys in order.
+//!
+//! **No write per message while all goes well.** Claiming reads the lane's head along its index and writes the batch's ids
+//! into the lane's one row; settling is one DELETE. Each write is guarded by the lane's *epoch*, which rises when the lane
+//! changes hands: that fences late acks, and tells a taker what was in flight. A message whose attempt ended in a crash is
+//! from then on published alone, so that one that kills its relay does not take its neighbours along.
+//!
+//! **Nothing is held open.** No transaction and no connection while a sink is slow; every relay operation is one atomic
+//! step that can be repeated after an unknown outcome.
+//!
+//! **No NOTIFY.** In the producer's transaction it would serialise the commits of the whole database. A [`Waker`] wakes
+//! relays of the same process after COMMIT; others poll, ever more rarely down to `poll_interval`.
+//!
+//! # Limits, said aloud
+//! - Claims start at the lane's head. A snapshot held open for long keeps dead rows there and slows them down.
+//! - Between transactions that write one key at once, order is that of their ids, not of their commits, unless something
+//!   else (a row lock taken before enqueueing) puts them in order.
+//! - A relay that is paused past its lease may finish a publish that is on the wire: its messages arrive twice.
+//! - On SQLite begin the transactions that enqueue with `BEGIN IMMEDIATE`: a transaction that reads first and writes later
+//!   is refused when somebody else wrote in between.
+//! - The messages of a key that is held back are stepped over by every claim of their lane.
+//!
+//! # Features
+//! None is on by default: then there are [`Event`], [`Message`] and the [`Sink`]s. `postgres` and `sqlite` bring the
+//! outbox, relay and admin on sqlx; `http` the webhook sink, `https` its TLS; `metrics` counters
+//! `mainstay_outbox_*_total`; `conformance` the suite for stores.
+//!
+//! # Tracing
+//! Everything is logged with target `mainstay_outbox`, without payloads, keys or header values.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "sqlx")]
 mod admin;
+#[cfg(feature = "conformance")]
+#[cfg_attr(docsrs, doc(cfg(feature = "conformance")))]
+#[expect(
+    clippy::expect_used,
+    reason = "a suite of assertions: it is called from tests and panics when one fails"
+)]
+pub mod conformance;
 #[cfg(feature = "sqlx")]
 mod error;
 mod event;

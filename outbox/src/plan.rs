@@ -46,8 +46,8 @@ pub(crate) struct Cut {
     pub(crate) publish: Vec<(usize, Candidate)>,
     /// To be given up without publishing.
     pub(crate) dead: Vec<Buried>,
-    /// Topics whose sink is shut: to be passed over by the next look.
-    pub(crate) shut_topics: Vec<String>,
+    /// Topics of messages that may not go now: the next look can do without them.
+    pub(crate) passed_over: Vec<String>,
 }
 
 /// Chooses of one lane's due messages, in order.
@@ -92,15 +92,9 @@ pub(crate) fn cut(
         let Way::Route { route, pass } = way else {
             continue;
         };
-        let may = match pass {
-            Pass::Open => true,
-            Pass::Probe => !probed.contains(&route),
-            Pass::Shut => {
-                cut.shut_topics.push(message.topic().to_owned());
-                false
-            }
-        };
+        let may = pass == Pass::Open || (pass == Pass::Probe && !probed.contains(&route));
         if !may {
+            cut.passed_over.push(message.topic().to_owned());
             continue;
         }
         let alone = candidate.suspect;

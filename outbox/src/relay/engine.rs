@@ -4,7 +4,7 @@
 //! that failed or whose outcome is unknown is simply done again after a wait; what is in memory stays until it is written.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -59,7 +59,12 @@ pub(super) struct Engine<Db: OutboxDb> {
     unsettled: Vec<Settlement>,
     /// Messages in `publishing` and `unsettled`.
     in_flight: usize,
-    shut_topics: HashMap<String, usize>,
+    /// Topics whose sink was found down, as far as they have been met.
+    shut_topics: HashSet<String>,
+    /// Whether the last look sent a probe to a sink that was down.
+    probed_last: bool,
+    /// Whether this look sends none, because it is the turn of what stands behind.
+    hold_probes: bool,
     /// Where the last claim stopped, so that lanes are served in turn.
     cursor: i32,
     clock: Clock,
@@ -114,7 +119,9 @@ impl<Db: OutboxDb> Engine<Db> {
             publishing: JoinSet::new(),
             unsettled: Vec::new(),
             in_flight: 0,
-            shut_topics: HashMap::new(),
+            shut_topics: HashSet::new(),
+            probed_last: false,
+            hold_probes: false,
             cursor: 0,
             clock: Clock {
                 beat: now,
@@ -362,6 +369,7 @@ impl<Db: OutboxDb> Engine<Db> {
             self.clock.poll = probe;
             return;
         }
+        self.hold_probes = self.probed_last && self.routes.any_open(now);
         let room = u32::try_from(room).unwrap_or(u32::MAX);
         let ask = Ask {
             lanes,
@@ -375,15 +383,18 @@ impl<Db: OutboxDb> Engine<Db> {
         let Some(due) = self.ask("claim", candidates).await else {
             return;
         };
-        let found = !due.is_empty();
-        let cuts = self.cut(due);
-        if self.start(cuts).await && found {
+        let (cuts, news) = self.cut(due);
+        if self.start(cuts).await {
             self.schedule_poll(Instant::now(), true);
+        }
+        if news {
+            // What stands behind the messages of a sink that is down shows once those are passed over.
+            self.clock.poll = Instant::now();
         }
     }
 
-    /// Decides per lane what of it is published.
-    fn cut(&mut self, due: Vec<Candidate>) -> Vec<(Held, Cut)> {
+    /// Decides per lane what of it is published. Says as well whether the next look would pass over more than this one.
+    fn cut(&mut self, due: Vec<Candidate>) -> (Vec<(Held, Cut)>, bool) {
         let now = Instant::now();
         let mut by_lane: BTreeMap<i32, Vec<Candidate>> = BTreeMap::new();
         for candidate in due {
@@ -400,23 +411,23 @@ impl<Db: OutboxDb> Engine<Db> {
                 lane,
                 epoch: slot.epoch,
             };
-            let way = |topic: &str| self.routes.way(topic, now);
+            let way = |topic: &str| self.way(topic, now);
             let cut = cut(due, &self.config.rules, way, &mut probed);
             cuts.push((held, cut));
         }
-        let shut: Vec<String> = cuts
+        self.probed_last = !probed.is_empty();
+        let mut news = self.probed_last;
+        for topic in cuts
             .iter_mut()
-            .flat_map(|(_, cut)| cut.shut_topics.drain(..))
-            .collect();
-        for topic in shut {
-            if self.shut_topics.len() >= SHUT_TOPICS_MAX {
+            .flat_map(|(_, cut)| cut.passed_over.drain(..))
+        {
+            if self.shut_topics.len() < SHUT_TOPICS_MAX {
+                news |= self.shut_topics.insert(topic);
+            } else {
                 self.shut_topics.clear();
             }
-            if let Way::Route { route, .. } = self.routes.way(&topic, now) {
-                self.shut_topics.insert(topic, route);
-            }
         }
-        cuts
+        (cuts, news)
     }
 
     /// Records the batches as in flight and publishes those whose lane is still held. Says whether anything came of it.
@@ -455,6 +466,11 @@ impl<Db: OutboxDb> Engine<Db> {
                 self.in_flight += cut.publish.len();
                 let lane = LaneRef::new(held.lane, held.epoch, Arc::clone(&slot.lease));
                 let parts = parts(&self.routes, cut.publish);
+                for part in &parts {
+                    if let Some(route) = self.routes.get_mut(part.route) {
+                        route.gate.probe();
+                    }
+                }
                 self.publishing
                     .spawn(publish(lane, parts, cut.dead, self.config.publish_timeout));
             } else if cut.publish.is_empty() && !cut.dead.is_empty() {
@@ -536,9 +552,10 @@ impl<Db: OutboxDb> Engine<Db> {
             }
         } else if outcomes
             .iter()
-            .any(|(_, outcome)| *outcome != Outcome::NotTried)
-            && route.gate.answered()
+            .all(|(_, outcome)| *outcome == Outcome::NotTried)
         {
+            route.gate.untried(now);
+        } else if route.gate.answered() {
             info!(target: TARGET, relay = %self.relay, topics, "sink up again");
         }
     }
@@ -648,19 +665,35 @@ impl<Db: OutboxDb> Engine<Db> {
         after.chain(before).collect()
     }
 
+    /// The way of a topic. While other sinks are up, no two looks in a row probe: what stands behind has its turn.
+    fn way(&self, topic: &str, now: Instant) -> Way {
+        match self.routes.way(topic, now) {
+            Way::Route {
+                route,
+                pass: Pass::Probe,
+            } if self.hold_probes => Way::Route {
+                route,
+                pass: Pass::Shut,
+            },
+            way => way,
+        }
+    }
+
+    /// The topics to pass over now. Those whose sink is up again are forgotten.
     fn topics_shut(&mut self, now: Instant) -> Vec<String> {
-        let routes = &self.routes;
-        let shut = |topic: &str| {
-            matches!(
-                routes.way(topic, now),
-                Way::Route {
-                    pass: Pass::Shut,
-                    ..
-                }
-            )
+        let pass = |topic: &str| match self.way(topic, now) {
+            Way::Route { pass, .. } => pass,
+            Way::None => Pass::Open,
         };
-        self.shut_topics.retain(|topic, _| shut(topic));
-        self.shut_topics.keys().cloned().collect()
+        let mut kept = self.shut_topics.clone();
+        kept.retain(|topic| pass(topic) != Pass::Open);
+        let shut = kept
+            .iter()
+            .filter(|topic| pass(topic) == Pass::Shut)
+            .cloned()
+            .collect();
+        self.shut_topics = kept;
+        shut
     }
 
     /// Looks again soon after something was found, and ever later while nothing is.

@@ -102,18 +102,20 @@ impl Routes {
         }
     }
 
-    /// When the next probe is due, if every sink is shut; `None` when something may be claimed now.
-    pub(super) fn all_shut_until(&self, now: Instant) -> Option<Instant> {
-        let shut = |route: &Route| match route.gate.pass(now) {
-            Pass::Shut => route.gate.until(),
-            Pass::Open | Pass::Probe => None,
-        };
+    pub(super) fn any_open(&self, now: Instant) -> bool {
         self.0
             .iter()
-            .map(shut)
-            .collect::<Option<Vec<_>>>()?
-            .into_iter()
-            .min()
+            .any(|route| route.gate.pass(now) == Pass::Open)
+    }
+
+    /// When the next probe is due, if every sink is shut; `None` when something may be claimed now.
+    pub(super) fn all_shut_until(&self, now: Instant) -> Option<Instant> {
+        let all = self
+            .0
+            .iter()
+            .all(|route| route.gate.pass(now) == Pass::Shut);
+        let until = self.0.iter().map(|route| route.gate.until(now)).min();
+        until.filter(|_| all)
     }
 }
 

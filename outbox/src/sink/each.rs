@@ -166,7 +166,8 @@ mod tests {
     #[tokio::test]
     async fn an_outage_from_the_start_is_the_whole_sinks() {
         let batch = batch(&["a", "b"]);
-        let all_down = publish_each(&LaneRef::detached(), &batch, 1, async |_: &Message| {
+        let lane = LaneRef::detached();
+        let all_down = publish_each(&lane, &batch, 1, async |_: &Message| {
             Err(SinkDown::new("gone"))
         });
         assert_eq!(all_down.await, Err(SinkDown::new("gone")));

@@ -133,7 +133,8 @@ impl OutboxDb for Sqlite {
     ) -> Result<u64, sqlx::Error> {
         // Text goes as one JSON list and bytes as one blob that the list points into: one statement for any number of
         // events, and no bytes are spelled out as text.
-        let mut bytes = Vec::new();
+        // One byte in front that nothing points at: substr of an empty blob is NULL, not empty.
+        let mut bytes = vec![0];
         let mut list = Vec::with_capacity(rows.len());
         for row in rows {
             let key_at = bytes.len() + 1;
@@ -155,8 +156,7 @@ impl OutboxDb for Sqlite {
                 row.event.payload.len(),
             ]));
         }
-        // substr of a zero-length blob is NULL in no case, and a NULL length makes a NULL key. Rows are inserted in the
-        // order of the list, so ids are as well.
+        // A NULL length makes a NULL key. Rows are inserted in the order of the list, so ids are as well.
         let done = sqlx::query(
             "INSERT INTO mainstay_outbox_message
                  (lane, event_id, source, type, topic, subject, time, content_type, key, headers, payload, enqueued_at)

@@ -72,9 +72,7 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
     // uses (2001:0::/23), documentation (2001:db8::/32, 3fff::/20), 6to4 (2002::/16). Mapped, compatible and translated
     // IPv4 addresses all lie outside 2000::/3.
     match ip.segments() {
-        [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x2002, ..] | [0x3fff, 0..=0xfff, ..] => {
-            false
-        }
+        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x2002, ..] | [0x3fff, 0..=0xfff, ..] => false,
         [first, ..] => first & 0xe000 == 0x2000,
     }
 }

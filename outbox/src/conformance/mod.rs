@@ -1,0 +1,125 @@
+//! The suite every store must pass: what the [`OutboxDb`] functions promise, one case a promise.
+//!
+//! [`all`] runs it, given something that makes a fresh empty database for each case. Cases panic when a promise is
+//! broken, so call it from a test.
+
+mod claim;
+mod dead;
+mod enqueue;
+mod lease;
+
+use std::time::Duration;
+
+use sqlx::Pool;
+use uuid::Uuid;
+
+use crate::{
+    Event, Outbox, OutboxConfig, migrate_with_lanes,
+    store::{Ask, Candidate, Grant, Held, OutboxDb, Settlement},
+};
+
+/// Runs every case, each on a database of its own.
+///
+/// # Panics
+/// When the store breaks a promise.
+pub async fn all<Db, F, Fut>(mut fresh: F)
+where
+    Db: OutboxDb,
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Pool<Db>>,
+{
+    enqueue::an_empty_database_is_said_to_be_unmigrated(fresh().await).await;
+    enqueue::racing_migrations_agree(fresh().await).await;
+    enqueue::what_is_enqueued_comes_back_byte_for_byte(fresh().await).await;
+    enqueue::many_events_keep_their_order_in_one_statement(fresh().await).await;
+    enqueue::what_is_rolled_back_is_never_seen(fresh().await).await;
+    enqueue::a_refused_event_leaves_the_transaction_usable(fresh().await).await;
+    lease::lanes_belong_to_one_relay_at_a_time(fresh().await).await;
+    lease::a_lease_that_ran_out_is_taken_with_a_new_epoch(fresh().await).await;
+    lease::a_takeover_charges_what_was_in_flight_and_nothing_else(fresh().await).await;
+    lease::a_zombie_settles_renews_records_and_releases_nothing(fresh().await).await;
+    lease::the_survey_counts_the_living(fresh().await).await;
+    claim::a_message_that_waits_blocks_its_key_only(fresh().await).await;
+    claim::caps_cut_what_is_claimed(fresh().await).await;
+    claim::topics_are_passed_over(fresh().await).await;
+    claim::settling_twice_charges_once(fresh().await).await;
+    dead::dead_letters_move_there_and_back_whole(fresh().await).await;
+    dead::lag_counts_and_ages(fresh().await).await;
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// A database with this many lanes, and an outbox on it.
+async fn migrated<Db: OutboxDb>(pool: &Pool<Db>, lanes: u16) -> Outbox<Db> {
+    migrate_with_lanes(pool, lanes)
+        .await
+        .expect("the database migrates");
+    Outbox::new(OutboxConfig::default().source("/conformance"))
+}
+
+async fn put<Db: OutboxDb>(pool: &Pool<Db>, outbox: &Outbox<Db>, event: Event) {
+    let mut tx = pool.begin().await.expect("a transaction begins");
+    outbox
+        .enqueue(&mut tx, event)
+        .await
+        .expect("the event is enqueued");
+    tx.commit().await.expect("the transaction commits");
+}
+
+async fn take<Db: OutboxDb>(pool: &Pool<Db>, lease: Duration, count: u16) -> Vec<Grant> {
+    Db::acquire(pool.clone(), Uuid::now_v7(), lease, count)
+        .await
+        .expect("lanes are acquired")
+}
+
+async fn due<Db: OutboxDb>(pool: &Pool<Db>, ask: Ask) -> Vec<Candidate> {
+    Db::candidates(pool.clone(), ask)
+        .await
+        .expect("candidates are read")
+}
+
+async fn settle<Db: OutboxDb>(pool: &Pool<Db>, settlement: Settlement) -> Vec<i32> {
+    Db::settle(pool.clone(), vec![settlement])
+        .await
+        .expect("the settlement runs")
+}
+
+/// Everything that is due in these lanes.
+fn everything(lanes: impl IntoIterator<Item = i32>) -> Ask {
+    Ask {
+        lanes: lanes.into_iter().collect(),
+        batch: 1_000,
+        total: 1_000,
+        bytes: u64::MAX,
+        skip_topics: Vec::new(),
+        block_keys: true,
+    }
+}
+
+fn nothing(held: Held) -> Settlement {
+    Settlement {
+        held,
+        acked: Vec::new(),
+        failed: Vec::new(),
+        dead: Vec::new(),
+    }
+}
+
+fn held(grant: Grant) -> Held {
+    Held {
+        lane: grant.lane,
+        epoch: grant.epoch,
+    }
+}
+
+/// The subjects, which the cases use as names.
+fn names(candidates: &[Candidate]) -> Vec<&str> {
+    candidates
+        .iter()
+        .filter_map(|candidate| candidate.message.subject())
+        .collect()
+}
+
+fn named(name: &str) -> Event {
+    Event::new("t").subject(name)
+}

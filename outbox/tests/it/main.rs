@@ -1,0 +1,48 @@
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod support;
+
+mod delivery;
+mod failure;
+mod order;
+mod outage;
+mod takeover;
+mod webhook;
+
+use support::{postgres, sqlite};
+
+#[tokio::test]
+async fn sqlite_conforms() {
+    let databases = std::sync::Mutex::new(Vec::new());
+    mainstay_outbox::conformance::all::<sqlx::Sqlite, _, _>(async || {
+        let database = sqlite().await;
+        let pool = database.pool.clone();
+        databases.lock().unwrap().push(database);
+        pool
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+async fn postgres_conforms() {
+    let databases = std::sync::Mutex::new(Vec::new());
+    mainstay_outbox::conformance::all::<sqlx::Postgres, _, _>(async || {
+        let database = postgres().await;
+        let pool = database.pool.clone();
+        databases.lock().unwrap().push(database);
+        pool
+    })
+    .await;
+    for database in databases.into_inner().unwrap() {
+        database.gone().await;
+    }
+}

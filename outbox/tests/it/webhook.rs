@@ -1,0 +1,259 @@
+//! The webhook sink against a real server on loopback.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::{Duration, UNIX_EPOCH},
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use mainstay_outbox::{Event, LaneRef, MemorySink, Message, Outcome, Sink, WebhookSink};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{outbox, put, quick, sqlite, until};
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+type Received = Arc<Mutex<Vec<(String, HeaderMap, Bytes)>>>;
+
+/// Answers with the status in the subject, and remembers what came.
+async fn server() -> (SocketAddr, Received) {
+    let received = Received::default();
+    let app = Router::new()
+        .route("/hook", any(hook))
+        .route("/elsewhere", any(|| async { StatusCode::OK }))
+        .with_state(Arc::clone(&received));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    (address, received)
+}
+
+async fn hook(
+    State(received): State<Received>,
+    method: axum::http::Method,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let status = headers
+        .get("ce-subject")
+        .map(|v| v.to_str().unwrap().to_owned())
+        .unwrap_or_default();
+    received
+        .lock()
+        .unwrap()
+        .push((method.to_string(), headers, body));
+    if status == "hang" {
+        std::future::pending::<()>().await;
+    }
+    let status = status
+        .parse()
+        .ok()
+        .and_then(|n| StatusCode::from_u16(n).ok())
+        .unwrap_or(StatusCode::OK);
+    let mut response = (status, vec![b'x'; 100_000]).into_response();
+    if status == StatusCode::FOUND {
+        response
+            .headers_mut()
+            .insert(header::LOCATION, HeaderValue::from_static("/elsewhere"));
+    }
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from_static("7"));
+    }
+    response
+}
+
+fn sink(address: SocketAddr) -> WebhookSink {
+    WebhookSink::builder(format!("http://{address}/hook"))
+        .secret(SECRET.parse().unwrap())
+        .allow_private(true)
+        .timeout(Duration::from_millis(300))
+        .build()
+        .unwrap()
+}
+
+fn message(subject: &str) -> Message {
+    Message::from_event(Event::new("t").subject(subject), "/tests", UNIX_EPOCH)
+}
+
+#[tokio::test]
+async fn a_message_arrives_signed_as_a_cloud_event() {
+    let (address, received) = server().await;
+    let event = Event::new("payment.created")
+        .key("order 17 €")
+        .subject("s")
+        .time(UNIX_EPOCH + Duration::from_secs(951_782_400))
+        .header(
+            "traceparent",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        )
+        .header("tenant", "acme")
+        .header("content-length", "9999")
+        .json(&serde_json::json!({"amount": 1250}))
+        .unwrap();
+    let message = Message::from_event(event, "/payments", UNIX_EPOCH);
+    let outcomes = sink(address)
+        .publish(LaneRef::detached(), std::slice::from_ref(&message))
+        .await
+        .unwrap();
+    assert_eq!(outcomes.into_iter().collect::<Vec<_>>(), [Outcome::Acked]);
+
+    let received = received.lock().unwrap();
+    let (method, headers, body) = &received[0];
+    let get = |name: &str| headers[name].to_str().unwrap();
+    assert_eq!(method, "POST");
+    assert_eq!(&body[..], br#"{"amount":1250}"#);
+    let id = message.id().to_string();
+    for (name, value) in [
+        ("ce-specversion", "1.0"),
+        ("ce-id", id.as_str()),
+        ("ce-source", "/payments"),
+        ("ce-type", "payment.created"),
+        ("ce-subject", "s"),
+        ("ce-time", "2000-02-29T00:00:00.000000Z"),
+        ("ce-partitionkey", "order 17 %E2%82%AC"),
+        ("ce-tenant", "acme"),
+        ("content-type", "application/json"),
+        (
+            "traceparent",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ),
+        ("webhook-id", id.as_str()),
+        ("x-event-content-length", "9999"),
+    ] {
+        assert_eq!(get(name), value, "{name}");
+    }
+    // The receiver's side of the specification, done by hand.
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use hmac::{Hmac, KeyInit, Mac};
+    let key = STANDARD
+        .decode(SECRET.trim_start_matches("whsec_"))
+        .unwrap();
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();
+    mac.update(format!("{id}.{}.", get("webhook-timestamp")).as_bytes());
+    mac.update(body);
+    let expected = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
+    assert_eq!(get("webhook-signature"), expected);
+}
+
+#[tokio::test]
+async fn answers_become_outcomes() {
+    let (address, received) = server().await;
+    let batch: Vec<Message> = ["200", "204", "302", "400", "410", "429", "500", "hang"]
+        .map(message)
+        .into();
+    let outcomes = sink(address)
+        .publish(LaneRef::detached(), &batch)
+        .await
+        .unwrap();
+    let kinds: Vec<&str> = outcomes
+        .iter()
+        .map(|outcome| match outcome {
+            Outcome::Acked => "ack",
+            Outcome::Retry {
+                after: Some(after), ..
+            } if after.as_secs() == 7 => "retry in 7 s",
+            Outcome::Retry { after: None, .. } => "retry",
+            Outcome::Reject { .. } => "reject",
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            "ack",
+            "ack",
+            "retry",
+            "reject",
+            "reject",
+            "retry in 7 s",
+            "retry",
+            "retry"
+        ]
+    );
+    assert_eq!(
+        received.lock().unwrap().len(),
+        batch.len(),
+        "the redirect was not followed"
+    );
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_not_there_is_down() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let down = sink(address)
+        .publish(LaneRef::detached(), &[message("200")])
+        .await;
+    assert!(down.is_err(), "{down:?}");
+}
+
+#[tokio::test]
+async fn a_name_that_leads_inside_is_rejected_without_a_connection() {
+    let (address, received) = server().await;
+    let sink = WebhookSink::builder(format!("http://localhost:{}/hook", address.port()))
+        .secret(SECRET.parse().unwrap())
+        .build()
+        .unwrap();
+    let outcomes = sink
+        .publish(LaneRef::detached(), &[message("200")])
+        .await
+        .unwrap();
+    assert!(
+        matches!(outcomes.iter().next(), Some(Outcome::Reject { .. })),
+        "{outcomes:?}"
+    );
+    assert!(received.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_relay_delivers_through_an_endpoint_that_comes_and_goes() {
+    let database = sqlite().await;
+    let pool = database.pool.clone();
+    let outbox = outbox(&pool, 4).await;
+    let (address, received) = server().await;
+    let other = MemorySink::new();
+    let relay = quick(&pool, &outbox)
+        .sink("hooks.*", sink(address))
+        .sink("*", other.clone())
+        .build()
+        .await
+        .unwrap();
+    let relay = relay.spawn(CancellationToken::new());
+    let events = (0..30).map(|n| {
+        Event::new("t")
+            .topic("hooks.a")
+            .key([n % 3])
+            .subject(n.to_string())
+    });
+    put(&pool, &outbox, events.collect()).await;
+    until("all have arrived", async || relay.stats().delivered == 30).await;
+    relay.drain(Duration::from_secs(5)).await;
+    let received = received.lock().unwrap();
+    for key in 0..3 {
+        let subject = |headers: &HeaderMap| {
+            headers["ce-subject"]
+                .to_str()
+                .unwrap()
+                .parse::<u8>()
+                .unwrap()
+        };
+        let of_key: Vec<u8> = received
+            .iter()
+            .map(|(_, headers, _)| subject(headers))
+            .filter(|n| n % 3 == key)
+            .collect();
+        assert!(of_key.is_sorted(), "{of_key:?}");
+    }
+}
