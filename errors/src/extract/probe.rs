@@ -403,6 +403,19 @@ impl<'a> Probe<'a> {
         stop
     }
 
+    /// [`natural`](Self::natural) for values of one type, as serde_json is strict about it: some
+    /// visitors would take more than they were asked to take.
+    fn only<'de, V: Visitor<'de>>(
+        self,
+        visitor: V,
+        is_type: fn(&Value) -> bool,
+    ) -> Result<V::Value, Stop> {
+        match self.node {
+            Node::Value(value) if !is_type(value) => Err(Stop::of(Kind::WrongType)),
+            _ => self.natural(visitor),
+        }
+    }
+
     /// Hands the value over as it is.
     fn natural<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         match self.node {
@@ -454,7 +467,7 @@ impl<'a> Probe<'a> {
                     Err(Stop::of(Kind::WrongType))
                 }
             }
-            Node::Value(_) => self.natural(visitor),
+            Node::Value(_) => self.only(visitor, Value::is_number),
         };
         result.map_err(|stop| self.locate(stop, asked))
     }
@@ -476,7 +489,7 @@ macro_rules! texts {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
             let result = match self.node {
                 Node::StandIn(_) => visitor.visit_str("x"),
-                _ => self.natural(visitor),
+                _ => self.only(visitor, Value::is_string),
             };
             result.map_err(|stop| self.locate(stop, "a string"))
         })*
@@ -499,7 +512,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         deserialize_i128 "an integer"
     }
 
-    texts! { deserialize_char deserialize_str deserialize_string deserialize_bytes deserialize_byte_buf }
+    texts! { deserialize_char deserialize_str deserialize_string }
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         let asked = match self.node {
@@ -511,11 +524,23 @@ impl<'de> Deserializer<'de> for Probe<'_> {
             .map_err(|stop| self.locate(stop, asked))
     }
 
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        let result = match self.node {
+            Node::StandIn(_) => visitor.visit_bytes(b"x"),
+            _ => self.only(visitor, |value| value.is_string() || value.is_array()),
+        };
+        result.map_err(|stop| self.locate(stop, "a string"))
+    }
+
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.deserialize_bytes(visitor)
+    }
+
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         let result = match self.node {
             Node::StandIn(_) | Node::Text("true") => visitor.visit_bool(true),
             Node::Text("false") => visitor.visit_bool(false),
-            _ => self.natural(visitor),
+            _ => self.only(visitor, Value::is_boolean),
         };
         result.map_err(|stop| self.locate(stop, "true or false"))
     }
@@ -531,7 +556,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
                 Ok(value) => visitor.visit_f64(value),
                 Err(_) => Err(Stop::of(Kind::WrongType)),
             },
-            _ => self.natural(visitor),
+            _ => self.only(visitor, Value::is_number),
         };
         result.map_err(|stop| self.locate(stop, "a number"))
     }
@@ -573,7 +598,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
                 probe: self,
                 left: 0,
             }),
-            _ => self.natural(visitor),
+            _ => self.only(visitor, Value::is_array),
         };
         result.map_err(|stop| self.locate(stop, ARRAY))
     }
@@ -584,7 +609,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
                 probe: self,
                 left: len,
             }),
-            _ => self.natural(visitor),
+            _ => self.only(visitor, Value::is_array),
         };
         result.map_err(|stop| self.locate(stop, ARRAY))
     }
@@ -601,7 +626,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         let result = match self.node {
             Node::StandIn(_) => visitor.visit_map(Members::invented(self, &[])),
-            _ => self.natural(visitor),
+            _ => self.only(visitor, Value::is_object),
         };
         result.map_err(|stop| self.locate(stop, OBJECT))
     }
@@ -614,7 +639,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     ) -> Result<V::Value, Stop> {
         let result = match self.node {
             Node::StandIn(_) => visitor.visit_map(Members::invented(self, fields)),
-            _ => self.natural(visitor),
+            _ => self.only(visitor, |value| value.is_object() || value.is_array()),
         };
         result.map_err(|stop| self.locate(stop, OBJECT))
     }

@@ -9,4 +9,8 @@
     reason = "tests"
 )]
 
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
+mod database;
 mod derive;
+#[cfg(feature = "axum")]
+mod layer;
