@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use mainstay_outbox::{Admin, ChannelSink, Event, MemorySink};
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+use mainstay_outbox::{Admin, ChannelSink, Event, MemorySink, OutboxDb};
+use sqlx::{
+    Pool, Sqlite,
+    sqlite::{SqliteConnectOptions, SqlitePoolOptions},
+};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -13,9 +16,7 @@ on_both![lanes_of_a_relay_that_died_are_taken_after_the_lease];
 
 const SOON: Duration = Duration::from_secs(20);
 
-async fn lanes_of_a_relay_that_died_are_taken_after_the_lease<Db: mainstay_outbox::OutboxDb>(
-    pool: sqlx::Pool<Db>,
-) {
+async fn lanes_of_a_relay_that_died_are_taken_after_the_lease<Db: OutboxDb>(pool: Pool<Db>) {
     let outbox = outbox(&pool, 4).await;
     let (sink, mut deliveries) = ChannelSink::new(1);
     let doomed = quick(&pool, &outbox).sink("*", sink).build().await.unwrap();
@@ -26,8 +27,9 @@ async fn lanes_of_a_relay_that_died_are_taken_after_the_lease<Db: mainstay_outbo
         .build()
         .unwrap();
     let handle = process
-        .block_on_spawn(async move { doomed.spawn(CancellationToken::new()) })
-        .await;
+        .spawn(async move { doomed.spawn(CancellationToken::new()) })
+        .await
+        .unwrap();
     put(
         &pool,
         &outbox,
@@ -55,23 +57,6 @@ async fn lanes_of_a_relay_that_died_are_taken_after_the_lease<Db: mainstay_outbo
     );
     assert_eq!(messages[1].event_type(), "b");
     next.drain(SOON).await;
-}
-
-/// Runs something on another runtime from within this one.
-trait BlockOnSpawn {
-    async fn block_on_spawn<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> T;
-}
-
-impl BlockOnSpawn for tokio::runtime::Runtime {
-    async fn block_on_spawn<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> T {
-        self.spawn(work).await.unwrap()
-    }
 }
 
 /// D1: every connection to the database is cut, again and again.
@@ -112,8 +97,9 @@ async fn cut_connections_lose_nothing_and_reorder_nothing() {
         }
     };
     let cutter = async {
-        for _ in 0..15 {
-            tokio::time::sleep(Duration::from_millis(40)).await;
+        for cut in 1..=15 {
+            // In the middle of things: whenever another stretch has been delivered.
+            timeout(SOON, sink.wait_for(cut * 20)).await.unwrap();
             let _ = sqlx::query(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                  WHERE datname = current_database() AND pid <> pg_backend_pid()",
@@ -171,7 +157,10 @@ async fn a_busy_database_is_waited_out() {
 
     let mut hog = database.pool.begin_immediately().await;
     outbox.enqueue(&mut hog, Event::new("after")).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(1_500)).await; // past the lease
+    until("the leases ran out", async || {
+        Sqlite::survey(database.pool.clone()).await.unwrap().free == 4
+    })
+    .await;
     hog.commit().await.unwrap();
     timeout(SOON, sink.wait_for(2)).await.unwrap();
     assert_eq!(relay.drain(SOON).await.unsettled, 0);
