@@ -77,7 +77,7 @@ pub enum CursorError {
 
 impl CursorError {
     /// One of each.
-    #[cfg(feature = "axum")]
+    #[cfg(all(feature = "axum", feature = "sqlx"))]
     pub(crate) const ALL: [Self; 7] = [
         Self::TooLong,
         Self::Malformed,

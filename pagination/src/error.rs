@@ -1,7 +1,6 @@
 //! Why there is no page.
 
 use crate::cursor::CursorError;
-use crate::keyset::OrderColumn;
 use crate::request::{LimitError, PageDirection};
 
 /// Why a page could not be made. [`is_callers_mistake`](Self::is_callers_mistake) tells a 400 from a 500.
@@ -64,29 +63,23 @@ impl PageError {
         Self::Database(source)
     }
 
-    pub(crate) fn decode(column: &OrderColumn, source: sqlx::error::BoxDynError) -> Self {
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    pub(crate) fn decode(
+        column: &crate::keyset::OrderColumn,
+        source: sqlx::error::BoxDynError,
+    ) -> Self {
         Self::Database(sqlx::Error::ColumnDecode {
             index: column.name().to_owned(),
             source,
         })
     }
 
-    pub(crate) fn key_type(column: &OrderColumn, found: &str) -> Self {
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    pub(crate) fn key_type(column: &crate::keyset::OrderColumn, found: &str) -> Self {
         Self::KeyType {
             column: column.name(),
             declared: column.kind().as_str(),
             found: found.to_owned(),
-        }
-    }
-}
-
-impl PageDirection {
-    /// The parameter that names this direction's cursor.
-    #[must_use]
-    pub const fn cursor_parameter(self) -> &'static str {
-        match self {
-            Self::Forward => "after",
-            Self::Backward => "before",
         }
     }
 }

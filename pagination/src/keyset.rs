@@ -7,6 +7,7 @@
 use std::marker::PhantomData;
 
 use crate::key::KeyKind;
+use crate::request::PageDirection;
 
 /// The most columns an order may have, the tie-breaker included. A bound on the length of SQL and
 /// cursors; orders with more than four columns are rare.
@@ -271,11 +272,15 @@ impl KeysetDef {
         self.columns.iter().flatten()
     }
 
-    /// The order with every direction and NULL placement turned round, if `backward`.
-    pub(crate) fn walk(&self, backward: bool) -> Vec<OrderColumn> {
-        self.columns()
-            .map(|c| if backward { c.reversed() } else { *c })
-            .collect()
+    /// The columns as a page in this direction meets them: backward, every direction and NULL placement is
+    /// turned round.
+    #[must_use]
+    pub fn walk(&self, direction: PageDirection) -> Vec<OrderColumn> {
+        let turn = |column: &OrderColumn| match direction {
+            PageDirection::Forward => *column,
+            PageDirection::Backward => column.reversed(),
+        };
+        self.columns().map(turn).collect()
     }
 }
 

@@ -30,6 +30,17 @@ pub enum PageDirection {
     Backward,
 }
 
+impl PageDirection {
+    /// The parameter that names this direction's cursor.
+    #[must_use]
+    pub const fn cursor_parameter(self) -> &'static str {
+        match self {
+            Self::Forward => "after",
+            Self::Backward => "before",
+        }
+    }
+}
+
 impl PageRequest {
     /// The first `limit` rows of the list.
     #[must_use]
@@ -215,7 +226,7 @@ pub enum LimitError {
 
 impl LimitError {
     /// One of each.
-    #[cfg(feature = "axum")]
+    #[cfg(all(feature = "axum", feature = "sqlx"))]
     pub(crate) const ALL: [Self; 4] = [
         Self::Zero,
         Self::Negative,

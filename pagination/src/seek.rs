@@ -235,6 +235,7 @@ fn units(dialect: Dialect, order: &[OrderColumn]) -> Vec<Span<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::PageDirection::{Backward, Forward};
     use crate::{Column, KeysetDef};
 
     const NEWEST: KeysetDef = KeysetDef::new("newest")
@@ -255,7 +256,7 @@ mod tests {
     fn postgres_takes_one_row_value_for_a_uniform_not_null_order() {
         let seek = plan(
             Dialect::POSTGRES,
-            &NEWEST.walk(false),
+            &NEWEST.walk(Forward),
             Some(&[Key::Micros(5), Key::I64(1)]),
         );
         assert_eq!(seek.strategy, Strategy::RowValue);
@@ -266,7 +267,7 @@ mod tests {
     fn sqlite_takes_ranges_for_the_same_order() {
         let seek = plan(
             Dialect::SQLITE,
-            &NEWEST.walk(false),
+            &NEWEST.walk(Forward),
             Some(&[Key::Micros(5), Key::I64(1)]),
         );
         assert_eq!(seek.strategy, Strategy::Ranges(2));
@@ -282,7 +283,7 @@ mod tests {
         for dialect in [Dialect::POSTGRES, Dialect::SQLITE] {
             let seek = plan(
                 dialect,
-                &MIXED.walk(true),
+                &MIXED.walk(Backward),
                 Some(&[Key::I64(5), Key::I64(1)]),
             );
             let deepest = vec![Term::Eq(0), Term::After(1..2, Direction::Desc)];
@@ -295,7 +296,7 @@ mod tests {
 
     #[test]
     fn nulls_last_add_a_range_after_a_value_and_nothing_after_a_null() {
-        let order = NULLABLE.walk(false);
+        let order = NULLABLE.walk(Forward);
         let value = plan(Dialect::POSTGRES, &order, Some(&[Key::I64(5), Key::I64(1)]));
         assert_eq!(value.ranges.last().unwrap().terms, [Term::IsNull(0)]);
         assert_eq!(value.strategy, Strategy::Ranges(3));
@@ -310,7 +311,7 @@ mod tests {
     fn walking_back_from_a_null_reaches_the_values() {
         let back = plan(
             Dialect::POSTGRES,
-            &NULLABLE.walk(true),
+            &NULLABLE.walk(Backward),
             Some(&[Key::Null, Key::I64(1)]),
         );
         assert_eq!(back.ranges.last().unwrap().terms, [Term::IsNotNull(0)]);
@@ -318,7 +319,7 @@ mod tests {
 
     #[test]
     fn the_first_page_splits_only_where_the_database_places_nulls_elsewhere() {
-        let order = NULLABLE.walk(false);
+        let order = NULLABLE.walk(Forward);
         assert_eq!(
             plan(Dialect::POSTGRES, &order, None).strategy,
             Strategy::Start
@@ -331,7 +332,7 @@ mod tests {
     fn the_search_behind_begins_at_the_anchor_itself() {
         let seek = plan_behind(
             Dialect::POSTGRES,
-            &NEWEST.walk(false),
+            &NEWEST.walk(Forward),
             &[Key::Micros(5), Key::I64(1)],
         );
         let at = vec![Term::Eq(0), Term::Eq(1)];

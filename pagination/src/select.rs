@@ -160,7 +160,7 @@ impl<D: PageDb> PageQuery<'_, D> {
             None => None,
         };
 
-        let walk = self.order.walk(direction == PageDirection::Backward);
+        let walk = self.order.walk(direction);
         let seek = seek::plan(D::DIALECT, &walk, anchor.as_deref());
         let mut statement = Statement {
             base: &self.base,

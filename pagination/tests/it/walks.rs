@@ -226,20 +226,24 @@ async fn fill<D: TestDb>(connection: &mut D::Connection, table: &str, spec: &Spe
         )
         .await;
     }
+    if spec.rows.is_empty() {
+        return;
+    }
+    let mut insert = QueryBuilder::<D>::new(format!("INSERT INTO {table} VALUES "));
     for (tag, draws) in (0_i64..).zip(&spec.rows) {
-        // Ids in another order than tags.
-        let id = (tag * 37 + 11) % 101;
-        let mut insert = QueryBuilder::<D>::new(format!("INSERT INTO {table} VALUES ("));
+        insert.push(if tag == 0 { "(" } else { ", (" });
         for (column, draw) in spec.columns.iter().zip(draws) {
             insert.push_key(value::<D>(column, *draw)).push(", ");
         }
+        // Ids in another order than tags.
+        let id = (tag * 37 + 11) % 101;
         match spec.id {
             "uuid" => insert.push_key(Uuid::from_u128(id.unsigned_abs().into())),
             _ => insert.push_key(id),
         };
         insert.push(", ").push_key(tag).push(")");
-        D::execute(connection, insert).await;
     }
+    D::execute(connection, insert).await;
 }
 
 fn order_by(spec: &Spec) -> String {
