@@ -6,8 +6,7 @@ use axum::{Router, extract::DefaultBodyLimit, middleware};
 use mainstay::{
     errors::{ProblemLayer, Registry},
     idempotency::{
-        self,
-        IdempotencyError,
+        self, IdempotencyError,
         webhook::{Verifier, WebhookError, Webhooks},
     },
     outbox::{self, ChannelSink, Outbox, OutboxConfig, Relay, RelayHandle, WebhookSink},
@@ -63,7 +62,11 @@ type BoxError = Box<dyn Error + Send + Sync>;
 pub async fn serve() -> Result<ExitCode, BoxError> {
     let config = Config::from_env()?;
     telemetry::start_logs();
-    match config.database_url.split_once(':').map(|(scheme, _)| scheme) {
+    match config
+        .database_url
+        .split_once(':')
+        .map(|(scheme, _)| scheme)
+    {
         Some("sqlite") => run::<Sqlite>(config).await,
         Some("postgres" | "postgresql") => run::<Postgres>(config).await,
         _ => Err("DATABASE_URL must begin with sqlite: or postgres:".into()),
@@ -71,17 +74,26 @@ pub async fn serve() -> Result<ExitCode, BoxError> {
 }
 
 async fn run<D: Store>(config: Config) -> Result<ExitCode, BoxError> {
-    let pool = D::connect(&config.database_url).await.map_err(|error| format!("cannot open the database: {error}"))?;
+    let pool = D::connect(&config.database_url)
+        .await
+        .map_err(|error| format!("cannot open the database: {error}"))?;
     D::migrate_payments(&pool).await?;
     idempotency::migrate(&pool).await?;
     outbox::migrate(&pool).await?;
-    let listener = TcpListener::bind(config.addr).await.map_err(|error| format!("cannot listen on {}: {error}", config.addr))?;
+    let listener = TcpListener::bind(config.addr)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", config.addr))?;
     println!("listening on http://{}", listener.local_addr()?);
     if config.webhook_secret.is_random() {
-        println!("webhook secret (random; PAYMENTS_WEBHOOK_SECRET is unset): {}", config.webhook_secret.get().expose());
+        println!(
+            "webhook secret (random; PAYMENTS_WEBHOOK_SECRET is unset): {}",
+            config.webhook_secret.get().expose()
+        );
     }
     if config.tenants.are_default {
-        tracing::warn!("PAYMENTS_TENANTS is unset: the development tokens, which everybody knows, are in force");
+        tracing::warn!(
+            "PAYMENTS_TENANTS is unset: the development tokens, which everybody knows, are in force"
+        );
     }
     if config.cursor_key.is_random() {
         tracing::warn!("PAYMENTS_CURSOR_KEY is unset: page cursors end with this process");
@@ -91,8 +103,11 @@ async fn run<D: Store>(config: Config) -> Result<ExitCode, BoxError> {
     let relay = start_relay(&config, &pool, &outbox).await?;
     let tracker = TaskTracker::new();
     let app = Arc::new(App {
-        cursors: CursorCodec::hmac_sha256(KeyRing::new(1, config.cursor_key.get())?).ttl(CURSOR_TTL),
-        webhooks: Webhooks::new(pool.clone()).tracker(tracker.clone()).on_commit(wake(&outbox)),
+        cursors: CursorCodec::hmac_sha256(KeyRing::new(1, config.cursor_key.get())?)
+            .ttl(CURSOR_TTL),
+        webhooks: Webhooks::new(pool.clone())
+            .tracker(tracker.clone())
+            .on_commit(wake(&outbox)),
         provider: Verifier::new(config.webhook_secret.get().clone()),
         metrics: telemetry::start_metrics()?,
         pool,
@@ -100,30 +115,44 @@ async fn run<D: Store>(config: Config) -> Result<ExitCode, BoxError> {
     });
     let router = router(&app, config.tenants, &tracker)?;
 
-    axum::serve(listener, router).with_graceful_shutdown(asked_to_end()).await?;
+    axum::serve(listener, router)
+        .with_graceful_shutdown(asked_to_end())
+        .await?;
     tracing::info!("draining");
     tracker.close();
-    if tokio::time::timeout(config.drain, tracker.wait()).await.is_err() {
+    if tokio::time::timeout(config.drain, tracker.wait())
+        .await
+        .is_err()
+    {
         tracing::warn!("transactions were still open when the time to drain was over");
     }
     let drained = relay.drain(config.drain).await;
     if drained.unsettled > 0 {
-        tracing::warn!(unsettled = drained.unsettled, "events will be delivered again");
+        tracing::warn!(
+            unsettled = drained.unsettled,
+            "events will be delivered again"
+        );
     }
     app.pool.close().await;
     tracing::info!("ended");
     Ok(ExitCode::SUCCESS)
 }
 
-fn router<D: Store>(app: &Shared<D>, tenants: crate::config::Tenants, tracker: &TaskTracker) -> Result<Router, BoxError> {
+fn router<D: Store>(
+    app: &Shared<D>,
+    tenants: crate::config::Tenants,
+    tracker: &TaskTracker,
+) -> Result<Router, BoxError> {
     let registry = Registry::new()
         .with::<PaymentError>()
         .with::<PageError>()
         .with::<IdempotencyError>()
         .with::<WebhookError>();
     // Authentication stands outside the idempotency layer, which stands outside the handlers.
-    let payments = api::payments::routes::<D>(app, tracker)
-        .layer(middleware::from_fn_with_state(Arc::new(tenants), authenticate));
+    let payments = api::payments::routes::<D>(app, tracker).layer(middleware::from_fn_with_state(
+        Arc::new(tenants),
+        authenticate,
+    ));
     let router = Router::new()
         .merge(payments)
         .merge(api::webhooks::routes::<D>())
@@ -138,14 +167,28 @@ fn router<D: Store>(app: &Shared<D>, tenants: crate::config::Tenants, tracker: &
 }
 
 /// The relay: events leave for the consumer that the environment names, or for a log line when it names none.
-async fn start_relay<D: Store>(config: &Config, pool: &Pool<D>, outbox: &Outbox<D>) -> Result<RelayHandle, BoxError> {
+async fn start_relay<D: Store>(
+    config: &Config,
+    pool: &Pool<D>,
+    outbox: &Outbox<D>,
+) -> Result<RelayHandle, BoxError> {
     let relay = Relay::builder(pool.clone())
         .wake(outbox.waker())
         .lease(config.outbox_lease)
-        .retry(Backoff::full_jitter(Duration::from_millis(100), Duration::from_secs(60)));
+        .retry(Backoff::full_jitter(
+            Duration::from_millis(100),
+            Duration::from_secs(60),
+        ));
     let relay = match &config.events {
-        Events::Webhook { url, secret, allow_private } => {
-            let sink = WebhookSink::builder(url).secret(secret.expose().parse()?).allow_private(*allow_private).build()?;
+        Events::Webhook {
+            url,
+            secret,
+            allow_private,
+        } => {
+            let sink = WebhookSink::builder(url)
+                .secret(secret.expose().parse()?)
+                .allow_private(*allow_private)
+                .build()?;
             relay.sink("*", sink).build().await?
         }
         Events::InProcess => {

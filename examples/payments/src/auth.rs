@@ -17,7 +17,11 @@ use crate::{config::Tenants, payment::PaymentError};
 pub struct Tenant(pub Arc<str>);
 
 /// Lets only known callers through. This stands outside the idempotency layer: a replay is for those who may see it.
-pub async fn authenticate(State(tenants): State<Arc<Tenants>>, mut request: Request, next: Next) -> Response {
+pub async fn authenticate(
+    State(tenants): State<Arc<Tenants>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     match bearer(request.headers()).and_then(|token| tenants.tenant_of(token)) {
         Some(tenant) => {
             let tenant = Tenant(tenant.into());
@@ -26,7 +30,10 @@ pub async fn authenticate(State(tenants): State<Arc<Tenants>>, mut request: Requ
         }
         None => {
             let mut response = Error::from(PaymentError::TokenMissingOrUnknown).into_response();
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"payments\""));
+            response.headers_mut().insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"payments\""),
+            );
             response
         }
     }
@@ -34,9 +41,14 @@ pub async fn authenticate(State(tenants): State<Arc<Tenants>>, mut request: Requ
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let (value, None) = (values.next()?, values.next()) else { return None };
+    let (value, None) = (values.next()?, values.next()) else {
+        return None;
+    };
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim())
+        .filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]
@@ -53,7 +65,8 @@ mod tests {
             ("Basic abc", None),
             ("abc", None),
         ] {
-            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static(value))]);
+            let headers =
+                HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static(value))]);
             assert_eq!(bearer(&headers), token, "{value}");
         }
         let mut twice = HeaderMap::new();

@@ -49,7 +49,11 @@ impl<T> Configured<T> {
 
 impl<T> std::fmt::Debug for Configured<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.is_random() { "Random(..)" } else { "Given(..)" })
+        f.write_str(if self.is_random() {
+            "Random(..)"
+        } else {
+            "Given(..)"
+        })
     }
 }
 
@@ -69,15 +73,23 @@ impl Tenants {
             .map(str::trim)
             .filter(|pair| !pair.is_empty())
             .map(|pair| match pair.split_once('=') {
-                Some((token, tenant)) if !token.is_empty() && !tenant.is_empty() => Ok((token.to_owned(), tenant.to_owned())),
+                Some((token, tenant)) if !token.is_empty() && !tenant.is_empty() => {
+                    Ok((token.to_owned(), tenant.to_owned()))
+                }
                 // The pair is not shown: half of it is a secret.
-                _ => Err(ConfigError::new("PAYMENTS_TENANTS", "must be token=tenant pairs split by commas")),
+                _ => Err(ConfigError::new(
+                    "PAYMENTS_TENANTS",
+                    "must be token=tenant pairs split by commas",
+                )),
             })
             .collect::<Result<HashMap<_, _>, _>>()?;
         if by_token.is_empty() {
             return Err(ConfigError::new("PAYMENTS_TENANTS", "names no tenant"));
         }
-        Ok(Self { by_token, are_default })
+        Ok(Self {
+            by_token,
+            are_default,
+        })
     }
 
     /// Whose token this is.
@@ -134,13 +146,22 @@ impl Config {
             Some(url) => Events::Webhook {
                 url,
                 secret: var("PAYMENTS_EVENTS_SECRET")
-                    .ok_or(ConfigError::new("PAYMENTS_EVENTS_SECRET", "is needed with PAYMENTS_EVENTS_URL"))
+                    .ok_or(ConfigError::new(
+                        "PAYMENTS_EVENTS_SECRET",
+                        "is needed with PAYMENTS_EVENTS_URL",
+                    ))
                     .and_then(|text| secret("PAYMENTS_EVENTS_SECRET", &text))?,
-                allow_private: var("PAYMENTS_EVENTS_ALLOW_PRIVATE").is_some_and(|value| value == "1"),
+                allow_private: var("PAYMENTS_EVENTS_ALLOW_PRIVATE")
+                    .is_some_and(|value| value == "1"),
             },
         };
         Ok(Self {
-            addr: addr.parse().map_err(|_| ConfigError::new("PAYMENTS_ADDR", "must be an address and a port, such as 127.0.0.1:8080"))?,
+            addr: addr.parse().map_err(|_| {
+                ConfigError::new(
+                    "PAYMENTS_ADDR",
+                    "must be an address and a port, such as 127.0.0.1:8080",
+                )
+            })?,
             database_url: var("DATABASE_URL").unwrap_or_else(default_database_url),
             tenants: match var("PAYMENTS_TENANTS") {
                 Some(list) => Tenants::parse(&list, false)?,
@@ -152,7 +173,12 @@ impl Config {
             },
             cursor_key: match var("PAYMENTS_CURSOR_KEY") {
                 Some(key) if key.len() >= 32 => Configured::Given(key.into_bytes()),
-                Some(_) => return Err(ConfigError::new("PAYMENTS_CURSOR_KEY", "must have at least 32 characters")),
+                Some(_) => {
+                    return Err(ConfigError::new(
+                        "PAYMENTS_CURSOR_KEY",
+                        "must have at least 32 characters",
+                    ));
+                }
                 None => Configured::Random(rand::random::<[u8; 32]>().to_vec()),
             },
             events,
@@ -167,19 +193,26 @@ fn var(name: &str) -> Option<String> {
 }
 
 fn secret(variable: &'static str, text: &str) -> Result<Secret, ConfigError> {
-    text.parse().map_err(|_| ConfigError::new(variable, "must be whsec_ and then base64 of 24 to 64 bytes"))
+    text.parse()
+        .map_err(|_| ConfigError::new(variable, "must be whsec_ and then base64 of 24 to 64 bytes"))
 }
 
 fn seconds(variable: &'static str, default: u64) -> Result<Duration, ConfigError> {
     match var(variable).map(|value| value.parse::<u64>()) {
         None => Ok(Duration::from_secs(default)),
         Some(Ok(seconds @ 1..=3600)) => Ok(Duration::from_secs(seconds)),
-        Some(_) => Err(ConfigError::new(variable, "must be whole seconds from 1 to 3600")),
+        Some(_) => Err(ConfigError::new(
+            variable,
+            "must be whole seconds from 1 to 3600",
+        )),
     }
 }
 
 fn default_database_url() -> String {
-    format!("sqlite://{}", env::temp_dir().join("mainstay-payments.db").display())
+    format!(
+        "sqlite://{}",
+        env::temp_dir().join("mainstay-payments.db").display()
+    )
 }
 
 #[cfg(test)]

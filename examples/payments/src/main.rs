@@ -2,8 +2,15 @@
 //!
 //! `serve` runs the service; `drill` starts it as a child process behind a bad network, kills it over and over,
 //! and then audits what became of every payment. Copy the first, learn from the second.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program speaks to the person who started it")]
-#![expect(unreachable_pub, reason = "in a program, `pub` marks what a module offers its neighbours")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program speaks to the person who started it"
+)]
+#![expect(
+    unreachable_pub,
+    reason = "in a program, `pub` marks what a module offers its neighbours"
+)]
 
 mod api;
 mod app;
@@ -19,7 +26,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(version, about = "A payment service built on mainstay, and the drill that hurts it")]
+#[command(
+    version,
+    about = "A payment service built on mainstay, and the drill that hurts it"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

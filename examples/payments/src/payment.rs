@@ -54,7 +54,9 @@ impl Status {
 
     /// The reverse of [`as_str`](Self::as_str).
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Pending, Self::Settled].into_iter().find(|status| status.as_str() == text)
+        [Self::Pending, Self::Settled]
+            .into_iter()
+            .find(|status| status.as_str() == text)
     }
 }
 
@@ -86,15 +88,31 @@ impl NewPayment {
     pub fn validate(self) -> Result<Self, Violations> {
         let mut wrong = Violations::new();
         if !(1..=Self::AMOUNT_MAX).contains(&self.amount) {
-            wrong.push(violation("/amount", "out_of_range", "must be from 1 to 100000000 minor units"));
+            wrong.push(violation(
+                "/amount",
+                "out_of_range",
+                "must be from 1 to 100000000 minor units",
+            ));
         }
         if !is_currency(&self.currency) {
-            wrong.push(violation("/currency", "malformed", "must be the three capital letters of an ISO 4217 currency"));
+            wrong.push(violation(
+                "/currency",
+                "malformed",
+                "must be the three capital letters of an ISO 4217 currency",
+            ));
         }
         if !(1..=Self::REFERENCE_CHARS_MAX).contains(&self.reference.chars().count()) {
-            wrong.push(violation("/reference", "length", "must have from 1 to 140 characters"));
+            wrong.push(violation(
+                "/reference",
+                "length",
+                "must have from 1 to 140 characters",
+            ));
         } else if self.reference.contains('\0') {
-            wrong.push(violation("/reference", "malformed", "must not contain the NUL character"));
+            wrong.push(violation(
+                "/reference",
+                "malformed",
+                "must not contain the NUL character",
+            ));
         }
         wrong.into_result().map(|()| self)
     }
@@ -102,7 +120,9 @@ impl NewPayment {
     /// The payment this becomes.
     pub fn accept(self, tenant: &str, now: OffsetDateTime) -> Payment {
         // Databases keep microseconds: what is answered now must equal what is read later.
-        let created_at = now.replace_nanosecond(now.microsecond() * 1000).unwrap_or(now);
+        let created_at = now
+            .replace_nanosecond(now.microsecond() * 1000)
+            .unwrap_or(now);
         Payment {
             id: Uuid::now_v7(),
             tenant: tenant.to_owned(),
@@ -173,12 +193,19 @@ mod tests {
     use super::*;
 
     fn asked(amount: i64, currency: &str, reference: &str) -> NewPayment {
-        NewPayment { amount, currency: currency.to_owned(), reference: reference.to_owned() }
+        NewPayment {
+            amount,
+            currency: currency.to_owned(),
+            reference: reference.to_owned(),
+        }
     }
 
     #[test]
     fn the_bounds_themselves_are_good() {
-        for payment in [asked(1, "EUR", "a"), asked(100_000_000, "JPY", &"ü".repeat(140))] {
+        for payment in [
+            asked(1, "EUR", "a"),
+            asked(100_000_000, "JPY", &"ü".repeat(140)),
+        ] {
             assert!(payment.validate().is_ok());
         }
     }
@@ -186,7 +213,11 @@ mod tests {
     #[test]
     fn every_wrong_field_is_named_at_once() {
         let wrong = asked(0, "eur", "").validate().unwrap_err();
-        let pointers: Vec<_> = wrong.as_slice().iter().map(|violation| violation.pointer().to_owned()).collect();
+        let pointers: Vec<_> = wrong
+            .as_slice()
+            .iter()
+            .map(|violation| violation.pointer().to_owned())
+            .collect();
         assert_eq!(pointers, ["/amount", "/currency", "/reference"]);
     }
 
@@ -201,7 +232,11 @@ mod tests {
             asked(1, "EUR", &"a".repeat(141)),
             asked(1, "EUR", "a\0b"),
         ] {
-            assert_eq!(payment.clone().validate().unwrap_err().len(), 1, "{payment:?}");
+            assert_eq!(
+                payment.clone().validate().unwrap_err().len(),
+                1,
+                "{payment:?}"
+            );
         }
     }
 }

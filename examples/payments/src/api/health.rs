@@ -22,7 +22,10 @@ const PING_MAX: Duration = Duration::from_secs(2);
 
 /// The routes.
 pub fn routes<D: Store>() -> Router<Shared<D>> {
-    Router::new().route("/livez", get(livez)).route("/readyz", get(readyz::<D>)).route("/metrics", get(metrics::<D>))
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz::<D>))
+        .route("/metrics", get(metrics::<D>))
 }
 
 /// The process runs. Deliberately asks nobody else: a restart cures no database.
@@ -39,12 +42,13 @@ pub async fn livez() -> axum::Json<serde_json::Value> {
         (status = 503, description = "The database does not answer", body = String, content_type = "application/problem+json"),
     ),
 )]
-pub async fn readyz<D: Store>(State(app): State<Shared<D>>) -> Result<axum::Json<serde_json::Value>, Problem> {
+pub async fn readyz<D: Store>(
+    State(app): State<Shared<D>>,
+) -> Result<axum::Json<serde_json::Value>, Problem> {
     match timeout(PING_MAX, D::ping(&app.pool)).await {
         Ok(Ok(())) => Ok(axum::Json(serde_json::json!({ "status": "ready" }))),
-        Ok(Err(_)) | Err(_) => {
-            Err(Problem::new(Category::Unavailable, "database_unreachable").with_detail("the database does not answer"))
-        }
+        Ok(Err(_)) | Err(_) => Err(Problem::new(Category::Unavailable, "database_unreachable")
+            .with_detail("the database does not answer")),
     }
 }
 
@@ -57,7 +61,12 @@ pub async fn metrics<D: Store>(State(app): State<Shared<D>>) -> Response {
             metrics::gauge!("outbox_pending").set(lag.pending as f64);
             metrics::gauge!("outbox_dead").set(lag.dead as f64);
         }
-        metrics::gauge!("outbox_oldest_age_seconds").set(lag.oldest_age.map_or(0.0, |age| age.as_secs_f64()));
+        metrics::gauge!("outbox_oldest_age_seconds")
+            .set(lag.oldest_age.map_or(0.0, |age| age.as_secs_f64()));
     }
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.render()).into_response()
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+        app.metrics.render(),
+    )
+        .into_response()
 }

@@ -80,8 +80,12 @@ pub async fn create<D: Store>(
     Json(asked): Json<NewPayment>,
 ) -> Result<Response, PaymentError> {
     let payment = asked.validate()?.accept(&tenant, now());
-    D::insert_payment(&mut tx, &payment).await.map_err(DbFault::from)?;
-    app.outbox.enqueue(&mut tx, event("payment.created", &payment)?).await?;
+    D::insert_payment(&mut tx, &payment)
+        .await
+        .map_err(DbFault::from)?;
+    app.outbox
+        .enqueue(&mut tx, event("payment.created", &payment)?)
+        .await?;
     let location = HeaderValue::try_from(format!("/v1/payments/{}", payment.id)).ok();
     let mut response = (StatusCode::CREATED, axum::Json(payment)).into_response();
     if let Some(location) = location {
@@ -105,7 +109,9 @@ pub async fn find<D: Store>(
     Extension(Tenant(tenant)): Extension<Tenant>,
     Path(id): Path<Uuid>,
 ) -> Result<axum::Json<Payment>, PaymentError> {
-    let payment = D::find_payment(&app.pool, &tenant, id).await.map_err(DbFault::from)?;
+    let payment = D::find_payment(&app.pool, &tenant, id)
+        .await
+        .map_err(DbFault::from)?;
     payment.map(axum::Json).ok_or(PaymentError::PaymentNotFound)
 }
 
@@ -144,7 +150,8 @@ pub async fn list<D: Store>(
 ) -> Result<Response, Error> {
     let currency = filter.currency.as_deref();
     if currency.is_some_and(|currency| !is_currency(currency)) {
-        let violation = Violation::query("currency", "malformed").with_detail("must be the three capital letters of an ISO 4217 currency");
+        let violation = Violation::query("currency", "malformed")
+            .with_detail("must be the three capital letters of an ISO 4217 currency");
         return Err(PaymentError::FilterMalformed(violation.into()).into());
     }
     let page = NEWEST
@@ -157,7 +164,9 @@ pub async fn list<D: Store>(
         .map(|Listed(payment, _)| payment);
     let link = page.link_header(&uri);
     let mut response = axum::Json(page).into_response();
-    response.headers_mut().extend(link.map(|link| (header::LINK, link)));
+    response
+        .headers_mut()
+        .extend(link.map(|link| (header::LINK, link)));
     Ok(response)
 }
 
@@ -179,7 +188,12 @@ pub struct PaymentPage {
 
 /// What happened to a payment. Its id is the key: events of one payment arrive in their order.
 pub fn event(kind: &'static str, payment: &Payment) -> Result<Event, EncodeError> {
-    Event::new(kind).topic("payments").key(payment.id.as_bytes()).subject(payment.id.to_string()).header("tenant", &payment.tenant).json(payment)
+    Event::new(kind)
+        .topic("payments")
+        .key(payment.id.as_bytes())
+        .subject(payment.id.to_string())
+        .header("tenant", &payment.tenant)
+        .json(payment)
 }
 
 /// The service's own clock, for what is shown to people. Leases and expiry go by the database's.

@@ -22,7 +22,11 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::payments::event;
-use crate::{app::{App, Shared}, payment::PaymentError, store::Store};
+use crate::{
+    app::{App, Shared},
+    payment::PaymentError,
+    store::Store,
+};
 
 /// The routes.
 pub fn routes<D: Store>() -> Router<Shared<D>> {
@@ -67,27 +71,49 @@ pub struct NoticeData {
         (status = 422, description = "JSON, but not a notice", body = String, content_type = "application/problem+json"),
     ),
 )]
-pub async fn provider<D: Store>(State(app): State<Shared<D>>, headers: HeaderMap, body: Bytes) -> Result<StatusCode, Error> {
+pub async fn provider<D: Store>(
+    State(app): State<Shared<D>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<StatusCode, Error> {
     let effect = {
         let app = Arc::clone(&app);
         move |mut tx: IdemTx<D>, delivery: Delivery| async move {
-            let Some(payment_id) = settled(&delivery.body)? else { return Ok::<_, Error>(()) };
+            let Some(payment_id) = settled(&delivery.body)? else {
+                return Ok::<_, Error>(());
+            };
             settle(&app, &mut tx, payment_id).await?;
             Ok(())
         }
     };
-    match app.webhooks.receive(&app.provider, "provider", &headers, body, now(), effect).await? {
+    match app
+        .webhooks
+        .receive(&app.provider, "provider", &headers, body, now(), effect)
+        .await?
+    {
         Received::First(()) | Received::Duplicate => Ok(StatusCode::NO_CONTENT),
     }
 }
 
 /// Settles a payment and tells the world, once: a payment that is settled already stays as it is.
-async fn settle<D: Store>(app: &App<D>, tx: &mut IdemTx<D>, payment_id: Uuid) -> Result<(), PaymentError> {
-    if let Some(payment) = D::settle_payment(tx, payment_id).await.map_err(DbFault::from)? {
-        app.outbox.enqueue(tx, event("payment.settled", &payment)?).await?;
+async fn settle<D: Store>(
+    app: &App<D>,
+    tx: &mut IdemTx<D>,
+    payment_id: Uuid,
+) -> Result<(), PaymentError> {
+    if let Some(payment) = D::settle_payment(tx, payment_id)
+        .await
+        .map_err(DbFault::from)?
+    {
+        app.outbox
+            .enqueue(tx, event("payment.settled", &payment)?)
+            .await?;
         return Ok(());
     }
-    match D::payment_exists(tx, payment_id).await.map_err(DbFault::from)? {
+    match D::payment_exists(tx, payment_id)
+        .await
+        .map_err(DbFault::from)?
+    {
         true => Ok(()),
         false => Err(PaymentError::PaymentNotFound),
     }
@@ -103,7 +129,10 @@ fn settled(body: &[u8]) -> Result<Option<Uuid>, Problem> {
     Ok(Some(data.payment_id))
 }
 
-#[expect(clippy::disallowed_methods, reason = "the edge where wall time enters: the age of a notice")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the edge where wall time enters: the age of a notice"
+)]
 fn now() -> SystemTime {
     SystemTime::now()
 }

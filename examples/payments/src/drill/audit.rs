@@ -101,22 +101,31 @@ pub fn audit(calls: &[Call], payments: &[Listed], effects: &[Effect]) -> Verdict
         if listed.insert(payment.id, payment).is_some() {
             verdict.listing_wrong += 1; // the same row on two pages
         } else {
-            ids_of.entry(&payment.reference).or_default().push(payment.id);
+            ids_of
+                .entry(&payment.reference)
+                .or_default()
+                .push(payment.id);
         }
     }
 
     let asked: HashSet<&str> = calls.iter().map(|call| call.reference.as_str()).collect();
-    verdict.payments_untold += payments.iter().filter(|payment| !asked.contains(payment.reference.as_str())).count();
+    verdict.payments_untold += payments
+        .iter()
+        .filter(|payment| !asked.contains(payment.reference.as_str()))
+        .count();
     let mut must_be_settled = HashSet::new();
     for call in calls {
-        let ids = ids_of.get(call.reference.as_str()).map_or(&[][..], Vec::as_slice);
+        let ids = ids_of
+            .get(call.reference.as_str())
+            .map_or(&[][..], Vec::as_slice);
         verdict.payments_double += ids.len().saturating_sub(1);
         match call.told {
             Told::Accepted(id) => {
                 verdict.payments_lost += usize::from(!ids.contains(&id));
                 if call.settled {
                     must_be_settled.insert(id);
-                    verdict.settlements_lost += usize::from(listed.get(&id).is_some_and(|payment| !payment.settled));
+                    verdict.settlements_lost +=
+                        usize::from(listed.get(&id).is_some_and(|payment| !payment.settled));
                 }
             }
             Told::Refused => verdict.payments_untold += ids.len(),
@@ -126,7 +135,10 @@ pub fn audit(calls: &[Call], payments: &[Listed], effects: &[Effect]) -> Verdict
 
     let mut applied: HashMap<(Uuid, &str), (usize, usize)> = HashMap::new(); // how often, and where first
     for (at, effect) in effects.iter().enumerate() {
-        applied.entry((effect.payment, effect.kind.as_str())).or_insert((0, at)).0 += 1;
+        applied
+            .entry((effect.payment, effect.kind.as_str()))
+            .or_insert((0, at))
+            .0 += 1;
     }
     verdict.effects_double += applied.values().map(|(times, _)| times - 1).sum::<usize>();
     for id in listed.keys() {
@@ -138,7 +150,10 @@ pub fn audit(calls: &[Call], payments: &[Listed], effects: &[Effect]) -> Verdict
             verdict.out_of_order += usize::from(settled < created);
         }
     }
-    verdict.effects_double += applied.keys().filter(|(id, _)| !listed.contains_key(id)).count(); // events of payments that do not exist
+    verdict.effects_double += applied
+        .keys()
+        .filter(|(id, _)| !listed.contains_key(id))
+        .count(); // events of payments that do not exist
     verdict
 }
 
@@ -150,19 +165,38 @@ mod tests {
         Uuid::from_u128(n)
     }
     fn call(n: u128, told: Told) -> Call {
-        Call { reference: format!("r{n}"), told, settled: true }
+        Call {
+            reference: format!("r{n}"),
+            told,
+            settled: true,
+        }
     }
     fn listed(n: u128) -> Listed {
-        Listed { id: id(n), reference: format!("r{n}"), settled: true }
+        Listed {
+            id: id(n),
+            reference: format!("r{n}"),
+            settled: true,
+        }
     }
     fn effect(n: u128, kind: &str) -> Effect {
-        Effect { payment: id(n), kind: kind.to_owned() }
+        Effect {
+            payment: id(n),
+            kind: kind.to_owned(),
+        }
     }
     fn good() -> (Vec<Call>, Vec<Listed>, Vec<Effect>) {
         (
-            vec![call(1, Told::Accepted(id(1))), call(2, Told::Accepted(id(2)))],
+            vec![
+                call(1, Told::Accepted(id(1))),
+                call(2, Told::Accepted(id(2))),
+            ],
             vec![listed(1), listed(2)],
-            vec![effect(1, CREATED), effect(2, CREATED), effect(2, SETTLED), effect(1, SETTLED)],
+            vec![
+                effect(1, CREATED),
+                effect(2, CREATED),
+                effect(2, SETTLED),
+                effect(1, SETTLED),
+            ],
         )
     }
 
@@ -176,18 +210,90 @@ mod tests {
     fn each_way_to_be_wrong_has_its_own_figure() {
         type Spoil = fn(&mut Vec<Call>, &mut Vec<Listed>, &mut Vec<Effect>);
         let cases: [(&str, Spoil, Verdict); 9] = [
-            ("payment gone", |_, p, e| { p.remove(0); e.retain(|e| e.payment != id(1)); }, Verdict { payments_lost: 1, ..Verdict::default() }),
-            ("payment twice", |_, p, e| {
-                p.push(Listed { id: id(9), reference: "r1".into(), settled: false });
-                e.push(effect(9, CREATED));
-            }, Verdict { payments_double: 1, ..Verdict::default() }),
-            ("refused, yet there", |c, _, _| c[0].told = Told::Refused, Verdict { payments_untold: 1, ..Verdict::default() }),
-            ("row on two pages", |_, p, _| p.push(p[0].clone()), Verdict { listing_wrong: 1, ..Verdict::default() }),
-            ("settlement gone", |_, p, _| p[0].settled = false, Verdict { settlements_lost: 1, ..Verdict::default() }),
-            ("event gone", |_, _, e| { e.remove(3); }, Verdict { effects_lost: 1, ..Verdict::default() }),
-            ("event twice", |_, _, e| e.push(effect(1, CREATED)), Verdict { effects_double: 1, ..Verdict::default() }),
-            ("order swapped", |_, _, e| e.swap(1, 2), Verdict { out_of_order: 1, ..Verdict::default() }),
-            ("nobody told", |c, _, _| c[0].told = Told::Nothing, Verdict { unresolved: 1, ..Verdict::default() }),
+            (
+                "payment gone",
+                |_, p, e| {
+                    p.remove(0);
+                    e.retain(|e| e.payment != id(1));
+                },
+                Verdict {
+                    payments_lost: 1,
+                    ..Verdict::default()
+                },
+            ),
+            (
+                "payment twice",
+                |_, p, e| {
+                    p.push(Listed {
+                        id: id(9),
+                        reference: "r1".into(),
+                        settled: false,
+                    });
+                    e.push(effect(9, CREATED));
+                },
+                Verdict {
+                    payments_double: 1,
+                    ..Verdict::default()
+                },
+            ),
+            (
+                "refused, yet there",
+                |c, _, _| c[0].told = Told::Refused,
+                Verdict {
+                    payments_untold: 1,
+                    ..Verdict::default()
+                },
+            ),
+            (
+                "row on two pages",
+                |_, p, _| p.push(p[0].clone()),
+                Verdict {
+                    listing_wrong: 1,
+                    ..Verdict::default()
+                },
+            ),
+            (
+                "settlement gone",
+                |_, p, _| p[0].settled = false,
+                Verdict {
+                    settlements_lost: 1,
+                    ..Verdict::default()
+                },
+            ),
+            (
+                "event gone",
+                |_, _, e| {
+                    e.remove(3);
+                },
+                Verdict {
+                    effects_lost: 1,
+                    ..Verdict::default()
+                },
+            ),
+            (
+                "event twice",
+                |_, _, e| e.push(effect(1, CREATED)),
+                Verdict {
+                    effects_double: 1,
+                    ..Verdict::default()
+                },
+            ),
+            (
+                "order swapped",
+                |_, _, e| e.swap(1, 2),
+                Verdict {
+                    out_of_order: 1,
+                    ..Verdict::default()
+                },
+            ),
+            (
+                "nobody told",
+                |c, _, _| c[0].told = Told::Nothing,
+                Verdict {
+                    unresolved: 1,
+                    ..Verdict::default()
+                },
+            ),
         ];
         for (name, spoil, expected) in cases {
             let (mut calls, mut payments, mut effects) = good();
@@ -200,6 +306,12 @@ mod tests {
     fn an_event_of_a_payment_that_does_not_exist_is_an_effect_too_many() {
         let (calls, payments, mut effects) = good();
         effects.push(effect(7, CREATED));
-        assert_eq!(audit(&calls, &payments, &effects), Verdict { effects_double: 1, ..Verdict::default() });
+        assert_eq!(
+            audit(&calls, &payments, &effects),
+            Verdict {
+                effects_double: 1,
+                ..Verdict::default()
+            }
+        );
     }
 }

@@ -61,10 +61,18 @@ impl Consumer {
     ///
     /// # Errors
     /// When its database or its port cannot be had.
-    pub async fn start(folder: &Path, secret: Secret, sabotage: Option<Sabotage>) -> Result<Self, DrillError> {
+    pub async fn start(
+        folder: &Path,
+        secret: Secret,
+        sabotage: Option<Sabotage>,
+    ) -> Result<Self, DrillError> {
         let url = format!("sqlite://{}", folder.join("consumer.db").display());
-        let pool = <Sqlite as Store>::connect(&url).await.map_err(DrillError::because("open the consumer's database"))?;
-        idempotency::migrate(&pool).await.map_err(DrillError::because("migrate the consumer's inbox"))?;
+        let pool = <Sqlite as Store>::connect(&url)
+            .await
+            .map_err(DrillError::because("open the consumer's database"))?;
+        idempotency::migrate(&pool)
+            .await
+            .map_err(DrillError::because("migrate the consumer's inbox"))?;
         // No unique constraint: one would hide the double effects that the audit looks for.
         sqlx::query("CREATE TABLE effects (seq INTEGER PRIMARY KEY AUTOINCREMENT, payment BLOB NOT NULL, kind TEXT NOT NULL)")
             .execute(&pool)
@@ -77,9 +85,15 @@ impl Consumer {
             deliveries: AtomicU64::new(0),
             sabotage,
         });
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(DrillError::io("start the consumer"))?;
-        let address = listener.local_addr().map_err(DrillError::io("start the consumer"))?;
-        let router = Router::new().route("/events", post(take)).with_state(Arc::clone(&state));
+        let listener = TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .map_err(DrillError::io("start the consumer"))?;
+        let address = listener
+            .local_addr()
+            .map_err(DrillError::io("start the consumer"))?;
+        let router = Router::new()
+            .route("/events", post(take))
+            .with_state(Arc::clone(&state));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Ok(Self { address, state })
     }
@@ -93,19 +107,31 @@ impl Consumer {
     ///
     /// # Errors
     /// When the consumer's database cannot be read.
-    pub async fn quiet(&self, fleet: &Fleet, payments: usize, deadline: Instant) -> Result<Vec<Effect>, DrillError> {
+    pub async fn quiet(
+        &self,
+        fleet: &Fleet,
+        payments: usize,
+        deadline: Instant,
+    ) -> Result<Vec<Effect>, DrillError> {
         let expected = payments + fleet.ledger().iter().filter(|call| call.settled).count();
         let mut seen = 0;
         let mut last_news = Instant::now();
         loop {
-            let effects = self.effects().await.map_err(DrillError::because("read the consumer's effects"))?;
+            let effects = self
+                .effects()
+                .await
+                .map_err(DrillError::because("read the consumer's effects"))?;
             if effects.len() != seen {
                 seen = effects.len();
                 last_news = Instant::now();
             }
             let now = Instant::now();
             // Complete is not the end: a repeated delivery may still do harm, so it must also be quiet.
-            let patience = if seen >= expected { Duration::from_millis(500) } else { Duration::from_secs(15) };
+            let patience = if seen >= expected {
+                Duration::from_millis(500)
+            } else {
+                Duration::from_secs(15)
+            };
             if now >= deadline || now.duration_since(last_news) >= patience {
                 return Ok(effects);
             }
@@ -114,8 +140,14 @@ impl Consumer {
     }
 
     async fn effects(&self) -> sqlx::Result<Vec<Effect>> {
-        let rows: Vec<(Uuid, String)> = sqlx::query_as("SELECT payment, kind FROM effects ORDER BY seq").fetch_all(&self.state.pool).await?;
-        Ok(rows.into_iter().map(|(payment, kind)| Effect { payment, kind }).collect())
+        let rows: Vec<(Uuid, String)> =
+            sqlx::query_as("SELECT payment, kind FROM effects ORDER BY seq")
+                .fetch_all(&self.state.pool)
+                .await?;
+        Ok(rows
+            .into_iter()
+            .map(|(payment, kind)| Effect { payment, kind })
+            .collect())
     }
 }
 
@@ -125,19 +157,31 @@ async fn take(State(consumer): State<Arc<Inner>>, headers: HeaderMap, body: Byte
     if consumer.sabotage == Some(Sabotage::LoseEvent) && rand::random_ratio(1, 20) {
         return StatusCode::NO_CONTENT.into_response();
     }
-    let kind = headers.get("ce-type").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let kind = headers
+        .get("ce-type")
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
     let received = consumer
         .webhooks
-        .receive(&consumer.verifier, "payments", &headers, body, now(), move |mut tx, delivery| async move {
-            let event: Event = serde_json::from_slice(&delivery.body).map_err(Error::internal)?;
-            sqlx::query("INSERT INTO effects (payment, kind) VALUES (?1, ?2)")
-                .bind(event.id)
-                .bind(kind)
-                .execute(&mut **tx)
-                .await
-                .map_err(Error::internal)?;
-            Ok::<_, Error>(())
-        })
+        .receive(
+            &consumer.verifier,
+            "payments",
+            &headers,
+            body,
+            now(),
+            move |mut tx, delivery| async move {
+                let event: Event =
+                    serde_json::from_slice(&delivery.body).map_err(Error::internal)?;
+                sqlx::query("INSERT INTO effects (payment, kind) VALUES (?1, ?2)")
+                    .bind(event.id)
+                    .bind(kind)
+                    .execute(&mut **tx)
+                    .await
+                    .map_err(Error::internal)?;
+                Ok::<_, Error>(())
+            },
+        )
         .await;
     match received {
         Ok(Received::First(()) | Received::Duplicate) => StatusCode::NO_CONTENT.into_response(),
@@ -145,7 +189,10 @@ async fn take(State(consumer): State<Arc<Inner>>, headers: HeaderMap, body: Byte
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a receiver judges a message's age by its own clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a receiver judges a message's age by its own clock"
+)]
 fn now() -> SystemTime {
     SystemTime::now()
 }

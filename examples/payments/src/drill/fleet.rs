@@ -17,8 +17,8 @@ use mainstay::{
     errors::{Outcome, Problem, Retry},
     idempotency::webhook::{self, Secret},
     retry::{
-        AttachIdempotencyKeyLayer, AttemptTimeoutLayer, Backoff, BoxError, CircuitBreaker, DeadlineLayer, HalfOpen, NonIdempotent, RetryLayer,
-        TokenBudget, Trip,
+        AttachIdempotencyKeyLayer, AttemptTimeoutLayer, Backoff, BoxError, CircuitBreaker,
+        DeadlineLayer, HalfOpen, NonIdempotent, RetryLayer, TokenBudget, Trip,
     },
 };
 use serde::Deserialize;
@@ -34,7 +34,11 @@ use super::{
     audit::{Call, Listed, Told},
 };
 
-type Stack = BoxCloneSyncService<Request<Full<Bytes>>, http::Response<hyper::body::Incoming>, mainstay::retry::Error>;
+type Stack = BoxCloneSyncService<
+    Request<Full<Bytes>>,
+    http::Response<hyper::body::Incoming>,
+    mainstay::retry::Error,
+>;
 
 /// A tenant of one drill.
 #[derive(Debug, Clone)]
@@ -57,7 +61,6 @@ pub struct Fleet {
     ledger: Mutex<Vec<Call>>,
     attempts: Arc<AtomicU64>,
     asked: AtomicU64,
-    sendings: AtomicU64,
     replayed: AtomicU64,
 }
 
@@ -68,7 +71,10 @@ pub struct Paying(JoinSet<()>);
 impl Paying {
     /// Waits until every client has heard the fate of its last call, at the longest until `deadline`.
     pub async fn join(mut self, deadline: Instant) {
-        let _ = timeout_at(deadline, async { while self.0.join_next().await.is_some() {} }).await;
+        let _ = timeout_at(deadline, async {
+            while self.0.join_next().await.is_some() {}
+        })
+        .await;
     }
 }
 
@@ -77,7 +83,12 @@ impl Fleet {
     ///
     /// # Errors
     /// When the client stack refuses its own settings.
-    pub fn new(service: SocketAddr, tenants: Vec<Tenant>, provider: Secret, sabotage: Option<Sabotage>) -> Result<Self, DrillError> {
+    pub fn new(
+        service: SocketAddr,
+        tenants: Vec<Tenant>,
+        provider: Secret,
+        sabotage: Option<Sabotage>,
+    ) -> Result<Self, DrillError> {
         let attempts = Arc::new(AtomicU64::new(0));
         Ok(Self {
             stack: Mutex::new(stack(Arc::clone(&attempts), sabotage)?),
@@ -89,7 +100,6 @@ impl Fleet {
             ledger: Mutex::default(),
             attempts,
             asked: AtomicU64::new(0),
-            sendings: AtomicU64::new(0),
             replayed: AtomicU64::new(0),
         })
     }
@@ -120,11 +130,6 @@ impl Fleet {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// Times that a logical call, a settlement included, was handed to the client stack.
-    pub fn sendings(&self) -> u64 {
-        self.sendings.load(Ordering::Relaxed)
-    }
-
     /// HTTP requests that left the client stack.
     pub fn attempts(&self) -> u64 {
         self.attempts.load(Ordering::Relaxed)
@@ -137,20 +142,32 @@ impl Fleet {
 
     /// What every client was told.
     pub fn ledger(&self) -> Vec<Call> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.ledger
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// One payment, from asking for it to the provider's notice that it is settled.
     async fn pay(&self, client: u16, n: u64) {
-        let Some(tenant) = self.tenants.get(usize::from(client) % self.tenants.len().max(1)) else { return };
+        let Some(tenant) = self
+            .tenants
+            .get(usize::from(client) % self.tenants.len().max(1))
+        else {
+            return;
+        };
         let reference = format!("client-{client}-payment-{n}");
-        let body = serde_json::json!({ "amount": 100 + n, "currency": if n % 3 == 0 { "USD" } else { "EUR" }, "reference": reference });
+        let body = serde_json::json!({ "amount": 100 + n, "currency": if n.is_multiple_of(3) { "USD" } else { "EUR" }, "reference": reference });
         let body = Bytes::from(body.to_string());
         // One key for one logical call, however often this loop has to ask.
         let key = Uuid::now_v7().to_string();
         self.asked.fetch_add(1, Ordering::Relaxed);
         // Written down before it is sent: a payment that nobody can account for is a finding.
-        let at = self.note(Call { reference: reference.clone(), told: Told::Nothing, settled: false });
+        let at = self.note(Call {
+            reference: reference.clone(),
+            told: Told::Nothing,
+            settled: false,
+        });
 
         let created = self
             .until_told(|| {
@@ -181,7 +198,10 @@ impl Fleet {
     /// The payment provider's part: a signed notice, repeated until it is acknowledged, and now and then once more.
     async fn settle(&self, payment: Uuid) -> bool {
         let id = format!("msg_{}", payment.simple());
-        let body = Bytes::from(serde_json::json!({ "type": "payment.settled", "data": { "payment_id": payment } }).to_string());
+        let body = Bytes::from(
+            serde_json::json!({ "type": "payment.settled", "data": { "payment_id": payment } })
+                .to_string(),
+        );
         let send = || {
             let mut request = Request::new(Full::new(body.clone()));
             *request.method_mut() = Method::POST;
@@ -204,7 +224,6 @@ impl Fleet {
     async fn until_told(&self, request: impl Fn() -> Request<Full<Bytes>>) -> Answer {
         let mut pause = Duration::from_millis(20);
         loop {
-            self.sendings.fetch_add(1, Ordering::Relaxed);
             if let Ok((status, headers, body)) = self.send(request()).await {
                 if headers.contains_key("idempotent-replayed") {
                     self.replayed.fetch_add(1, Ordering::Relaxed);
@@ -222,15 +241,30 @@ impl Fleet {
         }
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, HeaderMap, Bytes), BoxError> {
-        let mut stack = self.stack.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, HeaderMap, Bytes), BoxError> {
+        let mut stack = self
+            .stack
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let (parts, body) = stack.ready().await?.call(request).await?.into_parts();
         // The head has come through; the rest may still be cut off.
-        let body = timeout(Duration::from_secs(2), body.collect()).await??.to_bytes();
+        let body = timeout(Duration::from_secs(2), body.collect())
+            .await??
+            .to_bytes();
         Ok((parts.status, parts.headers, body))
     }
 
-    fn request(&self, method: Method, path: &str, tenant: &Tenant, body: Bytes) -> Request<Full<Bytes>> {
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        tenant: &Tenant,
+        body: Bytes,
+    ) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         if let Ok(uri) = format!("http://{}{path}", self.service).parse() {
@@ -240,7 +274,10 @@ impl Fleet {
         if let Ok(value) = format!("Bearer {}", tenant.token).parse() {
             headers.insert(header::AUTHORIZATION, value);
         }
-        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            header::HeaderValue::from_static("application/json"),
+        );
         request
     }
 
@@ -253,18 +290,24 @@ impl Fleet {
         for tenant in &self.tenants {
             let mut path = "/v1/payments?limit=100".to_owned();
             loop {
-                let answer = timeout_at(deadline, self.until_told(|| self.request(Method::GET, &path, tenant, Bytes::new())));
+                let answer = timeout_at(
+                    deadline,
+                    self.until_told(|| self.request(Method::GET, &path, tenant, Bytes::new())),
+                );
                 let Ok(Answer::Done(body)) = answer.await else {
                     return Err(DrillError::new("could not list the payments for the audit"));
                 };
-                let page: Page = serde_json::from_slice(&body).map_err(DrillError::because("read a page of payments"))?;
+                let page: Page = serde_json::from_slice(&body)
+                    .map_err(DrillError::because("read a page of payments"))?;
                 payments.extend(page.items.into_iter().map(|item| Listed {
                     id: item.id,
                     reference: item.reference,
                     settled: item.status == "settled",
                 }));
                 match page.page.end_cursor {
-                    Some(cursor) if page.page.has_next => path = format!("/v1/payments?limit=100&after={cursor}"),
+                    Some(cursor) if page.page.has_next => {
+                        path = format!("/v1/payments?limit=100&after={cursor}");
+                    }
                     _ => break,
                 }
             }
@@ -279,7 +322,12 @@ impl Fleet {
     }
 
     fn amend(&self, at: usize, change: impl FnOnce(&mut Call)) {
-        if let Some(call) = self.ledger.lock().unwrap_or_else(PoisonError::into_inner).get_mut(at) {
+        if let Some(call) = self
+            .ledger
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_mut(at)
+        {
             change(call);
         }
     }
@@ -325,12 +373,20 @@ fn stack(attempts: Arc<AtomicU64>, sabotage: Option<Sabotage>) -> Result<Stack, 
         .half_open(HalfOpen::probes(2).max_wait(Duration::from_secs(2)))
         .build()
         .map_err(DrillError::because("build the circuit breaker"))?;
-    let budget = TokenBudget::success_credit(0.1).capacity(20).shared().map_err(DrillError::because("build the retry budget"))?;
+    let budget = TokenBudget::success_credit(0.1)
+        .capacity(20)
+        .shared()
+        .map_err(DrillError::because("build the retry budget"))?;
     let retry = RetryLayer::http()
         .max_attempts(4)
-        .backoff(Backoff::full_jitter(Duration::from_millis(20), Duration::from_millis(400)))
+        .backoff(Backoff::full_jitter(
+            Duration::from_millis(20),
+            Duration::from_millis(400),
+        ))
         .budget(budget);
-    let transport = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http::<Full<Bytes>>();
+    let transport = Client::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(0)
+        .build_http::<Full<Bytes>>();
     let transport = ServiceBuilder::new()
         .layer(AttemptTimeoutLayer::new(Duration::from_secs(1)))
         .map_request(move |request: Request<Full<Bytes>>| {
@@ -359,7 +415,10 @@ fn stack(attempts: Arc<AtomicU64>, sabotage: Option<Sabotage>) -> Result<Stack, 
 }
 
 /// Wall time for webhook signatures.
-#[expect(clippy::disallowed_methods, reason = "a sender stamps its messages with its own clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a sender stamps its messages with its own clock"
+)]
 fn now() -> std::time::SystemTime {
     std::time::SystemTime::now()
 }

@@ -77,15 +77,23 @@ pub struct DrillError {
 
 impl DrillError {
     fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), source: None }
+        Self {
+            what: what.into(),
+            source: None,
+        }
     }
 
     fn io(what: &'static str) -> impl Fn(std::io::Error) -> Self {
         Self::because(what)
     }
 
-    fn because<E: Into<Box<dyn std::error::Error + Send + Sync>>>(what: &'static str) -> impl Fn(E) -> Self {
-        move |error| Self { what: format!("could not {what}"), source: Some(error.into()) }
+    fn because<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+        what: &'static str,
+    ) -> impl Fn(E) -> Self {
+        move |error| Self {
+            what: format!("could not {what}"),
+            source: Some(error.into()),
+        }
     }
 }
 
@@ -101,17 +109,36 @@ pub async fn run(options: Options) -> Result<ExitCode, Box<dyn std::error::Error
     let events_secret = Secret::generate();
     let consumer = Consumer::start(&scene.folder, events_secret.clone(), options.sabotage).await?;
     let (_always, consumer_address) = watch::channel(Some(consumer.address));
-    let downstream = Network::start(consumer_address, rng.random()).await.map_err(DrillError::io("start the network"))?;
+    let downstream = Network::start(consumer_address, rng.random())
+        .await
+        .map_err(DrillError::io("start the network"))?;
 
     let provider_secret = Secret::generate();
-    let mut service = Service::new(scene.environment(&provider_secret, &events_secret, &downstream), scene.folder.join("service.log"));
+    let mut service = Service::new(
+        scene.environment(&provider_secret, &events_secret, &downstream),
+        scene.folder.join("service.log"),
+    );
     service.start().await?;
-    let upstream = Network::start(service.address(), rng.random()).await.map_err(DrillError::io("start the network"))?;
+    let upstream = Network::start(service.address(), rng.random())
+        .await
+        .map_err(DrillError::io("start the network"))?;
 
-    let fleet = Arc::new(Fleet::new(upstream.address, scene.tenants.clone(), provider_secret, options.sabotage)?);
+    let fleet = Arc::new(Fleet::new(
+        upstream.address,
+        scene.tenants.clone(),
+        provider_secret,
+        options.sabotage,
+    )?);
     let paying = fleet.start(options.clients);
 
-    hurt(&options, &mut rng, &mut service, &fleet, [&upstream, &downstream]).await?;
+    hurt(
+        &options,
+        &mut rng,
+        &mut service,
+        &fleet,
+        [&upstream, &downstream],
+    )
+    .await?;
 
     upstream.calm_down();
     downstream.calm_down();
@@ -138,7 +165,11 @@ pub async fn run(options: Options) -> Result<ExitCode, Box<dyn std::error::Error
         stopped_cleanly,
     });
     scene.leave(clean);
-    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if clean {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Kills and restarts the service until the time is up, while a bar shows what is going on.
@@ -167,7 +198,11 @@ async fn hurt(
         }
         let faults: u64 = networks.iter().map(|network| network.faults.total()).sum();
         bar.set_position(began.elapsed().as_secs());
-        bar.set_message(format!("{} payments asked for, {faults} faults, {} kills", fleet.calls(), service.kills));
+        bar.set_message(format!(
+            "{} payments asked for, {faults} faults, {} kills",
+            fleet.calls(),
+            service.kills
+        ));
     }
     bar.finish_and_clear();
     Ok(())
@@ -186,24 +221,49 @@ impl Scene {
         let run: u32 = rand::random();
         let folder = std::env::temp_dir().join(format!("mainstay-drill-{run:08x}"));
         std::fs::create_dir_all(&folder).map_err(DrillError::io("make a folder for the drill"))?;
-        let database_url =
-            options.database_url.clone().unwrap_or_else(|| format!("sqlite://{}", folder.join("payments.db").display()));
+        let database_url = options
+            .database_url
+            .clone()
+            .unwrap_or_else(|| format!("sqlite://{}", folder.join("payments.db").display()));
         // Tenants of this run only: a database that has seen other runs does not disturb the audit.
         let tenants = (0..3)
-            .map(|n| fleet::Tenant { name: format!("drill-{run:08x}-{n}"), token: format!("token-{:032x}", rand::random::<u128>()) })
+            .map(|n| fleet::Tenant {
+                name: format!("drill-{run:08x}-{n}"),
+                token: format!("token-{:032x}", rand::random::<u128>()),
+            })
             .collect();
-        Ok(Self { folder, keep: options.keep, database_url, tenants })
+        Ok(Self {
+            folder,
+            keep: options.keep,
+            database_url,
+            tenants,
+        })
     }
 
-    fn environment(&self, provider: &Secret, events: &Secret, downstream: &Network) -> Vec<(&'static str, String)> {
-        let tenants: Vec<_> = self.tenants.iter().map(|tenant| format!("{}={}", tenant.token, tenant.name)).collect();
+    fn environment(
+        &self,
+        provider: &Secret,
+        events: &Secret,
+        downstream: &Network,
+    ) -> Vec<(&'static str, String)> {
+        let tenants: Vec<_> = self
+            .tenants
+            .iter()
+            .map(|tenant| format!("{}={}", tenant.token, tenant.name))
+            .collect();
         vec![
             ("PAYMENTS_ADDR", "127.0.0.1:0".to_owned()),
             ("DATABASE_URL", self.database_url.clone()),
             ("PAYMENTS_TENANTS", tenants.join(",")),
             ("PAYMENTS_WEBHOOK_SECRET", provider.expose()),
-            ("PAYMENTS_CURSOR_KEY", format!("{:064x}", rand::random::<u128>())),
-            ("PAYMENTS_EVENTS_URL", format!("http://{}/events", downstream.address)),
+            (
+                "PAYMENTS_CURSOR_KEY",
+                format!("{:064x}", rand::random::<u128>()),
+            ),
+            (
+                "PAYMENTS_EVENTS_URL",
+                format!("http://{}/events", downstream.address),
+            ),
             ("PAYMENTS_EVENTS_SECRET", events.expose()),
             ("PAYMENTS_EVENTS_ALLOW_PRIVATE", "1".to_owned()),
             // The child dies every few seconds: its successor must not wait longer than that for its lanes.
@@ -213,7 +273,10 @@ impl Scene {
 
     fn leave(&self, clean: bool) {
         if self.keep || !clean {
-            println!("data and the service's log are kept in {}", self.folder.display());
+            println!(
+                "data and the service's log are kept in {}",
+                self.folder.display()
+            );
         } else {
             let _ = std::fs::remove_dir_all(&self.folder);
         }

@@ -91,7 +91,10 @@ impl Network {
     ///
     /// # Errors
     /// When no port can be bound.
-    pub async fn start(target: watch::Receiver<Option<SocketAddr>>, seed: u64) -> std::io::Result<Self> {
+    pub async fn start(
+        target: watch::Receiver<Option<SocketAddr>>,
+        seed: u64,
+    ) -> std::io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         let faults = Arc::new(Faults::default());
@@ -114,7 +117,12 @@ impl Network {
                 }
             }
         });
-        Ok(Self { address, faults, calm, accepting })
+        Ok(Self {
+            address,
+            faults,
+            calm,
+            accepting,
+        })
     }
 
     /// Stops hurting; from here on every message passes.
@@ -158,7 +166,10 @@ impl Link {
             }
             Fate::Duplicate => {
                 count(&self.faults.requests_duplicated);
-                let (copy, late) = (request.clone(), Duration::from_millis(self.rng.random_range(0..500)));
+                let (copy, late) = (
+                    request.clone(),
+                    Duration::from_millis(self.rng.random_range(0..500)),
+                );
                 tokio::spawn(async move {
                     sleep(late).await;
                     if let Ok(mut server) = TcpStream::connect(target).await {
@@ -191,7 +202,9 @@ impl Link {
     }
 
     async fn connect(&self, target: SocketAddr) -> std::io::Result<TcpStream> {
-        TcpStream::connect(target).await.inspect_err(|_| count(&self.faults.refused))
+        TcpStream::connect(target)
+            .await
+            .inspect_err(|_| count(&self.faults.refused))
     }
 
     fn draw(&mut self) -> Fate {
@@ -232,7 +245,8 @@ async fn read_message(from: &mut TcpStream, answer_to: Option<&[u8]>) -> std::io
         }
         read_some(from, &mut message).await?;
     };
-    let head = String::from_utf8_lossy(message.get(..head_end).unwrap_or_default()).to_ascii_lowercase();
+    let head =
+        String::from_utf8_lossy(message.get(..head_end).unwrap_or_default()).to_ascii_lowercase();
     let bodiless = answer_to.is_some_and(|request| request.starts_with(b"HEAD "))
         || head.starts_with("http/1.1 204")
         || head.starts_with("http/1.1 304");
@@ -260,7 +274,9 @@ async fn read_some(from: &mut TcpStream, message: &mut Vec<u8>) -> std::io::Resu
 }
 
 fn mark_as_last(answer: Vec<u8>) -> Vec<u8> {
-    let Some(at) = answer.windows(2).position(|window| window == b"\r\n") else { return answer };
+    let Some(at) = answer.windows(2).position(|window| window == b"\r\n") else {
+        return answer;
+    };
     let (status_line, rest) = answer.split_at(at);
     [status_line, b"\r\nconnection: close", rest].concat()
 }
@@ -272,6 +288,9 @@ mod tests {
     #[test]
     fn an_answer_is_marked_as_the_last_of_its_connection() {
         let marked = mark_as_last(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_vec());
-        assert_eq!(marked, b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok");
+        assert_eq!(
+            marked,
+            b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok"
+        );
     }
 }

@@ -30,7 +30,13 @@ pub struct Service {
 impl Service {
     /// A service that is not running yet. Its log goes to `log`.
     pub fn new(environment: Vec<(&'static str, String)>, log: PathBuf) -> Self {
-        Self { environment, log, address: watch::Sender::new(None), child: None, kills: 0 }
+        Self {
+            environment,
+            log,
+            address: watch::Sender::new(None),
+            child: None,
+            kills: 0,
+        }
     }
 
     /// Where the service listens; `None` while it is down.
@@ -43,27 +49,43 @@ impl Service {
     /// # Errors
     /// When it cannot be started or ends before it listens; the end of its log is part of the message.
     pub async fn start(&mut self) -> Result<(), DrillError> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log).map_err(DrillError::io("open the service's log"))?;
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .map_err(DrillError::io("open the service's log"))?;
         let program = std::env::current_exe().map_err(DrillError::io("find this program"))?;
         let mut child = Command::new(program)
             .arg("serve")
-            .envs(self.environment.iter().map(|(name, value)| (*name, value.as_str())))
+            .envs(
+                self.environment
+                    .iter()
+                    .map(|(name, value)| (*name, value.as_str())),
+            )
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
             .map_err(DrillError::io("start the service"))?;
-        let stdout = child.stdout.take().ok_or_else(|| DrillError::new("the service has no standard output"))?;
+        let stdout = child
+            .stdout
+            .take()
+            .ok_or_else(|| DrillError::new("the service has no standard output"))?;
         let mut lines = BufReader::new(stdout).lines();
         let said = timeout(START_MAX, lines.next_line()).await;
         let address = match said {
-            Ok(Ok(Some(line))) => line.strip_prefix("listening on http://").and_then(|address| address.parse().ok()),
+            Ok(Ok(Some(line))) => line
+                .strip_prefix("listening on http://")
+                .and_then(|address| address.parse().ok()),
             _ => None,
         };
         let Some(address) = address else {
             let _ = child.kill().await;
-            return Err(DrillError::new(format!("the service did not start; its log ends with: {}", self.end_of_log())));
+            return Err(DrillError::new(format!(
+                "the service did not start; its log ends with: {}",
+                self.end_of_log()
+            )));
         };
         // Whatever else it says must not fill the pipe and block it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
@@ -78,7 +100,10 @@ impl Service {
     /// When the child cannot be signalled.
     pub async fn kill(&mut self) -> Result<(), DrillError> {
         if let Some(mut child) = self.child.take() {
-            child.kill().await.map_err(DrillError::io("kill the service"))?;
+            child
+                .kill()
+                .await
+                .map_err(DrillError::io("kill the service"))?;
             self.address.send_replace(None);
             self.kills += 1;
         }
@@ -90,14 +115,25 @@ impl Service {
     /// # Errors
     /// When the child cannot be signalled or waited for.
     pub async fn stop(&mut self) -> Result<bool, DrillError> {
-        let Some(mut child) = self.child.take() else { return Ok(true) };
-        let Some(pid) = child.id() else { return Ok(false) };
-        let asked = Command::new("kill").arg("-TERM").arg(pid.to_string()).status().await.map_err(DrillError::io("run kill -TERM"))?;
+        let Some(mut child) = self.child.take() else {
+            return Ok(true);
+        };
+        let Some(pid) = child.id() else {
+            return Ok(false);
+        };
+        let asked = Command::new("kill")
+            .arg("-TERM")
+            .arg(pid.to_string())
+            .status()
+            .await
+            .map_err(DrillError::io("run kill -TERM"))?;
         if !asked.success() {
             return Ok(false);
         }
         match timeout(STOP_MAX, child.wait()).await {
-            Ok(status) => Ok(status.map_err(DrillError::io("wait for the service"))?.success()),
+            Ok(status) => Ok(status
+                .map_err(DrillError::io("wait for the service"))?
+                .success()),
             Err(_) => Ok(false),
         }
     }

@@ -19,19 +19,34 @@ pub trait Store: IdempotencyDb + OutboxDb + PageDb {
     fn connect(url: &str) -> impl Future<Output = sqlx::Result<Pool<Self>>> + Send;
 
     /// Brings the payments table up to date. mainstay's crates migrate their own.
-    fn migrate_payments(pool: &Pool<Self>) -> impl Future<Output = Result<(), sqlx::migrate::MigrateError>> + Send;
+    fn migrate_payments(
+        pool: &Pool<Self>,
+    ) -> impl Future<Output = Result<(), sqlx::migrate::MigrateError>> + Send;
 
     /// Writes a new payment.
-    fn insert_payment(conn: &mut Self::Connection, payment: &Payment) -> impl Future<Output = sqlx::Result<()>> + Send;
+    fn insert_payment(
+        conn: &mut Self::Connection,
+        payment: &Payment,
+    ) -> impl Future<Output = sqlx::Result<()>> + Send;
 
     /// A tenant's payment.
-    fn find_payment(pool: &Pool<Self>, tenant: &str, id: Uuid) -> impl Future<Output = sqlx::Result<Option<Payment>>> + Send;
+    fn find_payment(
+        pool: &Pool<Self>,
+        tenant: &str,
+        id: Uuid,
+    ) -> impl Future<Output = sqlx::Result<Option<Payment>>> + Send;
 
     /// Settles a payment that is pending and returns it; `None` when there is no such payment, or it is settled already.
-    fn settle_payment(conn: &mut Self::Connection, id: Uuid) -> impl Future<Output = sqlx::Result<Option<Payment>>> + Send;
+    fn settle_payment(
+        conn: &mut Self::Connection,
+        id: Uuid,
+    ) -> impl Future<Output = sqlx::Result<Option<Payment>>> + Send;
 
     /// Whether a payment exists, whoever's it is.
-    fn payment_exists(conn: &mut Self::Connection, id: Uuid) -> impl Future<Output = sqlx::Result<bool>> + Send;
+    fn payment_exists(
+        conn: &mut Self::Connection,
+        id: Uuid,
+    ) -> impl Future<Output = sqlx::Result<bool>> + Send;
 
     /// The payments of a tenant, in one currency or in all, without an order: pagination adds it.
     fn select_payments(query: &mut QueryBuilder<Self>, tenant: &str, currency: Option<&str>);

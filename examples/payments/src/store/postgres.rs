@@ -16,12 +16,15 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 impl Store for Postgres {
     async fn connect(url: &str) -> sqlx::Result<Pool<Self>> {
-        let options = url.parse::<PgConnectOptions>()?.application_name("payments").options([
-            // A client that dies mid-request must not hold its key: the server looks for it this often, in milliseconds.
-            ("client_connection_check_interval", "100"),
-            ("idle_in_transaction_session_timeout", "30000"),
-            ("statement_timeout", "15000"),
-        ]);
+        let options = url
+            .parse::<PgConnectOptions>()?
+            .application_name("payments")
+            .options([
+                // A client that dies mid-request must not hold its key: the server looks for it this often, in milliseconds.
+                ("client_connection_check_interval", "100"),
+                ("idle_in_transaction_session_timeout", "30000"),
+                ("statement_timeout", "15000"),
+            ]);
         PgPoolOptions::new()
             .max_connections(16)
             .acquire_timeout(Duration::from_secs(5))
@@ -52,14 +55,20 @@ impl Store for Postgres {
         .map(|_| ())
     }
 
-    async fn find_payment(pool: &Pool<Self>, tenant: &str, id: Uuid) -> sqlx::Result<Option<Payment>> {
-        sqlx::query("SELECT id, tenant, amount, currency, reference, status, created_at
-             FROM payments WHERE id = $1 AND tenant = $2")
-            .bind(id)
-            .bind(tenant)
-            .try_map(|row| Self::read_payment(&row))
-            .fetch_optional(pool)
-            .await
+    async fn find_payment(
+        pool: &Pool<Self>,
+        tenant: &str,
+        id: Uuid,
+    ) -> sqlx::Result<Option<Payment>> {
+        sqlx::query(
+            "SELECT id, tenant, amount, currency, reference, status, created_at
+             FROM payments WHERE id = $1 AND tenant = $2",
+        )
+        .bind(id)
+        .bind(tenant)
+        .try_map(|row| Self::read_payment(&row))
+        .fetch_optional(pool)
+        .await
     }
 
     async fn settle_payment(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Payment>> {
@@ -67,14 +76,17 @@ impl Store for Postgres {
             "UPDATE payments SET status = 'settled' WHERE id = $1 AND status = 'pending'
              RETURNING id, tenant, amount, currency, reference, status, created_at",
         )
-            .bind(id)
-            .try_map(|row| Self::read_payment(&row))
-            .fetch_optional(conn)
-            .await
+        .bind(id)
+        .try_map(|row| Self::read_payment(&row))
+        .fetch_optional(conn)
+        .await
     }
 
     async fn payment_exists(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<bool> {
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM payments WHERE id = $1)").bind(id).fetch_one(conn).await
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM payments WHERE id = $1)")
+            .bind(id)
+            .fetch_one(conn)
+            .await
     }
 
     fn select_payments(query: &mut QueryBuilder<Self>, tenant: &str, currency: Option<&str>) {
@@ -82,7 +94,9 @@ impl Store for Postgres {
             .push("SELECT id, tenant, amount, currency, reference, status, created_at FROM payments WHERE tenant = ")
             .push_bind(tenant.to_owned());
         if let Some(currency) = currency {
-            query.push(" AND currency = ").push_bind(currency.to_owned());
+            query
+                .push(" AND currency = ")
+                .push_bind(currency.to_owned());
         }
     }
 
@@ -94,7 +108,8 @@ impl Store for Postgres {
             amount: row.try_get("amount")?,
             currency: row.try_get("currency")?,
             reference: row.try_get("reference")?,
-            status: Status::parse(status).ok_or_else(|| sqlx::Error::Decode("unknown status".into()))?,
+            status: Status::parse(status)
+                .ok_or_else(|| sqlx::Error::Decode("unknown status".into()))?,
             created_at: row.try_get("created_at")?,
         })
     }

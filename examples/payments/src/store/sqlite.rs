@@ -5,7 +5,9 @@ use std::time::Duration;
 use sqlx::{
     Pool, QueryBuilder, Row, Sqlite, SqliteConnection,
     migrate::{MigrateError, Migrator},
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
+    sqlite::{
+        SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    },
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -56,29 +58,41 @@ impl Store for Sqlite {
         .map(|_| ())
     }
 
-    async fn find_payment(pool: &Pool<Self>, tenant: &str, id: Uuid) -> sqlx::Result<Option<Payment>> {
-        sqlx::query("SELECT id, tenant, amount, currency, reference, status, created_at
-             FROM payments WHERE id = ?1 AND tenant = ?2")
-            .bind(id)
-            .bind(tenant)
-            .try_map(|row| Self::read_payment(&row))
-            .fetch_optional(pool)
-            .await
+    async fn find_payment(
+        pool: &Pool<Self>,
+        tenant: &str,
+        id: Uuid,
+    ) -> sqlx::Result<Option<Payment>> {
+        sqlx::query(
+            "SELECT id, tenant, amount, currency, reference, status, created_at
+             FROM payments WHERE id = ?1 AND tenant = ?2",
+        )
+        .bind(id)
+        .bind(tenant)
+        .try_map(|row| Self::read_payment(&row))
+        .fetch_optional(pool)
+        .await
     }
 
-    async fn settle_payment(conn: &mut SqliteConnection, id: Uuid) -> sqlx::Result<Option<Payment>> {
+    async fn settle_payment(
+        conn: &mut SqliteConnection,
+        id: Uuid,
+    ) -> sqlx::Result<Option<Payment>> {
         sqlx::query(
             "UPDATE payments SET status = 'settled' WHERE id = ?1 AND status = 'pending'
              RETURNING id, tenant, amount, currency, reference, status, created_at",
         )
-            .bind(id)
-            .try_map(|row| Self::read_payment(&row))
-            .fetch_optional(conn)
-            .await
+        .bind(id)
+        .try_map(|row| Self::read_payment(&row))
+        .fetch_optional(conn)
+        .await
     }
 
     async fn payment_exists(conn: &mut SqliteConnection, id: Uuid) -> sqlx::Result<bool> {
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM payments WHERE id = ?1)").bind(id).fetch_one(conn).await
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM payments WHERE id = ?1)")
+            .bind(id)
+            .fetch_one(conn)
+            .await
     }
 
     fn select_payments(query: &mut QueryBuilder<Self>, tenant: &str, currency: Option<&str>) {
@@ -86,7 +100,9 @@ impl Store for Sqlite {
             .push("SELECT id, tenant, amount, currency, reference, status, created_at FROM payments WHERE tenant = ")
             .push_bind(tenant.to_owned());
         if let Some(currency) = currency {
-            query.push(" AND currency = ").push_bind(currency.to_owned());
+            query
+                .push(" AND currency = ")
+                .push_bind(currency.to_owned());
         }
     }
 
@@ -99,7 +115,8 @@ impl Store for Sqlite {
             amount: row.try_get("amount")?,
             currency: row.try_get("currency")?,
             reference: row.try_get("reference")?,
-            status: Status::parse(status).ok_or_else(|| sqlx::Error::Decode("unknown status".into()))?,
+            status: Status::parse(status)
+                .ok_or_else(|| sqlx::Error::Decode("unknown status".into()))?,
             created_at: OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000)
                 .map_err(|error| sqlx::Error::Decode(error.into()))?,
         })

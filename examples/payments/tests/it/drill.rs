@@ -8,11 +8,22 @@ use std::{
 use crate::service::{program, wait};
 
 fn drill(arguments: &[&str]) -> (Option<i32>, String) {
-    let mut child =
-        program(&["drill"]).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = program(&["drill"])
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let status = wait(&mut child, Duration::from_secs(150));
     let Output { stdout, stderr, .. } = child.wait_with_output().unwrap();
-    (status.code(), format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr)))
+    (
+        status.code(),
+        format!(
+            "{}{}",
+            String::from_utf8_lossy(&stdout),
+            String::from_utf8_lossy(&stderr)
+        ),
+    )
 }
 
 #[test]
@@ -34,7 +45,10 @@ fn a_drill_on_postgres_is_clean() {
 fn a_key_for_each_attempt_is_found_out() {
     let (status, report) = drill(&["--seconds", "4", "--sabotage", "double-effect"]);
     assert_eq!(status, Some(1), "{report}");
-    assert!(report.contains("payments exist again under the same reference"), "{report}");
+    assert!(
+        report.contains("payments exist again under the same reference"),
+        "{report}"
+    );
 }
 
 #[test]

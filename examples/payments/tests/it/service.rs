@@ -47,7 +47,8 @@ pub struct Answer {
 
 impl Answer {
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("not JSON ({error}): {:?}", self.body))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("not JSON ({error}): {:?}", self.body))
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -59,13 +60,21 @@ impl Answer {
     pub fn problem(&self, status: u16, code: &str) -> Value {
         let body = self.json();
         assert_eq!(self.status, status, "{body}");
-        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{body}");
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json"),
+            "{body}"
+        );
         assert_eq!(body["status"], status, "{body}");
         assert_eq!(body["code"], code, "{body}");
         for member in ["type", "title", "retry", "outcome", "request_id"] {
             assert!(body[member].is_string(), "{member} is missing in {body}");
         }
-        assert_eq!(body["request_id"].as_str(), self.header("x-request-id"), "{body}");
+        assert_eq!(
+            body["request_id"].as_str(),
+            self.header("x-request-id"),
+            "{body}"
+        );
         body
     }
 
@@ -73,58 +82,99 @@ impl Answer {
     pub fn pointers(&self) -> Vec<String> {
         let body = self.json();
         let errors = body["errors"].as_array().cloned().unwrap_or_default();
-        errors.iter().map(|error| error["pointer"].as_str().unwrap_or_default().to_owned()).collect()
+        errors
+            .iter()
+            .map(|error| error["pointer"].as_str().unwrap_or_default().to_owned())
+            .collect()
     }
 }
 
 impl Service {
-    pub async fn start() -> Self {
-        Self::start_with(&[]).await
-    }
-
-    pub async fn start_with(environment: &[(&str, &str)]) -> Self {
+    pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut child = program(&["serve"])
             .env("PAYMENTS_ADDR", "127.0.0.1:0")
-            .env("DATABASE_URL", format!("sqlite://{}", folder.path().join("payments.db").display()))
+            .env(
+                "DATABASE_URL",
+                format!("sqlite://{}", folder.path().join("payments.db").display()),
+            )
             .env("PAYMENTS_WEBHOOK_SECRET", WEBHOOK_SECRET)
-            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(folder.path().join("log")).unwrap())
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let base = line.trim().strip_prefix("listening on ").unwrap_or_else(|| {
-            let mut log = String::new();
-            let _ = std::fs::File::open(folder.path().join("log")).and_then(|mut file| file.read_to_string(&mut log));
-            panic!("the first line was {line:?}; the log: {log}")
-        });
-        Self { child, base: base.to_owned(), client: Client::builder(TokioExecutor::new()).build_http(), _folder: folder }
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let base = line
+            .trim()
+            .strip_prefix("listening on ")
+            .unwrap_or_else(|| {
+                let mut log = String::new();
+                let _ = std::fs::File::open(folder.path().join("log"))
+                    .and_then(|mut file| file.read_to_string(&mut log));
+                panic!("the first line was {line:?}; the log: {log}")
+            });
+        Self {
+            child,
+            base: base.to_owned(),
+            client: Client::builder(TokioExecutor::new()).build_http(),
+            _folder: folder,
+        }
     }
 
-    pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
-        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = self.client.request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
+        let response = self
+            .client
+            .request(request.body(Full::new(body.into())).unwrap())
+            .await
+            .unwrap();
         let (parts, body) = response.into_parts();
-        Answer { status: parts.status, headers: parts.headers, body: body.collect().await.unwrap().to_bytes() }
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: body.collect().await.unwrap().to_bytes(),
+        }
     }
 
     pub async fn get(&self, path: &str) -> Answer {
-        self.send(Method::GET, path, &[("authorization", ACME)], "").await
+        self.send(Method::GET, path, &[("authorization", ACME)], "")
+            .await
     }
 
     pub async fn pay(&self, token: &str, key: &str, body: impl Into<Bytes>) -> Answer {
-        let headers = [("authorization", token), ("idempotency-key", key), ("content-type", "application/json")];
-        self.send(Method::POST, "/v1/payments", &headers, body).await
+        let headers = [
+            ("authorization", token),
+            ("idempotency-key", key),
+            ("content-type", "application/json"),
+        ];
+        self.send(Method::POST, "/v1/payments", &headers, body)
+            .await
     }
 
     /// Asks it to end and returns its exit status.
     pub fn terminate(mut self) -> std::process::ExitStatus {
-        assert!(Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .arg("-TERM")
+                .arg(self.child.id().to_string())
+                .status()
+                .unwrap()
+                .success()
+        );
         wait(&mut self.child, Duration::from_secs(20))
     }
 }
@@ -137,14 +187,20 @@ impl Drop for Service {
 }
 
 /// Waits for a child, at the longest for `patience`.
-#[allow(clippy::disallowed_methods, reason = "another process is waited for: there is no clock to pause")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "another process is waited for: there is no clock to pause"
+)]
 pub fn wait(child: &mut Child, patience: Duration) -> std::process::ExitStatus {
     let deadline = Instant::now() + patience;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             return status;
         }
-        assert!(Instant::now() < deadline, "the program did not end in {patience:?}");
+        assert!(
+            Instant::now() < deadline,
+            "the program did not end in {patience:?}"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }

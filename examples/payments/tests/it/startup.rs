@@ -9,7 +9,10 @@ fn failing_start(environment: &[(&str, &str)]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let mut child = program(&["serve"])
         .env("PAYMENTS_ADDR", "127.0.0.1:0")
-        .env("DATABASE_URL", format!("sqlite://{}", folder.path().join("payments.db").display()))
+        .env(
+            "DATABASE_URL",
+            format!("sqlite://{}", folder.path().join("payments.db").display()),
+        )
         .env("RUST_LOG", "off")
         .envs(environment.iter().copied())
         .stdout(Stdio::null())
@@ -26,7 +29,7 @@ fn failing_start(environment: &[(&str, &str)]) -> String {
 
 #[tokio::test]
 async fn a_port_in_use_is_said_in_one_line() {
-    let service = Service::start().await;
+    let service = Service::start();
     let taken = service.base.strip_prefix("http://").unwrap().to_owned();
     let said = failing_start(&[("PAYMENTS_ADDR", &taken)]);
     assert!(said.contains(&taken), "{said}");
@@ -34,7 +37,12 @@ async fn a_port_in_use_is_said_in_one_line() {
 
 #[test]
 fn a_database_that_cannot_be_reached_is_said_in_one_line_without_its_password() {
-    for url in ["sqlite:///no/such/folder/payments.db", "postgres://someone:hunter2@127.0.0.1:1/payments", "mysql://root@127.0.0.1/x", "nonsense"] {
+    for url in [
+        "sqlite:///no/such/folder/payments.db",
+        "postgres://someone:hunter2@127.0.0.1:1/payments",
+        "mysql://root@127.0.0.1/x",
+        "nonsense",
+    ] {
         let said = failing_start(&[("DATABASE_URL", url)]);
         assert!(!said.contains("hunter2"), "{said}");
     }
