@@ -1,4 +1,116 @@
-//! One truth about a failure: problem documents, retry advice and outcome.
+//! One truth about a failure.
+//!
+//! A service that fails owes its caller three answers: *what* went wrong, *did it happen*, and *may I
+//! try again*. This crate gives them once, at the type of the error, and carries them unchanged to the
+//! HTTP client, to the log and to the retry layer: as an RFC 9457 problem document with a stable `code`,
+//! an [`outcome`](Outcome) and a [`retry`](Retry) advice.
+//!
+//! ```
+//! # #[cfg(feature = "derive")] {
+//! use mainstay_errors::{Error, Fault, Violations};
+//!
+//! #[derive(Debug, thiserror::Error, Fault)]
+//! enum OrderError {
+//!     /// No order has this id. (A doc comment is the text of the code's page.)
+//!     #[error("order {id} not found")]
+//!     #[fault(not_found, public)] // its Display may be sent
+//!     OrderNotFound {
+//!         #[fault(ext = "order_id")] // an extension member of the document
+//!         id: u64,
+//!     },
+//!     /// The payment provider does not answer.
+//!     #[error("payment provider")] // not public: logged, never sent
+//!     #[fault(unavailable, retry_after = "2s", outcome = not_applied)]
+//!     Provider(#[source] std::io::Error),
+//!     #[error(transparent)]
+//!     #[fault(delegate)] // whatever the field is
+//!     Invalid(#[from] Violations),
+//! }
+//!
+//! let problem = OrderError::OrderNotFound { id: 7 }.to_problem();
+//! assert_eq!(
+//!     String::from_utf8_lossy(&problem.to_bytes()),
+//!     r#"{"type":"/problems/order_not_found","title":"Order not found","status":404,"#.to_owned()
+//!         + r#""detail":"order 7 not found","code":"order_not_found","retry":"never","#
+//!         + r#""outcome":"not_applied","order_id":7}"#,
+//! );
+//! # }
+//! ```
+//!
+//! # The promise
+//!
+//! - **Nothing internal is sent.** A document is made of static text, of values wrapped in [`Public`] and
+//!   of fields marked `ext`. `Display` of a variant that is not `public`, sources, contexts, panic
+//!   messages, SQL errors and rejected values have no way to the wire.
+//! - **What is written is right.** Status 4xx or 5xx and of its category's class, members in one order,
+//!   no nulls, no extension that takes the place of a standard member: equal problems are equal bytes.
+//! - **Reading never fails.** [`Problem::read`] makes a problem of every status, body and set of headers;
+//!   a mistyped member is ignored, an unknown code survives.
+//! - **An unknown outcome is called unknown.** A timeout, a lost connection or an unclassified bug says
+//!   `"outcome":"unknown"`, and advice that would repeat an effect says `same_key_only`.
+//!
+//! # Why it is built like this
+//!
+//! The sixteen [`Category`] values are those of `google.rpc.Code`, because they are the only set that was
+//! made for every transport at once; finer meaning belongs in `code`. One table gives each of them its
+//! HTTP status, gRPC number, advice, outcome and log level, and an error chooses its line where its type
+//! is declared. Deciding late, by matching on messages or statuses, is how a leak or a second effect
+//! happens. The category itself does not travel: status, `retry` and `outcome` say it to who must act.
+//!
+//! `outcome` and `retry` stand in the document because a caller cannot derive them from a status: a 503
+//! of a full queue did nothing and may be repeated, a 503 of a broken commit may have done everything.
+//!
+//! # With axum (feature `axum`)
+//!
+//! Derived faults, [`Error`], [`Problem`] and [`Violations`] are responses. [`ProblemLayer`], outermost,
+//! gives each request its id, completes documents, logs each cause once and turns bare failures of the
+//! router, of axum's extractors and of other layers into documents. [`Json`], [`Query`] and [`Path`] name
+//! every wrong value at once. [`Registry::pages`] serves what `type` points at.
+//!
+#![cfg_attr(feature = "axum", doc = "```")]
+#![cfg_attr(not(feature = "axum"), doc = "```ignore")]
+//! use axum::{Router, routing::post};
+//! use mainstay_errors::{Json, ProblemLayer, Registry, Violation, Violations};
+//!
+//! #[derive(serde::Deserialize)]
+//! struct NewOrder { amount: i64 }
+//!
+//! async fn create(Json(order): Json<NewOrder>) -> Result<&'static str, Violations> {
+//!     if order.amount < 1 {
+//!         return Err(Violation::body("/amount", "too_small").with_detail("must be at least 1").into());
+//!     }
+//!     Ok("created")
+//! }
+//!
+//! let registry = Registry::new().with::<Violations>(); // and your own: `.with::<OrderError>()`
+//! let app: Router = Router::new()
+//!     .route("/orders", post(create))
+//!     .merge(registry.pages("/problems"))
+//!     .layer(ProblemLayer::new(&registry));
+//! ```
+//!
+//! # With sqlx (features `sqlx`, `postgres`, `sqlite`)
+//!
+//! `db::DbFault` classifies `sqlx::Error` by code, never by text; `db::DbResultExt` says at the call
+//! site what a violated constraint or a missing row means there.
+//!
+//! # Features
+//!
+//! | feature | gives |
+//! |---|---|
+//! | `derive` | `#[derive(Fault)]` |
+//! | `axum` | responses, extractors, layer, pages (axum 0.8) |
+//! | `sqlx` | `db`: the classifier; knows no driver's codes by itself |
+//! | `postgres`, `sqlite` | `sqlx` and the codes of that database |
+//! | `utoipa` | schemas of [`Problem`] and [`Violation`] (utoipa 6) |
+//!
+//! None is on by default; the facade `mainstay` turns `derive` on, and the derive finds its way through
+//! the facade by itself.
+//!
+//! # Tracing
+//!
+//! One event a failure, target `mainstay_errors`, at the level of its category, with the fields
+//! `error.type` (the code), `error.chain`, `category`, `status`, `retry`, `outcome`, `request_id`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod advice;
@@ -15,6 +127,8 @@ mod http_codes;
 mod layer;
 #[cfg(feature = "axum")]
 mod log;
+#[cfg(feature = "utoipa")]
+mod openapi;
 #[cfg(feature = "axum")]
 mod pages;
 mod problem;
