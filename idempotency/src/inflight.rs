@@ -12,7 +12,7 @@ pub(crate) struct InFlight(Arc<Mutex<HashMap<(Scope, Key), Stage>>>);
 
 #[derive(Debug, Clone, Copy)]
 enum Stage {
-    /// Asking the store. It may find a record of another request and answer from that, so nothing is known yet.
+    /// Asking the store, or done with the handler: the key may come to stand for another request, so nothing is known.
     Claiming,
     /// The store had no record: this request is what the key will stand for, if it commits.
     Running(Fingerprint),
@@ -65,8 +65,17 @@ impl InFlight {
 impl Ticket {
     /// From now on a different request under this key is a mismatch.
     pub(crate) fn running(&self, fingerprint: Fingerprint) {
+        self.set(Stage::Running(fingerprint));
+    }
+
+    /// From now on a different request may be what the key stands for: it is in flight, no more is known.
+    pub(crate) fn claiming(&self) {
+        self.set(Stage::Claiming);
+    }
+
+    fn set(&self, to: Stage) {
         if let Some(stage) = self.all.keys().get_mut(&self.place) {
-            *stage = Stage::Running(fingerprint);
+            *stage = to;
         }
     }
 }
@@ -104,6 +113,11 @@ mod tests {
         assert_eq!(
             keys.admit(scope, &key, &that, 2).unwrap_err(),
             NotAdmitted::OtherInFlight
+        );
+        ticket.claiming();
+        assert_eq!(
+            keys.admit(scope, &key, &that, 2).unwrap_err(),
+            NotAdmitted::InFlight
         );
         let other = keys
             .admit(Scope::new("u", "p", "o"), &key, &that, 2)

@@ -35,8 +35,7 @@ impl OutcomePolicy for TerminalOnly {
     }
 }
 
-/// Success commits, everything else is released: a refused request may be mended and sent under the same key only if
-/// its body stays the same.
+/// Success commits, everything else is released: a refused request runs again, and may be mended under the same key.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SuccessOnly;
 

@@ -79,6 +79,10 @@ impl<D: Database> Slot<D> {
         Self(Arc::new(Mutex::new(State::Ready(tx))))
     }
 
+    #[cfg_attr(
+        not(feature = "axum"),
+        expect(dead_code, reason = "only the layer knows requests without a key")
+    )]
     pub(crate) fn lazy(pool: Pool<D>) -> Self {
         Self(Arc::new(Mutex::new(State::Lazy(pool))))
     }

@@ -19,7 +19,7 @@ use crate::{Error, migrate};
 /// # Panics
 /// When the store breaks a promise.
 pub async fn all<D: IdempotencyDb>(pool: &Pool<D>) -> Result<(), Error> {
-    let (one, two) = tokio::join!(migrate(pool), migrate(pool));
+    let (one, two) = futures_util::future::join(migrate(pool), migrate(pool)).await;
     one.and(two)?;
     migrate(pool).await?;
     keys::a_claim_that_is_recorded_is_found_byte_for_byte(pool).await?;

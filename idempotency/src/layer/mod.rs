@@ -199,7 +199,7 @@ impl<D: IdempotencyDb, S> IdempotencyLayer<D, S> {
     }
 
     /// Longest response body in bytes; more is a 500 and a rollback, for what cannot be repeated must not commit.
-    /// Default 1 MiB, at most 256 MiB: it is kept in a row. A stream is collected like any other body.
+    /// Default 1 MiB, at most 256 MiB: it is kept in a row. A stream is collected like any other body; trailers are dropped.
     #[must_use]
     pub fn response_bytes_max(self, bytes: usize) -> Self {
         self.with(|config| config.limits.response_bytes_max = bytes.min(256 * 1024 * 1024))

@@ -33,6 +33,9 @@ pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
 /// How far ahead a client's clock may run before its keys are refused.
 const SKEW_MAX: Duration = Duration::from_secs(5 * 60);
 
+/// How long a timed out request waits for its own rollback, so that the key is free when the answer arrives.
+const ROLLBACK_PATIENCE: Duration = Duration::from_secs(1);
+
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// What the task hands back. A panic crosses to the caller's side, where layers for panics are.
@@ -176,6 +179,8 @@ where
     ticket.running(claim.fingerprint);
     let slot = Slot::ready(tx);
     let answer = handle(config, inner, request, &slot).await;
+    // From here on the key may pass to another process, which may record another request.
+    ticket.claiming();
     let tx = match slot.close() {
         Returned::Tx(tx) => tx,
         Returned::NeverOpened | Returned::Leaked => {
@@ -187,6 +192,16 @@ where
     };
     let answered = match answer {
         Ok(answered) => answered,
+        // A statement may still be running on the server, for longer than anybody wants to wait for its rollback. The
+        // ticket goes along, for the key is not free before.
+        Err(Unanswered::Refused(refusal @ IdempotencyError::HandlerTimeout)) => {
+            let rollback = config.tracker.spawn(async move {
+                D::rollback(tx).await;
+                drop(ticket);
+            });
+            _ = timeout(ROLLBACK_PATIENCE, rollback).await;
+            return Ran::Answer(refuse(Some(claim), refusal));
+        }
         Err(unanswered) => {
             D::rollback(tx).await;
             return match unanswered {
@@ -369,7 +384,7 @@ pub(super) fn refuse(claim: Option<&Claim>, error: IdempotencyError) -> Response
         IdempotencyError::OutcomeUnknown(_)
         | IdempotencyError::OutcomeUnknownWithoutKey(_)
         | IdempotencyError::TransactionLost => {
-            tracing::error!(key, code, error = %Chain(&error), "not answered by the handler")
+            tracing::error!(key, code, error = %Chain(&error), "not answered by the handler");
         }
         _ => tracing::debug!(key, code, "not answered by the handler"),
     }

@@ -174,6 +174,7 @@ async fn pay<D: TestDb>(
             .unwrap_err()
             .to_string()
             .clear(),
+        "slow-statement" => D::raw(&mut tx, "select pg_sleep(5)").await.unwrap(),
         "leak" => *world.leaked.lock().unwrap() = Some(tx),
         _ => {}
     }

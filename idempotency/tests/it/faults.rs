@@ -1,9 +1,12 @@
 //! Handlers that fail, and stores that do.
 
+use std::time::Duration;
+
 use futures_util::FutureExt;
 use http::StatusCode;
 use mainstay_errors::{Outcome, Retry};
 use sqlx::{Pool, Postgres, Sqlite};
+use tokio::time::Instant;
 
 use crate::app::{App, request};
 use crate::db::{self, TestDb, on_each};
@@ -146,6 +149,36 @@ async fn a_backend_killed_under_the_handler_leaves_nothing() {
         app.world.gate.add_permits(1);
         assert_eq!(app.post("k", "wait").await.status, StatusCode::CREATED);
         assert_eq!(app.effects("wait").await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+async fn a_statement_that_hangs_delays_neither_the_answer_nor_another_key() {
+    db::on::<Postgres, _>(|pool| async move {
+        let app = App::with(pool.clone(), |layer| {
+            layer.handler_time_max(Duration::from_millis(100))
+        });
+        let asked = Instant::now();
+        assert_eq!(
+            app.post("k", "slow-statement").await.status,
+            StatusCode::GATEWAY_TIMEOUT
+        );
+        assert_eq!(app.post("other", "ok").await.status, StatusCode::CREATED);
+        assert!(
+            asked.elapsed() < Duration::from_millis(4000),
+            "{:?}",
+            asked.elapsed()
+        );
+        // The key is the hanging statement's until the server has ended it.
+        assert_eq!(
+            app.post("k", "slow-statement").await.code(),
+            "idempotency_key_in_flight"
+        );
+        app.idle().await;
+        assert_eq!(app.post("k", "ok").await.status, StatusCode::CREATED);
+        assert_eq!(app.effects("slow-statement").await, 0);
     })
     .await;
 }
