@@ -14,3 +14,4 @@ mod database;
 mod derive;
 #[cfg(feature = "axum")]
 mod layer;
+mod total;
