@@ -6,7 +6,7 @@ use axum::{Router, extract::DefaultBodyLimit, middleware};
 use mainstay::{
     errors::{ProblemLayer, Registry},
     idempotency::{
-        self, IdempotencyError,
+        self, INBOX_RETENTION, IdempotencyError,
         webhook::{Verifier, WebhookError, Webhooks},
     },
     outbox::{self, ChannelSink, Outbox, OutboxConfig, Relay, RelayHandle, WebhookSink},
@@ -15,11 +15,15 @@ use mainstay::{
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::{Pool, Postgres, Sqlite};
-use tokio::{net::TcpListener, signal::unix::SignalKind};
+use tokio::{
+    net::TcpListener,
+    signal::unix::SignalKind,
+    time::{sleep, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    api,
+    api::{self, payments::KEY_RETENTION},
     auth::authenticate,
     config::{Config, Events},
     payment::PaymentError,
@@ -30,6 +34,10 @@ use crate::{
 /// The largest request body, in bytes. A payment has a few hundred.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
+/// Rows deleted by one statement, so that locks are short.
+const REAP_BATCH: u32 = 1000;
+/// How often the old is looked for.
+const REAP_PAUSE: Duration = Duration::from_secs(600);
 /// How long a page cursor may be used.
 const CURSOR_TTL: Duration = Duration::from_secs(3 * 24 * 3600);
 
@@ -84,11 +92,45 @@ async fn run<D: Store>(config: Config) -> Result<ExitCode, BoxError> {
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", config.addr))?;
     println!("listening on http://{}", listener.local_addr()?);
+    say_what_is_made_up(&config);
+
+    let outbox = Outbox::<D>::new(OutboxConfig::default().source("/payments"));
+    let relay = start_relay(&config, &pool, &outbox).await?;
+    let reaper = tokio::spawn(forget_the_old(pool.clone()));
+    let tracker = TaskTracker::new();
+    let cursor_keys = KeyRing::new(1, config.cursor_key.get())?;
+    let app = Arc::new(App {
+        cursors: CursorCodec::hmac_sha256(cursor_keys).ttl(CURSOR_TTL),
+        webhooks: Webhooks::new(pool.clone())
+            .tracker(tracker.clone())
+            .on_commit(wake(&outbox)),
+        provider: Verifier::new(config.webhook_secret.get().clone()),
+        metrics: telemetry::start_metrics()?,
+        pool,
+        outbox,
+    });
+    let router = router(&app, config.tenants, &tracker);
+
+    serve_until_asked(listener, router, config.drain).await?;
+    reaper.abort();
+    tracker.close();
+    if timeout(config.drain, tracker.wait()).await.is_err() {
+        tracing::warn!("transactions were still open when the time to drain was over");
+    }
+    let drained = relay.drain(config.drain).await;
+    if drained.unsettled > 0 {
+        let unsettled = drained.unsettled;
+        tracing::warn!(unsettled, "events will be delivered again");
+    }
+    app.pool.close().await;
+    tracing::info!("ended");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn say_what_is_made_up(config: &Config) {
     if config.webhook_secret.is_random() {
-        println!(
-            "webhook secret (random; PAYMENTS_WEBHOOK_SECRET is unset): {}",
-            config.webhook_secret.get().expose()
-        );
+        let secret = config.webhook_secret.get().expose();
+        println!("webhook secret (random; PAYMENTS_WEBHOOK_SECRET is unset): {secret}");
     }
     if config.tenants.are_default {
         tracing::warn!(
@@ -98,51 +140,61 @@ async fn run<D: Store>(config: Config) -> Result<ExitCode, BoxError> {
     if config.cursor_key.is_random() {
         tracing::warn!("PAYMENTS_CURSOR_KEY is unset: page cursors end with this process");
     }
+}
 
-    let outbox = Outbox::<D>::new(OutboxConfig::default().source("/payments"));
-    let relay = start_relay(&config, &pool, &outbox).await?;
-    let tracker = TaskTracker::new();
-    let app = Arc::new(App {
-        cursors: CursorCodec::hmac_sha256(KeyRing::new(1, config.cursor_key.get())?)
-            .ttl(CURSOR_TTL),
-        webhooks: Webhooks::new(pool.clone())
-            .tracker(tracker.clone())
-            .on_commit(wake(&outbox)),
-        provider: Verifier::new(config.webhook_secret.get().clone()),
-        metrics: telemetry::start_metrics()?,
-        pool,
-        outbox,
+/// Serves until SIGTERM or Ctrl-C, then lets the requests in flight end, for at most `drain`.
+async fn serve_until_asked(
+    listener: TcpListener,
+    router: Router,
+    drain: Duration,
+) -> std::io::Result<()> {
+    let ending = CancellationToken::new();
+    let server = axum::serve(listener, router).with_graceful_shutdown({
+        let ending = ending.clone();
+        async move {
+            asked_to_end().await;
+            tracing::info!("draining");
+            ending.cancel();
+        }
     });
-    let router = router(&app, config.tenants, &tracker)?;
+    // A client that never finishes its request must not keep the process alive.
+    let out_of_patience = async {
+        ending.cancelled().await;
+        sleep(drain).await;
+    };
+    tokio::select! {
+        ended = server => ended,
+        () = out_of_patience => {
+            tracing::warn!("requests were still open when the time to drain was over");
+            Ok(())
+        }
+    }
+}
 
-    axum::serve(listener, router)
-        .with_graceful_shutdown(asked_to_end())
-        .await?;
-    tracing::info!("draining");
-    tracker.close();
-    if tokio::time::timeout(config.drain, tracker.wait())
-        .await
-        .is_err()
-    {
-        tracing::warn!("transactions were still open when the time to drain was over");
+/// Deletes keys and inbox marks that are past their retention, a batch at a time.
+async fn forget_the_old<D: Store>(pool: Pool<D>) {
+    loop {
+        let keys = idempotency::reap(&pool, KEY_RETENTION, REAP_BATCH).await;
+        let marks = idempotency::reap_inbox(&pool, INBOX_RETENTION, REAP_BATCH).await;
+        let full =
+            |deleted: &Result<u64, _>| matches!(deleted, Ok(n) if *n >= u64::from(REAP_BATCH));
+        for error in [keys.as_ref().err(), marks.as_ref().err()]
+            .into_iter()
+            .flatten()
+        {
+            tracing::warn!(%error, "could not delete what is past its retention; trying again later");
+        }
+        if !full(&keys) && !full(&marks) {
+            sleep(REAP_PAUSE).await;
+        }
     }
-    let drained = relay.drain(config.drain).await;
-    if drained.unsettled > 0 {
-        tracing::warn!(
-            unsettled = drained.unsettled,
-            "events will be delivered again"
-        );
-    }
-    app.pool.close().await;
-    tracing::info!("ended");
-    Ok(ExitCode::SUCCESS)
 }
 
 fn router<D: Store>(
     app: &Shared<D>,
     tenants: crate::config::Tenants,
     tracker: &TaskTracker,
-) -> Result<Router, BoxError> {
+) -> Router {
     let registry = Registry::new()
         .with::<PaymentError>()
         .with::<PageError>()
@@ -153,7 +205,7 @@ fn router<D: Store>(
         Arc::new(tenants),
         authenticate,
     ));
-    let router = Router::new()
+    Router::new()
         .merge(payments)
         .merge(api::webhooks::routes::<D>())
         .merge(api::health::routes::<D>())
@@ -162,8 +214,7 @@ fn router<D: Store>(
         .merge(registry.pages("/problems"))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(telemetry::observe))
-        .layer(ProblemLayer::new(registry));
-    Ok(router)
+        .layer(ProblemLayer::new(registry))
 }
 
 /// The relay: events leave for the consumer that the environment names, or for a log line when it names none.

@@ -61,7 +61,7 @@ pub async fn observe(request: Request, next: Next) -> Response {
     let response = next.run(request).instrument(span.clone()).await;
     let elapsed = began.elapsed();
     let status = response.status().as_u16();
-    span.in_scope(|| tracing::info!(status, elapsed_ms = elapsed.as_secs_f64() * 1e3, "answered"));
+    span.in_scope(|| tracing::info!(status, elapsed_us = elapsed.as_micros(), "answered"));
     let labels = [
         ("method", method),
         ("route", route),

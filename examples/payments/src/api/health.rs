@@ -39,7 +39,7 @@ pub async fn livez() -> axum::Json<serde_json::Value> {
     get, path = "/readyz", tag = "operations",
     responses(
         (status = 200, description = "Ready"),
-        (status = 503, description = "The database does not answer", body = String, content_type = "application/problem+json"),
+        (status = 503, description = "The database does not answer", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub async fn readyz<D: Store>(

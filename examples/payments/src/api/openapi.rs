@@ -21,7 +21,7 @@ use crate::{app::Shared, payment, store::Store};
         health::readyz,
         health::metrics,
     ),
-    components(schemas(payment::Payment, payment::NewPayment)),
+    components(schemas(payment::Payment, payment::NewPayment, mainstay::errors::Problem)),
     modifiers(&Bearer),
 )]
 struct Document;

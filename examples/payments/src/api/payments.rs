@@ -64,12 +64,12 @@ fn scope(parts: &Parts) -> Result<Scope, Problem> {
     responses(
         (status = 201, description = "Accepted. `Idempotent-Replayed: true` when this is the recorded answer of an earlier request.", body = Payment,
          headers(("Location" = String, description = "The payment"), ("Idempotent-Replayed" = String, description = "Only on replays"))),
-        (status = 400, description = "No key, a malformed key, or JSON that is not JSON", body = String, content_type = "application/problem+json"),
-        (status = 401, description = "No known token", body = String, content_type = "application/problem+json"),
-        (status = 409, description = "The same key is being worked on; ask again after Retry-After", body = String, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = String, content_type = "application/problem+json"),
-        (status = 422, description = "Fields that are wrong, or a key that was used with another body", body = String, content_type = "application/problem+json"),
-        (status = 503, description = "Not now; `outcome` says whether anything happened", body = String, content_type = "application/problem+json"),
+        (status = 400, description = "No key, a malformed key, or JSON that is not JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "No known token", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The same key is being worked on; ask again after Retry-After", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Fields that are wrong, or a key that was used with another body", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Not now; `outcome` says whether anything happened", body = Problem, content_type = "application/problem+json"),
     ),
     security(("bearer" = [])),
 )]
@@ -100,7 +100,7 @@ pub async fn create<D: Store>(
     params(("id" = Uuid, Path, description = "The payment")),
     responses(
         (status = 200, description = "The payment", body = Payment),
-        (status = 404, description = "No payment of yours has this id", body = String, content_type = "application/problem+json"),
+        (status = 404, description = "No payment of yours has this id", body = Problem, content_type = "application/problem+json"),
     ),
     security(("bearer" = [])),
 )]
@@ -137,7 +137,7 @@ pub struct Filter {
     ),
     responses(
         (status = 200, description = "A page, with its neighbours in `Link`", body = PaymentPage),
-        (status = 400, description = "A limit or a cursor that cannot be used; `errors` names the parameter", body = String, content_type = "application/problem+json"),
+        (status = 400, description = "A limit or a cursor that cannot be used; `errors` names the parameter", body = Problem, content_type = "application/problem+json"),
     ),
     security(("bearer" = [])),
 )]

@@ -64,11 +64,11 @@ pub struct NoticeData {
     request_body = Notice,
     responses(
         (status = 204, description = "Applied, now or by an earlier delivery"),
-        (status = 400, description = "Not JSON", body = String, content_type = "application/problem+json"),
-        (status = 401, description = "Not signed, wrongly signed, or too old", body = String, content_type = "application/problem+json"),
-        (status = 404, description = "No such payment", body = String, content_type = "application/problem+json"),
-        (status = 409, description = "The same notice is being applied; deliver it again", body = String, content_type = "application/problem+json"),
-        (status = 422, description = "JSON, but not a notice", body = String, content_type = "application/problem+json"),
+        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "Not signed, wrongly signed, or too old", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such payment", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The same notice is being applied; deliver it again", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "JSON, but not a notice", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub async fn provider<D: Store>(
