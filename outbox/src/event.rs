@@ -6,6 +6,9 @@ use bytes::Bytes;
 use serde::Serialize;
 use uuid::Uuid;
 
+#[cfg(feature = "sqlx")]
+use crate::message::to_micros;
+
 /// The identity of one event: CloudEvents `id`, stable over every redelivery, and what consumers deduplicate by.
 ///
 /// A UUID of version 7 unless the producer chose one with [`Event::id`].
@@ -199,6 +202,9 @@ pub enum InvalidEvent {
         /// The cap.
         max: usize,
     },
+    /// The event's time is outside the years 1 to 9999, which is all that its text form can say.
+    #[error("the event's time is outside the years 1 to 9999")]
+    Time,
     /// One call brought more events than the cap.
     #[error("{actual} events in one call, the most is {max}")]
     TooManyEvents {
@@ -210,12 +216,14 @@ pub enum InvalidEvent {
 }
 
 /// The most an event may hold. Every cap is in bytes unless its name says otherwise.
+#[cfg(feature = "sqlx")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Caps {
     pub(crate) payload: usize,
     pub(crate) events_per_call: usize,
 }
 
+#[cfg(feature = "sqlx")]
 impl Caps {
     /// CloudEvents only promises that intermediaries forward 64 KiB, brokers commonly take 1 MiB.
     pub(crate) const PAYLOAD_DEFAULT: usize = 1024 * 1024;
@@ -230,6 +238,7 @@ impl Caps {
 }
 
 /// Checks one event against the caps.
+#[cfg(feature = "sqlx")]
 pub(crate) fn check(event: &Event, source: &str, caps: Caps) -> Result<(), InvalidEvent> {
     text("source", source, Caps::NAME, true)?;
     text("type", &event.event_type, Caps::NAME, true)?;
@@ -242,6 +251,13 @@ pub(crate) fn check(event: &Event, source: &str, caps: Caps) -> Result<(), Inval
     }
     at_most("key", event.key.as_ref().map_or(0, Vec::len), Caps::KEY)?;
     at_most("payload", event.payload.len(), caps.payload)?;
+    let years = -62_135_596_800_000_000..253_402_300_800_000_000;
+    if event
+        .time
+        .is_some_and(|time| !years.contains(&to_micros(time)))
+    {
+        return Err(InvalidEvent::Time);
+    }
     if event.headers.len() > Caps::HEADER_COUNT {
         return Err(InvalidEvent::TooManyHeaders {
             actual: event.headers.len(),
@@ -261,6 +277,7 @@ pub(crate) fn check(event: &Event, source: &str, caps: Caps) -> Result<(), Inval
     at_most("headers", size, Caps::HEADERS)
 }
 
+#[cfg(feature = "sqlx")]
 fn text(part: &'static str, value: &str, max: usize, required: bool) -> Result<(), InvalidEvent> {
     if required && value.is_empty() {
         return Err(InvalidEvent::Empty(part));
@@ -272,6 +289,7 @@ fn text(part: &'static str, value: &str, max: usize, required: bool) -> Result<(
     Ok(())
 }
 
+#[cfg(feature = "sqlx")]
 fn at_most(part: &'static str, actual: usize, max: usize) -> Result<(), InvalidEvent> {
     if actual > max {
         return Err(InvalidEvent::TooLarge { part, actual, max });
@@ -331,6 +349,8 @@ mod tests {
             InvalidEvent::HeaderName
         );
         assert_eq!(refused(Event::new("")), InvalidEvent::Empty("type"));
+        let far = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(253_402_300_800);
+        assert_eq!(refused(Event::new("a").time(far)), InvalidEvent::Time);
     }
 
     #[test]

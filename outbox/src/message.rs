@@ -1,9 +1,6 @@
 //! What a sink is given: an event that has committed, with its envelope complete.
 
-use std::{
-    fmt,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{fmt, time::SystemTime};
 
 use bytes::Bytes;
 
@@ -135,22 +132,25 @@ impl fmt::Debug for Message {
 }
 
 /// Microseconds since 1970, the unit both stores keep; times before that are negative.
+#[cfg(any(feature = "sqlx", feature = "http"))]
 pub(crate) fn to_micros(time: SystemTime) -> i64 {
-    match time.duration_since(UNIX_EPOCH) {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
         Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |us| -us),
     }
 }
 
 /// The inverse of [`to_micros`].
+#[cfg(feature = "sqlx")]
 pub(crate) fn from_micros(micros: i64) -> SystemTime {
-    let span = Duration::from_micros(micros.unsigned_abs());
+    let epoch = SystemTime::UNIX_EPOCH;
+    let span = std::time::Duration::from_micros(micros.unsigned_abs());
     let time = if micros < 0 {
-        UNIX_EPOCH.checked_sub(span)
+        epoch.checked_sub(span)
     } else {
-        UNIX_EPOCH.checked_add(span)
+        epoch.checked_add(span)
     };
-    time.unwrap_or(UNIX_EPOCH)
+    time.unwrap_or(epoch)
 }
 
 #[cfg(test)]

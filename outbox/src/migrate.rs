@@ -2,7 +2,11 @@
 
 use sqlx::Pool;
 
-use crate::{error::Error, lane::LANES_MAX, store::OutboxDb};
+use crate::{
+    error::Error,
+    lane::{LANES_DEFAULT, LANES_MAX},
+    store::OutboxDb,
+};
 
 /// Creates or upgrades the outbox's tables; a fresh outbox gets 64 lanes.
 ///
@@ -15,7 +19,7 @@ use crate::{error::Error, lane::LANES_MAX, store::OutboxDb};
 /// # Cancel safety
 /// Atomic; it goes on in the background when the future is dropped.
 pub async fn migrate<Db: OutboxDb>(pool: &Pool<Db>) -> Result<(), Error> {
-    Db::migrate(pool.clone(), None).await
+    Db::migrate(pool.clone(), LANES_DEFAULT, false).await
 }
 
 /// As [`migrate`], with this many lanes (1 to 1024; cut to that range). They are fixed at the first migration.
@@ -28,5 +32,5 @@ pub async fn migrate<Db: OutboxDb>(pool: &Pool<Db>) -> Result<(), Error> {
 /// # Cancel safety
 /// As [`migrate`].
 pub async fn migrate_with_lanes<Db: OutboxDb>(pool: &Pool<Db>, lanes: u16) -> Result<(), Error> {
-    Db::migrate(pool.clone(), Some(lanes.clamp(1, LANES_MAX))).await
+    Db::migrate(pool.clone(), lanes.clamp(1, LANES_MAX), true).await
 }

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use crate::{
     event::{Caps, Event, EventId, InvalidEvent, check},
     lane::key_hash,
+    message::to_micros,
     store::{NewRow, OutboxDb},
     telemetry,
 };
@@ -156,10 +157,17 @@ impl<Db: OutboxDb> Outbox<Db> {
             None => key_hash(event.id.as_uuid().as_bytes()),
         };
         NewRow {
-            event,
-            source: &self.config.source,
             hash,
+            event_id: event.id.as_uuid(),
+            source: &self.config.source,
+            event_type: &event.event_type,
+            topic: event.topic_or_type(),
+            subject: event.subject.as_deref(),
+            time_micros: event.time.map(to_micros),
+            content_type: event.content_type.as_deref(),
+            key: event.key.as_deref(),
             headers: serde_json::to_string(&event.headers).unwrap_or_else(|_| "[]".to_owned()),
+            payload: &event.payload,
         }
     }
 }

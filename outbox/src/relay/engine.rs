@@ -154,6 +154,9 @@ impl<Db: OutboxDb> Engine<Db> {
                 break;
             }
             self.step().await;
+            if self.ends() {
+                break; // that step settled the last of it
+            }
             let until = self.next_step();
             let draining = self.draining.is_some();
             tokio::select! {

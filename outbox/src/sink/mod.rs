@@ -100,6 +100,7 @@ impl Lease {
         self.until.store(millis, Ordering::Release);
     }
 
+    #[cfg(feature = "sqlx")]
     pub(crate) fn lose(&self) {
         self.until.store(0, Ordering::Release);
     }

@@ -11,15 +11,14 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind},
-    lane::LANES_DEFAULT,
-    message::{Message, from_micros, to_micros},
+    message::{Message, from_micros},
 };
 
 /// The scripts in order; a database's version is how many of them it has seen.
 const SCRIPTS: [&str; 1] = [include_str!("../../migrations/postgres/0001_outbox.sql")];
 
 impl OutboxDb for Postgres {
-    async fn migrate(pool: PgPool, lanes: Option<u16>) -> Result<(), Error> {
+    async fn migrate(pool: PgPool, lanes: u16, exact: bool) -> Result<(), Error> {
         // A task of its own: dropping a Postgres transaction while it begins would hand the open transaction back to
         // the pool.
         let task = tokio::spawn(async move {
@@ -52,7 +51,7 @@ impl OutboxDb for Postgres {
                     .execute(&mut *tx)
                     .await?;
             }
-            let wanted = i32::from(lanes.unwrap_or(LANES_DEFAULT));
+            let wanted = i32::from(lanes);
             sqlx::query(
                 "INSERT INTO mainstay_outbox_settings (lanes) VALUES ($1) ON CONFLICT DO NOTHING",
             )
@@ -62,7 +61,7 @@ impl OutboxDb for Postgres {
             let stored: i32 = sqlx::query_scalar("SELECT lanes FROM mainstay_outbox_settings")
                 .fetch_one(&mut *tx)
                 .await?;
-            if lanes.is_some() && stored != wanted {
+            if exact && stored != wanted {
                 return Err(lane_count(stored, wanted));
             }
             sqlx::query(
@@ -115,16 +114,16 @@ impl OutboxDb for Postgres {
              FROM mainstay_outbox_settings s",
         )
         .bind(row.hash)
-        .bind(row.event.id.as_uuid())
+        .bind(row.event_id)
         .bind(row.source)
-        .bind(&row.event.event_type)
-        .bind(row.event.topic_or_type())
-        .bind(&row.event.subject)
-        .bind(row.event.time.map(to_micros))
-        .bind(&row.event.content_type)
-        .bind(row.event.key.as_deref())
+        .bind(row.event_type)
+        .bind(row.topic)
+        .bind(row.subject)
+        .bind(row.time_micros)
+        .bind(row.content_type)
+        .bind(row.key)
         .bind(&row.headers)
-        .bind(&row.event.payload[..])
+        .bind(row.payload)
         .execute(conn)
         .await?;
         Ok(done.rows_affected())
@@ -150,15 +149,15 @@ impl OutboxDb for Postgres {
         )
         .bind(rows.first().map_or("", |row| row.source))
         .bind(column(rows, |row| row.hash))
-        .bind(column(rows, |row| row.event.id.as_uuid()))
-        .bind(column(rows, |row| row.event.event_type.as_str()))
-        .bind(column(rows, |row| row.event.topic_or_type()))
-        .bind(column(rows, |row| row.event.subject.as_deref()))
-        .bind(column(rows, |row| row.event.time.map(to_micros)))
-        .bind(column(rows, |row| row.event.content_type.as_deref()))
-        .bind(column(rows, |row| row.event.key.as_deref()))
+        .bind(column(rows, |row| row.event_id))
+        .bind(column(rows, |row| row.event_type))
+        .bind(column(rows, |row| row.topic))
+        .bind(column(rows, |row| row.subject))
+        .bind(column(rows, |row| row.time_micros))
+        .bind(column(rows, |row| row.content_type))
+        .bind(column(rows, |row| row.key))
         .bind(column(rows, |row| row.headers.as_str()))
-        .bind(column(rows, |row| &row.event.payload[..]))
+        .bind(column(rows, |row| row.payload))
         .execute(conn)
         .await?;
         Ok(done.rows_affected())
@@ -279,6 +278,9 @@ impl OutboxDb for Postgres {
     async fn candidates(pool: PgPool, ask: Ask) -> Result<Vec<Candidate>, Error> {
         // No locks: only a lane's owner reads it here, and `record` checks that it still is. Each lane is entered by its
         // primary key, so the cost does not depend on the backlog. Late commits with lower ids are simply at the head.
+        // The conditions are one CASE because the planner cannot estimate that: given them one by one it believes that
+        // nearly no row passes (one topic, none skipped), and sorts the whole lane instead of walking its index
+        // (measured with 300k rows: 365 ms instead of 4).
         let rows = sqlx::query(
             "SELECT c.lane, c.id, c.attempts, c.suspect, c.event_id, c.source, c.type, c.topic, c.subject,
                  (extract(epoch FROM c.time) * 1000000)::bigint AS time_micros, c.content_type, c.key, c.headers,
@@ -291,11 +293,14 @@ impl OutboxDb for Postgres {
                  CROSS JOIN LATERAL (
                      SELECT * FROM mainstay_outbox_message m
                      WHERE m.lane = w.lane
-                         AND (m.retry_at IS NULL OR m.retry_at <= now())
-                         AND m.topic <> ALL ($5)
-                         AND NOT ($6 AND EXISTS (
-                             SELECT 1 FROM mainstay_outbox_message b
-                             WHERE b.lane = m.lane AND b.key = m.key AND b.id < m.id AND b.retry_at > now()))
+                         AND CASE
+                             WHEN m.retry_at > now() THEN false
+                             WHEN m.topic = ANY ($5) THEN false
+                             WHEN $6 THEN NOT EXISTS (
+                                 SELECT 1 FROM mainstay_outbox_message b
+                                 WHERE b.lane = m.lane AND b.key = m.key AND b.id < m.id AND b.retry_at > now())
+                             ELSE true
+                         END
                      ORDER BY m.id LIMIT $2
                  ) m
              ) c

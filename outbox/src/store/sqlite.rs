@@ -13,15 +13,14 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind},
-    lane::LANES_DEFAULT,
-    message::{Message, from_micros, to_micros},
+    message::{Message, from_micros},
 };
 
 /// The scripts in order; a database's version is how many of them it has seen.
 const SCRIPTS: [&str; 1] = [include_str!("../../migrations/sqlite/0001_outbox.sql")];
 
 impl OutboxDb for Sqlite {
-    async fn migrate(pool: SqlitePool, lanes: Option<u16>) -> Result<(), Error> {
+    async fn migrate(pool: SqlitePool, lanes: u16, exact: bool) -> Result<(), Error> {
         let task = tokio::spawn(async move {
             // The write lock makes processes that start together migrate one after the other.
             let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
@@ -49,7 +48,7 @@ impl OutboxDb for Sqlite {
                     .execute(&mut *tx)
                     .await?;
             }
-            let wanted = i32::from(lanes.unwrap_or(LANES_DEFAULT));
+            let wanted = i32::from(lanes);
             sqlx::query(
                 "INSERT INTO mainstay_outbox_settings (one, lanes) VALUES (1, ?1) ON CONFLICT DO NOTHING",
             )
@@ -59,7 +58,7 @@ impl OutboxDb for Sqlite {
             let stored: i32 = sqlx::query_scalar("SELECT lanes FROM mainstay_outbox_settings")
                 .fetch_one(&mut *tx)
                 .await?;
-            if lanes.is_some() && stored != wanted {
+            if exact && stored != wanted {
                 return Err(lane_count(stored, wanted));
             }
             sqlx::query(
@@ -112,16 +111,16 @@ impl OutboxDb for Sqlite {
              FROM mainstay_outbox_settings s",
         )
         .bind(row.hash)
-        .bind(row.event.id.as_uuid())
+        .bind(row.event_id)
         .bind(row.source)
-        .bind(&row.event.event_type)
-        .bind(row.event.topic_or_type())
-        .bind(&row.event.subject)
-        .bind(row.event.time.map(to_micros))
-        .bind(&row.event.content_type)
-        .bind(row.event.key.as_deref())
+        .bind(row.event_type)
+        .bind(row.topic)
+        .bind(row.subject)
+        .bind(row.time_micros)
+        .bind(row.content_type)
+        .bind(row.key)
         .bind(&row.headers)
-        .bind(&row.event.payload[..])
+        .bind(row.payload)
         .execute(conn)
         .await?;
         Ok(done.rows_affected())
@@ -138,22 +137,22 @@ impl OutboxDb for Sqlite {
         let mut list = Vec::with_capacity(rows.len());
         for row in rows {
             let key_at = bytes.len() + 1;
-            bytes.extend_from_slice(row.event.key.as_deref().unwrap_or_default());
+            bytes.extend_from_slice(row.key.unwrap_or_default());
             let payload_at = bytes.len() + 1;
-            bytes.extend_from_slice(&row.event.payload);
+            bytes.extend_from_slice(row.payload);
             list.push(serde_json::json!([
                 row.hash,
-                row.event.id.as_uuid().simple().to_string(),
-                row.event.event_type,
-                row.event.topic_or_type(),
-                row.event.subject,
-                row.event.time.map(to_micros),
-                row.event.content_type,
+                row.event_id.simple().to_string(),
+                row.event_type,
+                row.topic,
+                row.subject,
+                row.time_micros,
+                row.content_type,
                 key_at,
-                row.event.key.as_ref().map(Vec::len),
+                row.key.map(<[u8]>::len),
                 row.headers,
                 payload_at,
-                row.event.payload.len(),
+                row.payload.len(),
             ]));
         }
         // A NULL length makes a NULL key. Rows are inserted in the order of the list, so ids are as well.
