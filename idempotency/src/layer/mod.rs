@@ -1,6 +1,10 @@
-//! The HTTP layer. [`IdempotencyLayer`] is its configuration; `service.rs` sorts requests, `run.rs` runs keyed ones.
+//! The HTTP layer. [`IdempotencyLayer`] is its configuration; `service.rs` sorts requests, `run.rs` runs keyed ones from
+//! `request.rs` to `answer.rs`, `keyless.rs` ends the others.
 
+mod answer;
 mod extract;
+mod keyless;
+mod request;
 mod run;
 mod service;
 

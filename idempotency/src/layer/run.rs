@@ -10,23 +10,21 @@ use axum_core::body::Body;
 use axum_core::response::IntoResponse;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use mainstay_errors::Fault;
-use sqlx::Transaction;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout;
 use tower_service::Service;
 use tracing::Instrument;
 
+use super::answer::{committed, count, record, refuse, replay};
+use super::request::{key, read_body};
 use super::{Config, Scoped};
-use crate::IdempotencyError;
 use crate::inflight::{NotAdmitted, Ticket};
-use crate::key::KeyError;
 use crate::local::{Chain, Kept, Local, Opened};
 use crate::policy::Keep;
 use crate::store::{Claim, IdempotencyDb};
 use crate::tx::{Returned, Slot};
-use crate::{Error, ErrorKind, Fingerprint, Key, Recorded};
+use crate::{Error, ErrorKind, Fingerprint, IdempotencyError};
 
 pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -35,8 +33,6 @@ const SKEW_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// How long a timed out request waits for its own rollback, so that the key is free when the answer arrives.
 const ROLLBACK_PATIENCE: Duration = Duration::from_secs(1);
-
-const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// What the task hands back. A panic crosses to the caller's side, where layers for panics are.
 enum Ran<E> {
@@ -67,7 +63,7 @@ where
     };
     let prepared = async {
         let key = key(&config, &parts.headers)?;
-        let body = read_request(body, &parts.headers, config.limits.request_bytes_max).await?;
+        let body = read_body(body, &parts.headers, config.limits.request_bytes_max).await?;
         let target = parts
             .uri
             .path_and_query()
@@ -107,53 +103,6 @@ where
                 Ok(refuse(None, refusal))
             }
         },
-    }
-}
-
-fn key<D: sqlx::Database>(
-    config: &Config<D>,
-    headers: &http::HeaderMap,
-) -> Result<Key, IdempotencyError> {
-    let mut lines = headers.get_all(&config.header).iter();
-    match (lines.next(), lines.next()) {
-        (None, _) => Err(IdempotencyError::KeyMissing),
-        (Some(line), None) => {
-            Key::parse(line.as_bytes(), config.parse).map_err(IdempotencyError::KeyMalformed)
-        }
-        (Some(_), Some(_)) => Err(IdempotencyError::KeyMalformed(KeyError::Repeated)),
-    }
-}
-
-async fn read_request(
-    body: Body,
-    headers: &http::HeaderMap,
-    bytes_max: usize,
-) -> Result<Bytes, IdempotencyError> {
-    // A declared length is refused before a byte of it is read.
-    let declared = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|length| length > bytes_max as u64) {
-        return Err(IdempotencyError::RequestTooLarge { bytes_max });
-    }
-    match Limited::new(body, bytes_max).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if is_length_limit(error.as_ref()) => {
-            Err(IdempotencyError::RequestTooLarge { bytes_max })
-        }
-        Err(_) => Err(IdempotencyError::RequestIncomplete),
-    }
-}
-
-fn is_length_limit(mut error: &(dyn StdError + 'static)) -> bool {
-    loop {
-        if error.is::<LengthLimitError>() {
-            return true;
-        }
-        match error.source() {
-            Some(source) => error = source,
-            None => return false,
-        }
     }
 }
 
@@ -291,106 +240,6 @@ where
     }
 }
 
-fn record<D: sqlx::Database>(config: &Config<D>, answered: &Response<Bytes>) -> Recorded {
-    let mut headers = http::HeaderMap::new();
-    for name in &config.replay_headers {
-        for value in answered.headers().get_all(name) {
-            headers.append(name, value.clone());
-        }
-    }
-    Recorded {
-        status: answered.status().as_u16(),
-        headers,
-        body: answered.body().clone(),
-    }
-}
-
-fn replay(recorded: Recorded) -> Response<Body> {
-    count("replayed");
-    let mut response = Response::new(Body::from(recorded.body));
-    // `Recorded::decode` lets no other status through.
-    *response.status_mut() =
-        StatusCode::from_u16(recorded.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    *response.headers_mut() = recorded.headers;
-    response
-        .headers_mut()
-        .insert(REPLAYED, HeaderValue::from_static("true"));
-    response
-}
-
-/// Commits or rolls back the transaction of a request that has no key.
-pub(super) fn keyless_end<D: IdempotencyDb>(
-    config: Arc<Config<D>>,
-    mut tx: Transaction<'static, D>,
-    response: Response<Body>,
-) -> impl Future<Output = Response<Body>> + Send + 'static {
-    let tracker = config.tracker.clone();
-    let task = tracker.spawn(
-        async move {
-            if config.policy.keep(response.status().as_u16()) != Keep::Commit {
-                D::rollback(tx).await;
-                return response;
-            }
-            if let Err(error) = D::check_open(&mut tx).await {
-                D::rollback(tx).await;
-                return refuse(None, IdempotencyError::Store(error));
-            }
-            match tx.commit().await {
-                Ok(()) => {
-                    committed(&config);
-                    response
-                }
-                Err(lost) => {
-                    let lost = IdempotencyError::OutcomeUnknownWithoutKey(Error::new(
-                        ErrorKind::Unavailable,
-                        lost,
-                    ));
-                    refuse(None, lost)
-                }
-            }
-        }
-        .in_current_span(),
-    );
-    async move {
-        match task.await {
-            Ok(response) => response,
-            Err(join) => match join.try_into_panic() {
-                Ok(panic) => resume_unwind(panic),
-                Err(cancelled) => {
-                    let refusal = IdempotencyError::OutcomeUnknownWithoutKey(Error::new(
-                        ErrorKind::Unavailable,
-                        cancelled,
-                    ));
-                    refuse(None, refusal)
-                }
-            },
-        }
-    }
-}
-
-fn committed<D: sqlx::Database>(config: &Config<D>) {
-    if let Some(hook) = &config.on_commit {
-        hook();
-    }
-}
-
-/// The problem for `error`, counted. What it says about a request that nobody may look at again is logged here, with
-/// the key; the cause of every problem is logged by `ProblemLayer`.
-pub(super) fn refuse(claim: Option<&Claim>, error: IdempotencyError) -> Response<Body> {
-    let code = error.descriptor().code();
-    count(code);
-    let key = claim.map(|claim| tracing::field::debug(&claim.key));
-    match &error {
-        IdempotencyError::OutcomeUnknown(_)
-        | IdempotencyError::OutcomeUnknownWithoutKey(_)
-        | IdempotencyError::TransactionLost => {
-            tracing::error!(key, code, error = %Chain(&error), "not answered by the handler");
-        }
-        _ => tracing::debug!(key, code, "not answered by the handler"),
-    }
-    mainstay_errors::Error::from(error).into_response()
-}
-
 fn local<D: IdempotencyDb>(config: &Config<D>) -> Local<D> {
     Local {
         pool: config.pool.clone(),
@@ -412,12 +261,3 @@ impl From<NotAdmitted> for IdempotencyError {
         }
     }
 }
-
-/// Counts requests by what became of them.
-#[cfg(feature = "metrics")]
-fn count(outcome: &'static str) {
-    metrics::counter!("mainstay_idempotency_requests_total", "outcome" => outcome).increment(1);
-}
-
-#[cfg(not(feature = "metrics"))]
-fn count(_outcome: &'static str) {}

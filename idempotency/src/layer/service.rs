@@ -15,7 +15,7 @@ use sqlx::Database;
 use tower_service::Service;
 
 use super::run::{self, BoxError};
-use super::{Config, Scoped};
+use super::{Config, Scoped, answer, keyless};
 use crate::IdempotencyError;
 use crate::store::IdempotencyDb;
 use crate::tx::{Returned, Slot};
@@ -143,13 +143,13 @@ where
                     match slot.close() {
                         Returned::NeverOpened => return Poll::Ready(Ok(response)),
                         Returned::Leaked => {
-                            return Poll::Ready(Ok(run::refuse(
+                            return Poll::Ready(Ok(answer::refuse(
                                 None,
                                 IdempotencyError::TransactionLost,
                             )));
                         }
                         Returned::Tx(tx) => {
-                            let ended = run::keyless_end(config, tx, response);
+                            let ended = keyless::finish(config, tx, response);
                             state.set(State::Boxed {
                                 future: Box::pin(async move { Ok(ended.await) }),
                             });

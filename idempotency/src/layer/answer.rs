@@ -1,0 +1,79 @@
+//! The answer's side: what is kept of it, what is given again, and the problems in its place.
+
+use axum_core::body::Body;
+use axum_core::response::IntoResponse;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use mainstay_errors::Fault;
+
+use super::Config;
+use crate::local::Chain;
+use crate::store::Claim;
+use crate::{IdempotencyError, Recorded};
+
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// What is kept of an answer: its status, the headers of the allow-list, its body.
+pub(super) fn record<D: sqlx::Database>(
+    config: &Config<D>,
+    answered: &Response<Bytes>,
+) -> Recorded {
+    let mut headers = HeaderMap::new();
+    for name in &config.replay_headers {
+        for value in answered.headers().get_all(name) {
+            headers.append(name, value.clone());
+        }
+    }
+    Recorded {
+        status: answered.status().as_u16(),
+        headers,
+        body: answered.body().clone(),
+    }
+}
+
+/// A kept answer, marked.
+pub(super) fn replay(recorded: Recorded) -> Response<Body> {
+    count("replayed");
+    let mut response = Response::new(Body::from(recorded.body));
+    // `Recorded::decode` lets no other status through.
+    *response.status_mut() =
+        StatusCode::from_u16(recorded.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.headers_mut() = recorded.headers;
+    response
+        .headers_mut()
+        .insert(REPLAYED, HeaderValue::from_static("true"));
+    response
+}
+
+/// The problem for `error`, counted. What it says about a request that nobody may look at again is logged here, with
+/// the key; the cause of every problem is logged by `ProblemLayer`.
+pub(super) fn refuse(claim: Option<&Claim>, error: IdempotencyError) -> Response<Body> {
+    let code = error.descriptor().code();
+    count(code);
+    let key = claim.map(|claim| tracing::field::debug(&claim.key));
+    match &error {
+        IdempotencyError::OutcomeUnknown(_)
+        | IdempotencyError::OutcomeUnknownWithoutKey(_)
+        | IdempotencyError::TransactionLost => {
+            tracing::error!(key, code, error = %Chain(&error), "not answered by the handler");
+        }
+        _ => tracing::debug!(key, code, "not answered by the handler"),
+    }
+    mainstay_errors::Error::from(error).into_response()
+}
+
+/// A handler's effects are committed.
+pub(super) fn committed<D: sqlx::Database>(config: &Config<D>) {
+    if let Some(hook) = &config.on_commit {
+        hook();
+    }
+}
+
+/// Counts requests by what became of them.
+#[cfg(feature = "metrics")]
+pub(super) fn count(outcome: &'static str) {
+    metrics::counter!("mainstay_idempotency_requests_total", "outcome" => outcome).increment(1);
+}
+
+#[cfg(not(feature = "metrics"))]
+pub(super) fn count(_outcome: &'static str) {}

@@ -1,0 +1,65 @@
+//! The end of a request that has no key, but whose handler asked for a transaction.
+
+use std::panic::resume_unwind;
+use std::sync::Arc;
+
+use axum_core::body::Body;
+use http::Response;
+use sqlx::Transaction;
+use tracing::Instrument;
+
+use super::Config;
+use super::answer::{committed, refuse};
+use crate::policy::Keep;
+use crate::store::IdempotencyDb;
+use crate::{Error, ErrorKind, IdempotencyError};
+
+/// Commits or rolls back, in a task of its own. There is no key to read again: a lost answer stays unknown.
+pub(super) fn finish<D: IdempotencyDb>(
+    config: Arc<Config<D>>,
+    mut tx: Transaction<'static, D>,
+    response: Response<Body>,
+) -> impl Future<Output = Response<Body>> + Send + 'static {
+    let tracker = config.tracker.clone();
+    let task = tracker.spawn(
+        async move {
+            if config.policy.keep(response.status().as_u16()) != Keep::Commit {
+                D::rollback(tx).await;
+                return response;
+            }
+            if let Err(error) = D::check_open(&mut tx).await {
+                D::rollback(tx).await;
+                return refuse(None, IdempotencyError::Store(error));
+            }
+            match tx.commit().await {
+                Ok(()) => {
+                    committed(&config);
+                    response
+                }
+                Err(lost) => {
+                    let lost = IdempotencyError::OutcomeUnknownWithoutKey(Error::new(
+                        ErrorKind::Unavailable,
+                        lost,
+                    ));
+                    refuse(None, lost)
+                }
+            }
+        }
+        .in_current_span(),
+    );
+    async move {
+        match task.await {
+            Ok(response) => response,
+            Err(join) => match join.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                Err(cancelled) => {
+                    let refusal = IdempotencyError::OutcomeUnknownWithoutKey(Error::new(
+                        ErrorKind::Unavailable,
+                        cancelled,
+                    ));
+                    refuse(None, refusal)
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The request's side: its key and its body, both a stranger's.
+
+use std::error::Error as StdError;
+
+use axum_core::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use super::Config;
+use crate::key::KeyError;
+use crate::{IdempotencyError, Key};
+
+pub(super) fn key<D: sqlx::Database>(
+    config: &Config<D>,
+    headers: &HeaderMap,
+) -> Result<Key, IdempotencyError> {
+    let mut lines = headers.get_all(&config.header).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Err(IdempotencyError::KeyMissing),
+        (Some(line), None) => {
+            Key::parse(line.as_bytes(), config.parse).map_err(IdempotencyError::KeyMalformed)
+        }
+        (Some(_), Some(_)) => Err(IdempotencyError::KeyMalformed(KeyError::Repeated)),
+    }
+}
+
+pub(super) async fn read_body(
+    body: Body,
+    headers: &HeaderMap,
+    bytes_max: usize,
+) -> Result<Bytes, IdempotencyError> {
+    // A declared length is refused before a byte of it is read.
+    let declared = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > bytes_max as u64) {
+        return Err(IdempotencyError::RequestTooLarge { bytes_max });
+    }
+    match Limited::new(body, bytes_max).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if is_length_limit(error.as_ref()) => {
+            Err(IdempotencyError::RequestTooLarge { bytes_max })
+        }
+        Err(_) => Err(IdempotencyError::RequestIncomplete),
+    }
+}
+
+fn is_length_limit(mut error: &(dyn StdError + 'static)) -> bool {
+    loop {
+        if error.is::<LengthLimitError>() {
+            return true;
+        }
+        match error.source() {
+            Some(source) => error = source,
+            None => return false,
+        }
+    }
+}
