@@ -133,6 +133,7 @@ async fn a_drain_ends_what_is_in_flight_and_starts_nothing<Db: OutboxDb>(pool: P
     let outbox = outbox(&pool, 1).await;
     let (sink, mut deliveries) = ChannelSink::new(1);
     let relay = quick(&pool, &outbox)
+        .lease(Duration::from_secs(9)) // a heartbeat every three seconds: none of what follows may need one
         .batch(1)
         .sink("*", sink)
         .build()
@@ -148,8 +149,14 @@ async fn a_drain_ends_what_is_in_flight_and_starts_nothing<Db: OutboxDb>(pool: P
     let first = timeout(SOON, deliveries.recv()).await.unwrap().unwrap();
     let drain = tokio::spawn(relay.drain(SOON));
     tokio::task::yield_now().await;
+    let answered = Instant::now();
     first.ack();
     assert_eq!(drain.await.unwrap().unsettled, 0);
+    assert!(
+        answered.elapsed() < Duration::from_millis(1500),
+        "it waited for a heartbeat after its last settlement: {:?}",
+        answered.elapsed()
+    );
     assert!(
         deliveries.recv().await.is_none(),
         "nothing was started after the drain began"
