@@ -62,10 +62,10 @@
 //!
 //! # With axum (feature `axum`)
 //!
-//! Derived faults, [`Error`], [`Problem`] and [`Violations`] are responses. [`ProblemLayer`], outermost,
+//! Derived faults, [`Error`], [`Problem`] and [`Violations`] are responses. `ProblemLayer`, outermost,
 //! gives each request its id, completes documents, logs each cause once and turns bare failures of the
-//! router, of axum's extractors and of other layers into documents. [`Json`], [`Query`] and [`Path`] name
-//! every wrong value at once. [`Registry::pages`] serves what `type` points at.
+//! router, of axum's extractors and of other layers into documents. `Json`, `Query` and `Path` name
+//! every wrong value at once. `Registry::pages` serves what `type` points at.
 //!
 #![cfg_attr(feature = "axum", doc = "```")]
 #![cfg_attr(not(feature = "axum"), doc = "```ignore")]

@@ -39,6 +39,7 @@ pin_project! {
         Calling { #[pin] inner: F },
         Panicked { payload: Option<Payload> },
         Reading { reading: Reading },
+        Done,
     }
 }
 
@@ -81,9 +82,10 @@ where
                 },
                 StateProjection::Panicked { payload } => match payload.take() {
                     Some(payload) => Err(payload),
-                    // Polled after it was done, which no executor does.
                     None => return Poll::Pending,
                 },
+                // Polled after it was done, which no executor does.
+                StateProjection::Done => return Poll::Pending,
                 StateProjection::Reading { reading } => {
                     return reading.as_mut().poll(cx).map(Ok);
                 }
@@ -98,7 +100,7 @@ where
             match rewrite {
                 Rewrite::Done(response) => {
                     // The inner future is done or broken: let go of what it holds.
-                    this.state.set(State::Panicked { payload: None });
+                    this.state.set(State::Done);
                     return Poll::Ready(Ok(response));
                 }
                 Rewrite::Read(reading) => this.state.set(State::Reading { reading }),

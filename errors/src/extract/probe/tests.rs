@@ -1,7 +1,9 @@
+//! What is found in refused input, and what is never said about it.
+
 use std::collections::HashMap;
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
