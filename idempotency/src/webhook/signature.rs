@@ -149,7 +149,8 @@ impl Verifier {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WebhookError {
-    /// 400 `webhook_headers_invalid`: one of the three headers is missing, repeated or malformed.
+    /// 401 `webhook_headers_invalid`: one of the three headers is missing, repeated or malformed, so nobody is known
+    /// to have signed this.
     #[error("a webhook header is missing, repeated or malformed")]
     Headers,
     /// 401 `webhook_signature_invalid`: no signature is by a secret of ours over this id, time and body.
@@ -166,7 +167,7 @@ pub enum WebhookError {
     OutcomeUnknown,
 }
 
-const HEADERS: Descriptor = Descriptor::new("webhook_headers_invalid", Category::InvalidArgument)
+const HEADERS: Descriptor = Descriptor::new("webhook_headers_invalid", Category::Unauthenticated)
     .with_title("Webhook headers invalid")
     .with_docs("`webhook-id`, `webhook-timestamp` and `webhook-signature` are needed, each once, as Standard Webhooks writes them.")
     .with_owner("mainstay_idempotency");

@@ -106,7 +106,7 @@ async fn what_is_not_signed_is_not_applied<D: TestDb>(pool: Pool<D>) {
     unsigned.remove("webhook-signature");
     let stranger = self::sender().delivery("msg_1", 0);
     for (headers, body, now, status) in [
-        (&unsigned, BODY, at(0), 400),
+        (&unsigned, BODY, at(0), 401),
         (&stranger, BODY, at(0), 401),
         (&good, b"{ }", at(0), 401),
         (&good, BODY, at(1), 401),
