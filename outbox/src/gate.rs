@@ -6,6 +6,9 @@ use mainstay_retry::Backoff;
 use rand::Rng;
 use tokio::time::Instant;
 
+/// The longest a sink is left alone, whatever the schedule says: a probe an hour costs nothing.
+const WAIT_MAX: Duration = Duration::from_secs(3_600);
+
 /// A breaker for a whole sink, tripped by its own word that it is down and never by a message's failure.
 ///
 /// While down nothing is claimed for it, so an outage spends no attempts. When the wait is over one message of one lane
@@ -61,7 +64,7 @@ impl Gate {
         match self.state {
             State::Up => now,
             State::Down { until, .. } => until,
-            State::Probing { .. } => now + Duration::from_secs(3_600),
+            State::Probing { .. } => now + WAIT_MAX,
         }
     }
 
@@ -100,7 +103,7 @@ impl Gate {
             }
         };
         let failures = failures.saturating_add(1);
-        let wait = self.backoff.delay(failures, before, rng);
+        let wait = self.backoff.delay(failures, before, rng).min(WAIT_MAX);
         self.state = State::Down {
             until: now + wait,
             failures,

@@ -23,6 +23,9 @@ pub enum KeyPolicy {
     Skip,
 }
 
+/// The longest wait of a message, whatever a schedule says: databases cannot add any number to their clocks.
+const WAIT_MAX: Duration = Duration::from_secs(30 * 86_400);
+
 /// How failures are answered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
@@ -164,7 +167,7 @@ pub(crate) fn fate<R: Rng + ?Sized>(
             Fate::Later(Failed {
                 id: tried.id,
                 attempts: tried.attempts,
-                delay: ours.max(asked),
+                delay: ours.max(asked).min(WAIT_MAX),
                 suspect: crashed,
                 reason: reason.as_str().to_owned(),
             })
@@ -279,6 +282,18 @@ mod tests {
             })
         ));
         assert!(matches!(fate_of(2, Outcome::NotTried), Fate::Untouched));
+    }
+
+    #[test]
+    fn no_schedule_leaves_the_databases_calendar() {
+        let rules = Rules {
+            backoff: Backoff::constant(Duration::MAX),
+            ..RULES
+        };
+        let tried = Tried { id: 1, attempts: 0 };
+        let mut rng = StdRng::seed_from_u64(1);
+        let fate = fate(tried, Outcome::retry("no"), false, &rules, &mut rng);
+        assert!(matches!(fate, Fate::Later(Failed { delay, .. }) if delay == WAIT_MAX));
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub(super) struct Engine<Db: OutboxDb> {
     publishing: JoinSet<Published>,
     /// Published and not yet written down.
     unsettled: Vec<Settlement>,
-    /// Messages in `publishing` and `unsettled`.
+    /// Messages in `publishing`.
     in_flight: usize,
     /// Topics whose sink was found down, as far as they have been met.
     shut_topics: HashSet<String>,
@@ -70,6 +70,7 @@ pub(super) struct Engine<Db: OutboxDb> {
     clock: Clock,
     database: Database,
     draining: Option<Instant>,
+    handed_over: bool,
 }
 
 /// A lane this relay holds.
@@ -134,6 +135,7 @@ impl<Db: OutboxDb> Engine<Db> {
                 retry_at: now,
             },
             draining: None,
+            handed_over: false,
         }
     }
 
@@ -190,6 +192,9 @@ impl<Db: OutboxDb> Engine<Db> {
             return;
         }
         if self.draining.is_some() {
+            if !self.handed_over {
+                self.handed_over = self.hand_over().await;
+            }
             return;
         }
         if Instant::now() >= self.clock.survey && !self.rebalance().await {
@@ -345,6 +350,16 @@ impl<Db: OutboxDb> Engine<Db> {
         self.tally.holds(self.lanes.len());
         debug!(target: TARGET, relay = %self.relay, lanes = self.lanes.len(), share, "lanes acquired");
         true
+    }
+
+    /// What a drain begins with: this relay no longer counts, and what it is not busy with is free.
+    async fn hand_over(&mut self) -> bool {
+        let retire = Db::retire(self.pool.clone(), self.relay);
+        if self.ask("retire", retire).await.is_none() {
+            return false;
+        }
+        let idle = self.held(|slot| !slot.busy);
+        self.give_back(idle).await
     }
 
     async fn give_back(&mut self, held: Vec<Held>) -> bool {
@@ -565,20 +580,29 @@ impl<Db: OutboxDb> Engine<Db> {
 
     /// Writes down what became of the batches that have come back.
     async fn settle(&mut self) -> bool {
-        let settlements = self.unsettled.clone();
-        let settle = Db::settle(self.pool.clone(), settlements);
+        // A lane may have been lost and won again meanwhile: a call names it in one epoch only.
+        let (current, stale): (Vec<_>, Vec<_>) = std::mem::take(&mut self.unsettled)
+            .into_iter()
+            .partition(|settlement| {
+                let slot = self.lanes.get(&settlement.held.lane);
+                slot.is_some_and(|slot| slot.epoch == settlement.held.epoch)
+            });
+        for settlement in &stale {
+            self.fenced(settlement);
+        }
+        self.unsettled = current;
+        let settle = Db::settle(self.pool.clone(), self.unsettled.clone());
         let Some(written) = self.ask("settle", settle).await else {
             return false;
         };
         let written: HashSet<i32> = written.into_iter().collect();
         for settlement in std::mem::take(&mut self.unsettled) {
-            let Held { lane, epoch } = settlement.held;
-            let current = self.lanes.get_mut(&lane).filter(|slot| slot.epoch == epoch);
-            if !written.contains(&lane) || current.is_none() {
+            let lane = settlement.held.lane;
+            if !written.contains(&lane) {
                 self.fenced(&settlement);
                 continue;
             }
-            if let Some(slot) = current {
+            if let Some(slot) = self.lanes.get_mut(&lane) {
                 slot.busy = false;
             }
             self.tally.settled(
@@ -587,7 +611,7 @@ impl<Db: OutboxDb> Engine<Db> {
                 settlement.dead.len(),
             );
             for failed in &settlement.failed {
-                info!(
+                debug!(
                     target: TARGET, lane, message = failed.id, attempt = failed.attempts + 1, delay = ?failed.delay,
                     reason = %failed.reason, "message failed and will be tried again"
                 );
@@ -616,20 +640,21 @@ impl<Db: OutboxDb> Engine<Db> {
 
     /// Gives everything back. What was cut off stays recorded in flight, for the next owner to charge.
     async fn leave(mut self) -> Drained {
-        let cut_off = self.in_flight + self.unsettled.iter().map(|s| s.acked.len()).sum::<usize>();
-        self.publishing.abort_all();
-        let held = self.held(|_| true);
+        let written = |s: &Settlement| s.acked.len() + s.failed.len() + s.dead.len();
+        let cut_off = self.in_flight + self.unsettled.iter().map(written).sum::<usize>();
         for slot in self.lanes.values() {
             slot.lease.lose();
         }
+        // Nothing may still be publishing when the next owner begins; a sink that blocks its thread is not waited for.
+        let cut = self.publishing.shutdown();
+        let _ = tokio::time::timeout(Duration::from_secs(1), cut).await;
+        let held = self.held(|_| true);
         // A few tries: if the database is away, the leases run out by themselves.
         for _ in 0..3 {
-            let retire = Db::retire(self.pool.clone(), self.relay);
-            if self.ask("retire", retire).await.is_some() {
-                let release = Db::release(self.pool.clone(), held.clone());
-                if self.ask("release", release).await.is_some() {
-                    break;
-                }
+            let gone = self.handed_over || self.hand_over().await;
+            let release = Db::release(self.pool.clone(), held.clone());
+            if gone && self.ask("release", release).await.is_some() {
+                break;
             }
             sleep_until(
                 self.database

@@ -104,7 +104,7 @@ impl<Db: OutboxDb> Relay<Db> {
                 ),
                 key_policy: KeyPolicy::Block,
                 rules: Rules {
-                    max_attempts: 12,
+                    max_attempts: 20,
                     backoff: Backoff::equal_jitter(
                         Duration::from_millis(200),
                         Duration::from_secs(300),
@@ -232,7 +232,7 @@ impl<Db: OutboxDb> RelayBuilder<Db> {
         self
     }
 
-    /// Attempts after which a message is a dead letter. Default 12, which is about half an hour with the default waits.
+    /// Attempts after which a message is a dead letter. Default 20, which is about half an hour with the default waits.
     /// At least 1.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.config.rules.max_attempts = attempts;
@@ -265,7 +265,7 @@ impl<Db: OutboxDb> RelayBuilder<Db> {
 
     /// How long batches in flight may take to end once the token given to [`Relay::spawn`] is cancelled. Default 10 s.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
-        self.config.drain_timeout = timeout;
+        self.config.drain_timeout = timeout.min(DRAIN_MAX);
         self
     }
 
@@ -341,6 +341,9 @@ impl Config {
     }
 }
 
+/// The longest a drain may take, whatever it is told; nobody waits a day for a process to end.
+const DRAIN_MAX: Duration = Duration::from_secs(86_400);
+
 /// A running relay.
 #[derive(Debug)]
 pub struct RelayHandle {
@@ -361,12 +364,15 @@ pub struct Drained {
 impl RelayHandle {
     /// Stops claiming, lets what is in flight end and settle within `deadline`, and gives the lanes back at once.
     ///
-    /// With [`Drained::unsettled`] 0 nothing of this relay will be delivered twice.
+    /// Lanes with nothing in flight are free from the start, the others as soon as it has ended. With
+    /// [`Drained::unsettled`] 0 nothing of this relay will be delivered twice. A database that does not answer can hold the
+    /// end up for a few seconds more.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the drain.
     pub async fn drain(self, deadline: Duration) -> Drained {
-        self.order.send_replace(Some(Instant::now() + deadline));
+        self.order
+            .send_replace(Some(Instant::now() + deadline.min(DRAIN_MAX)));
         self.join().await
     }
 
