@@ -144,9 +144,9 @@ async fn two_lost_answers_and_a_lost_acknowledgement_are_still_one_order_and_one
         }
         tx.commit().await.unwrap();
         if seen == Seen::First {
-            drop(delivery)
+            drop(delivery);
         } else {
-            delivery.ack()
+            delivery.ack();
         }
     }
     relay.drain(Duration::from_secs(5)).await;
