@@ -2,12 +2,16 @@
 
 use std::fmt;
 
+use http::HeaderValue;
+
 /// A well-formed request id: 1 to 128 bytes of `[A-Za-z0-9._-]`.
 ///
 /// An id from outside is echoed into headers, documents and logs, so anything else is refused rather
 /// than cleaned: a line break would forge a log line, a megabyte would be stored a thousand times.
+///
+/// Kept as a header value, which is how it comes and goes: a copy shares the bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RequestId(String);
+pub struct RequestId(HeaderValue);
 
 impl RequestId {
     /// The longest id that is accepted, in bytes. Enough for a UUID, a ULID or a trace id with room for a prefix.
@@ -16,30 +20,52 @@ impl RequestId {
     /// Takes an id from outside; `None` unless it is well-formed.
     #[must_use]
     pub fn parse(id: &str) -> Option<Self> {
-        let well_formed = !id.is_empty()
-            && id.len() <= Self::BYTES_MAX
-            && id
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-        well_formed.then(|| Self(id.to_owned()))
+        if !is_well_formed(id.as_bytes()) {
+            return None;
+        }
+        HeaderValue::from_str(id).ok().map(Self)
+    }
+
+    /// Takes an id from a header; `None` unless it is well-formed.
+    #[must_use]
+    pub fn from_header(value: &HeaderValue) -> Option<Self> {
+        is_well_formed(value.as_bytes()).then(|| Self(value.clone()))
     }
 
     /// Makes a fresh id: a UUIDv7, so that ids sort by time.
     #[must_use]
     pub fn generate() -> Self {
-        Self(uuid::Uuid::now_v7().to_string())
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        let id = uuid::Uuid::now_v7().hyphenated().encode_lower(&mut text);
+        // Hex digits and dashes always are a header value.
+        Self(HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static("unidentified")))
     }
 
     /// The id as it travels.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        // Never empty: only ASCII came in.
+        self.0.to_str().unwrap_or_default()
     }
+
+    /// The id as a header value, sharing its bytes.
+    #[must_use]
+    pub fn to_header(&self) -> HeaderValue {
+        self.0.clone()
+    }
+}
+
+fn is_well_formed(id: &[u8]) -> bool {
+    !id.is_empty()
+        && id.len() <= RequestId::BYTES_MAX
+        && id
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 

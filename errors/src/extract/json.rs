@@ -87,22 +87,17 @@ impl<T: DeserializeOwned> Json<T> {
 
 /// Reads a body; only one that does not fit is looked at twice.
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    let mut reader = serde_json::Deserializer::from_slice(body);
-    let misfit = match serde_path_to_error::deserialize(&mut reader) {
-        Ok(value) => {
-            return match reader.end() {
-                Ok(()) => Ok(value),
-                Err(error) => Err(malformed(&error)),
-            };
-        }
-        Err(misfit) => misfit,
-    };
-    if misfit.inner().classify() != Category::Data {
-        return Err(malformed(misfit.inner()));
-    }
-    let Ok(value) = serde_json::from_slice(body) else {
+    serde_json::from_slice(body).map_err(|error| match error.classify() {
+        Category::Data => misfits::<T>(body),
+        _ => malformed(&error),
+    })
+}
+
+fn misfits<T: DeserializeOwned>(body: &[u8]) -> Problem {
+    let value = match serde_json::from_slice(body) {
+        Ok(value) => value,
         // The misfit came first, but what follows is not even JSON.
-        return Err(http_codes::MALFORMED_JSON.to_problem());
+        Err(error) => return malformed(&error),
     };
     let mut found: Violations = probe::violations::<T>(&value, Source::Json)
         .into_iter()
@@ -110,9 +105,14 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         .collect();
     if found.is_empty() {
         // Visible in the text and not in the value, such as a member given twice.
-        found.push(Violation::body(pointer(misfit.path()), "invalid"));
+        let reader = &mut serde_json::Deserializer::from_slice(body);
+        let misfit = serde_path_to_error::deserialize::<_, T>(reader).err();
+        let place = misfit
+            .map(|misfit| pointer(misfit.path()))
+            .unwrap_or_default();
+        found.push(Violation::body(place, "invalid"));
     }
-    Err(found.to_problem())
+    found.to_problem()
 }
 
 fn malformed(error: &serde_json::Error) -> Problem {

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 
 use axum::BoxError;
 use axum::body::{Body, Bytes};
-use http::{HeaderName, HeaderValue, Method, Request, Response};
+use http::{HeaderName, Method, Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -132,13 +132,12 @@ where
         let given = request
             .headers()
             .get(&REQUEST_ID)
-            .and_then(|value| value.to_str().ok());
-        let id = given
-            .and_then(RequestId::parse)
-            .unwrap_or_else(RequestId::generate);
-        if let Some(value) = header_value(&id) {
-            request.headers_mut().insert(REQUEST_ID, value);
-        }
+            .and_then(RequestId::from_header);
+        let id = given.unwrap_or_else(|| {
+            let made = RequestId::generate();
+            request.headers_mut().insert(REQUEST_ID, made.to_header());
+            made
+        });
         request.extensions_mut().insert(id.clone());
         let asked = Asked {
             id,
@@ -147,9 +146,4 @@ where
         let inner = future::unwound(|| self.inner.call(request));
         ProblemFuture::new(inner, asked, Arc::clone(&self.shared))
     }
-}
-
-/// A request id is made of characters a header may have.
-fn header_value(id: &RequestId) -> Option<HeaderValue> {
-    HeaderValue::from_str(id.as_str()).ok()
 }

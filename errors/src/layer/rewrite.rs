@@ -11,7 +11,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use serde_json::Value;
 
-use super::{Asked, PassThrough, REQUEST_ID, Shared, header_value};
+use super::{Asked, PassThrough, REQUEST_ID, Shared};
 use crate::http_codes;
 use crate::problem::{DOCUMENT_BYTES_MAX, PROBLEM_JSON};
 use crate::response::{Failure, drop_representation, represent};
@@ -25,9 +25,9 @@ pub(super) enum Rewrite {
 
 /// Decides about the response of the inner service.
 pub(super) fn answer(mut response: Response<Body>, asked: Asked, shared: &Arc<Shared>) -> Rewrite {
-    if let Some(value) = header_value(&asked.id) {
-        response.headers_mut().insert(REQUEST_ID, value);
-    }
+    response
+        .headers_mut()
+        .insert(REQUEST_ID, asked.id.to_header());
     let status = response.status();
     let fails = status.is_client_error() || status.is_server_error();
     if !fails || response.extensions().get::<PassThrough>().is_some() {
@@ -69,9 +69,9 @@ pub(super) fn panicked(
     let error = Error::internal(format!("panic: {text}"));
     let problem = error.to_problem();
     let mut response = Response::new(Body::empty());
-    if let Some(value) = header_value(&asked.id) {
-        response.headers_mut().insert(REQUEST_ID, value);
-    }
+    response
+        .headers_mut()
+        .insert(REQUEST_ID, asked.id.to_header());
     finish(response, problem, Some(&error), asked, shared)
 }
 
