@@ -80,18 +80,59 @@ impl Verdict {
         *self == Self::default()
     }
 
-    /// Everything that is missing from a book.
-    pub const fn lost(&self) -> usize {
-        self.payments_lost + self.settlements_lost + self.effects_lost
-    }
-
-    /// Everything that stands in a book twice, or stands there against what was told.
-    pub const fn double(&self) -> usize {
-        self.payments_double + self.payments_untold + self.effects_double
+    /// Everything that was found, under the four headings of the report.
+    pub const fn findings(&self) -> [(&'static str, [(usize, &'static str); 3]); 4] {
+        const NONE: (usize, &str) = (0, "");
+        [
+            (
+                "lost",
+                [
+                    (self.payments_lost, "acknowledged payments are not there"),
+                    (
+                        self.settlements_lost,
+                        "acknowledged settlements are not there",
+                    ),
+                    (self.effects_lost, "events were never applied"),
+                ],
+            ),
+            (
+                "double",
+                [
+                    (
+                        self.payments_double,
+                        "payments exist again under the same reference",
+                    ),
+                    (
+                        self.payments_untold,
+                        "payments exist that were refused or never asked for",
+                    ),
+                    (self.effects_double, "events were applied again"),
+                ],
+            ),
+            (
+                "out of order",
+                [
+                    (
+                        self.out_of_order,
+                        "payments were settled downstream before they were created",
+                    ),
+                    (self.listing_wrong, "rows appeared on two pages"),
+                    NONE,
+                ],
+            ),
+            (
+                "unresolved",
+                [
+                    (self.unresolved, "calls never heard what came of them"),
+                    NONE,
+                    NONE,
+                ],
+            ),
+        ]
     }
 }
 
-/// Compares the books.
+/// Compares the books. Empty books agree and prove nothing: whoever calls this looks that there was something to compare.
 pub fn audit(calls: &[Call], payments: &[Listed], effects: &[Effect]) -> Verdict {
     let mut verdict = Verdict::default();
 

@@ -61,6 +61,7 @@ pub struct Fleet {
     ledger: Mutex<Vec<Call>>,
     attempts: Arc<AtomicU64>,
     asked: AtomicU64,
+    notices: AtomicU64,
     replayed: AtomicU64,
 }
 
@@ -100,6 +101,7 @@ impl Fleet {
             ledger: Mutex::default(),
             attempts,
             asked: AtomicU64::new(0),
+            notices: AtomicU64::new(0),
             replayed: AtomicU64::new(0),
         })
     }
@@ -130,7 +132,12 @@ impl Fleet {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// HTTP requests that left the client stack.
+    /// Settlements that the provider gave notice of, each counted once.
+    pub fn notices(&self) -> u64 {
+        self.notices.load(Ordering::Relaxed)
+    }
+
+    /// Payments and notices that left the client stack as HTTP requests.
     pub fn attempts(&self) -> u64 {
         self.attempts.load(Ordering::Relaxed)
     }
@@ -213,6 +220,7 @@ impl Fleet {
             }
             request
         };
+        self.notices.fetch_add(1, Ordering::Relaxed);
         let answered = matches!(self.until_told(send).await, Answer::Done(_));
         if answered && rand::random_ratio(1, 4) {
             self.until_told(send).await;
@@ -390,7 +398,11 @@ fn stack(attempts: Arc<AtomicU64>, sabotage: Option<Sabotage>) -> Result<Stack, 
     let transport = ServiceBuilder::new()
         .layer(AttemptTimeoutLayer::new(Duration::from_secs(1)))
         .map_request(move |request: Request<Full<Bytes>>| {
-            attempts.fetch_add(1, Ordering::Relaxed);
+            // The audit's own reading does not count.
+            attempts.fetch_add(
+                u64::from(request.method() == Method::POST),
+                Ordering::Relaxed,
+            );
             request
         })
         .service(transport);

@@ -150,7 +150,8 @@ pub async fn run(options: Options) -> Result<ExitCode, Box<dyn std::error::Error
     let stopped_cleanly = service.stop().await?;
 
     let verdict = audit::audit(&fleet.ledger(), &payments, &effects);
-    let clean = verdict.is_clean() && stopped_cleanly;
+    // Books without an entry agree and prove nothing.
+    let clean = verdict.is_clean() && stopped_cleanly && !payments.is_empty();
     report::print(&report::Report {
         seed,
         seconds: options.seconds,
@@ -163,6 +164,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Box<dyn std::error::Error
         effects: effects.len(),
         verdict: &verdict,
         stopped_cleanly,
+        clean,
     });
     scene.leave(clean);
     Ok(if clean {

@@ -49,20 +49,23 @@ pub struct Faults {
 }
 
 impl Faults {
+    /// What was done on purpose, by kind.
+    pub fn by_kind(&self) -> [(&'static str, u64); 7] {
+        [
+            ("requests dropped", &self.requests_dropped),
+            ("requests duplicated", &self.requests_duplicated),
+            ("requests truncated", &self.requests_truncated),
+            ("answers dropped", &self.answers_dropped),
+            ("answers duplicated", &self.answers_duplicated),
+            ("answers truncated", &self.answers_truncated),
+            ("messages delayed", &self.delayed),
+        ]
+        .map(|(kind, count)| (kind, count.load(Ordering::Relaxed)))
+    }
+
     /// Everything that was done on purpose.
     pub fn total(&self) -> u64 {
-        [
-            &self.requests_dropped,
-            &self.requests_duplicated,
-            &self.requests_truncated,
-            &self.answers_dropped,
-            &self.answers_duplicated,
-            &self.answers_truncated,
-            &self.delayed,
-        ]
-        .iter()
-        .map(|count| count.load(Ordering::Relaxed))
-        .sum()
+        self.by_kind().iter().map(|(_, count)| count).sum()
     }
 }
 

@@ -29,108 +29,68 @@ pub struct Report<'a> {
     pub verdict: &'a Verdict,
     /// The service ended in time when it was asked to.
     pub stopped_cleanly: bool,
+    /// All in all.
+    pub clean: bool,
 }
 
 /// Prints the report to standard output.
 pub fn print(report: &Report<'_>) {
-    let verdict = report.verdict;
-    let attempts = report.fleet.attempts();
-    let both = |of: fn(&Faults) -> &AtomicU64| {
-        of(report.upstream).load(Ordering::Relaxed) + of(report.downstream).load(Ordering::Relaxed)
-    };
-    let duplicates = |faults: &Faults| faults.requests_duplicated.load(Ordering::Relaxed);
-
     println!("\ndrill of {} s, seed {}", report.seconds, report.seed);
     section("asked");
     row("logical calls", report.fleet.calls());
-    row("HTTP attempts", attempts);
-    row(
-        "duplicates sent",
-        duplicates(report.upstream) + duplicates(report.downstream),
-    );
+    row("HTTP attempts", report.fleet.attempts());
+    row("duplicates sent", duplicates(report));
     row("answers replayed", report.fleet.replayed());
     section("done to it");
-    row("requests dropped", both(|faults| &faults.requests_dropped));
+    for ((kind, up), (_, down)) in report
+        .upstream
+        .by_kind()
+        .into_iter()
+        .zip(report.downstream.by_kind())
+    {
+        row(kind, up + down);
+    }
     row(
-        "requests duplicated",
-        both(|faults| &faults.requests_duplicated),
+        "connections refused",
+        loaded(&report.upstream.refused) + loaded(&report.downstream.refused),
     );
-    row(
-        "requests truncated",
-        both(|faults| &faults.requests_truncated),
-    );
-    row("answers dropped", both(|faults| &faults.answers_dropped));
-    row(
-        "answers duplicated",
-        both(|faults| &faults.answers_duplicated),
-    );
-    row(
-        "answers truncated",
-        both(|faults| &faults.answers_truncated),
-    );
-    row("messages delayed", both(|faults| &faults.delayed));
-    row("connections refused", both(|faults| &faults.refused));
     row("kills (SIGKILL)", report.kills);
     section("came of it");
     row("payments stored", report.payments);
     row("events delivered", report.deliveries);
     row("effects applied", report.effects);
     section("audit");
-    found(
-        "lost",
-        verdict.lost(),
-        &[
-            (verdict.payments_lost, "acknowledged payments are not there"),
-            (
-                verdict.settlements_lost,
-                "acknowledged settlements are not there",
-            ),
-            (verdict.effects_lost, "events were never applied"),
-        ],
-    );
-    found(
-        "double",
-        verdict.double(),
-        &[
-            (
-                verdict.payments_double,
-                "payments exist again under the same reference",
-            ),
-            (
-                verdict.payments_untold,
-                "payments exist that were refused or never asked for",
-            ),
-            (verdict.effects_double, "events were applied again"),
-        ],
-    );
-    found(
-        "out of order",
-        verdict.out_of_order + verdict.listing_wrong,
-        &[
-            (
-                verdict.out_of_order,
-                "payments were settled downstream before they were created",
-            ),
-            (verdict.listing_wrong, "rows appeared on two pages"),
-        ],
-    );
-    found(
-        "unresolved",
-        verdict.unresolved,
-        &[(verdict.unresolved, "calls never heard what came of them")],
-    );
+    for (name, findings) in report.verdict.findings() {
+        row(name, findings.iter().map(|(count, _)| count).sum::<usize>());
+        for (count, what) in findings.iter().filter(|(count, _)| *count > 0) {
+            println!("      {count} {what}");
+        }
+    }
     if !report.stopped_cleanly {
         println!("  the service did not end cleanly when asked to");
     }
-    let clean = verdict.is_clean() && report.stopped_cleanly;
-    println!(
-        "\n{}",
-        if clean {
-            "clean: every acknowledged payment took effect exactly once"
-        } else {
-            "NOT CLEAN"
-        }
-    );
+    if report.payments == 0 {
+        println!("  nothing was paid: this drill proves nothing");
+    }
+    let conclusion = if report.clean {
+        "clean: every acknowledged payment took effect exactly once"
+    } else {
+        "NOT CLEAN"
+    };
+    println!("\n{conclusion}");
+}
+
+/// Requests that said again what had been said: by the client stack, by its caller, and by the network in both links.
+fn duplicates(report: &Report<'_>) -> u64 {
+    let said_once = report.fleet.calls() + report.fleet.notices();
+    let again = report.fleet.attempts().saturating_sub(said_once);
+    again
+        + loaded(&report.upstream.requests_duplicated)
+        + loaded(&report.downstream.requests_duplicated)
+}
+
+fn loaded(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
 }
 
 fn section(name: &str) {
@@ -139,11 +99,4 @@ fn section(name: &str) {
 
 fn row(name: &str, value: impl std::fmt::Display) {
     println!("  {name:<22}{value:>9}");
-}
-
-fn found(name: &str, total: usize, details: &[(usize, &str)]) {
-    row(name, total);
-    for (count, what) in details.iter().filter(|(count, _)| *count > 0) {
-        println!("      {count} {what}");
-    }
 }

@@ -1,0 +1,130 @@
+//! One truth about a failure: an enum of yours becomes problem documents (RFC 9457) over an axum router.
+//!
+//! Run it with `cargo run --example error_envelope`. It needs neither a server nor a database.
+//!
+//! @@OUTPUT@@
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
+use std::error::Error;
+
+use axum::{
+    Router,
+    body::Body,
+    http::Request,
+    routing::{get, post},
+};
+use http_body_util::BodyExt;
+use mainstay::errors::{Fault, Json, Path, Problem, ProblemLayer, Registry, Violation, Violations};
+use tower::ServiceExt;
+
+/// Every way in which an order can fail. What a caller needs to know is decided here, where the error is
+/// declared, and not where it is handled.
+#[derive(Debug, thiserror::Error, Fault)]
+enum OrderError {
+    /// No order has this id. (A doc comment becomes the text of the code's own page.)
+    #[error("order {id} not found")]
+    #[fault(not_found, public)] // public: this text may be sent
+    OrderNotFound {
+        #[fault(ext = "order_id")] // sent as a member of the document
+        id: u64,
+    },
+    /// The payment provider does not answer.
+    #[error("payment provider at 10.0.0.7")] // not public: this text and the cause are logged, never sent
+    #[fault(unavailable, retry_after = "2s", outcome = not_applied)]
+    Provider(#[source] std::io::Error),
+    #[error(transparent)]
+    #[fault(delegate)] // whatever the field is: here a 422 that names each wrong value
+    Invalid(#[from] Violations),
+}
+
+#[derive(serde::Deserialize)]
+struct NewOrder {
+    item: String,
+    amount: i64,
+}
+
+/// The derive makes the enum a response, so a handler returns it as it is.
+async fn find(Path(id): Path<u64>) -> Result<&'static str, OrderError> {
+    if id == 1 {
+        Ok("an umbrella")
+    } else {
+        Err(OrderError::OrderNotFound { id })
+    }
+}
+
+/// `Json` is mainstay's own extractor: it names every member that does not fit, not just the first.
+async fn create(Json(order): Json<NewOrder>) -> Result<&'static str, OrderError> {
+    // Rules of the domain are collected as well, so that a caller mends everything in one go.
+    let mut wrong = Violations::new();
+    if order.item.is_empty() {
+        wrong.push(Violation::body("/item", "empty"));
+    }
+    if order.amount < 1 {
+        wrong.push(Violation::body("/amount", "too_small").with_detail("must be at least 1"));
+    }
+    wrong.into_result()?;
+    Err(OrderError::Provider(std::io::Error::other(
+        "password of the provider refused",
+    )))
+}
+
+/// Asks the router in this process, prints what comes back, and reads it as a client would.
+async fn show(
+    app: &Router,
+    method: &str,
+    path: &str,
+    body: &'static str,
+) -> Result<Problem, Box<dyn Error>> {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", "application/json")
+        .header("x-request-id", "example-1") // taken over; without it the layer makes one
+        .body(Body::from(body))?;
+    let (head, body) = app.clone().oneshot(request).await?.into_parts();
+    let body = body.collect().await?.to_bytes();
+    println!("{method} {path} -> {}", head.status);
+    for name in ["content-type", "retry-after"] {
+        if let Some(value) = head.headers.get(name) {
+            println!("{name}: {}", value.to_str()?);
+        }
+    }
+    println!("{}\n", String::from_utf8_lossy(&body));
+    Ok(Problem::read(head.status.as_u16(), &head.headers, &body))
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    // The registry knows every code; it serves the pages that `type` points at.
+    let registry = Registry::new().with::<OrderError>();
+    let app = Router::new()
+        .route("/orders", post(create))
+        .route("/orders/{id}", get(find))
+        .merge(registry.pages("/problems"))
+        .layer(ProblemLayer::new(&registry)); // outermost: whatever fails inside comes out as a document
+
+    println!("# A domain error");
+    show(&app, "GET", "/orders/7", "").await?;
+
+    println!("# Values that do not fit their types, all at once");
+    show(&app, "POST", "/orders", r#"{"item": 5, "amount": "x"}"#).await?;
+
+    println!("# Values that break the rules of the domain");
+    show(&app, "POST", "/orders", r#"{"item": "", "amount": 0}"#).await?;
+
+    println!("# A failure whose cause is nobody's business");
+    let order = r#"{"item": "umbrella", "amount": 1}"#;
+    let problem = show(&app, "POST", "/orders", order).await?;
+
+    println!("# A path nobody serves: the framework's own 404");
+    show(&app, "GET", "/invoices", "").await?;
+
+    // The other side reads the same truth. Reading never fails, whatever was sent.
+    println!(
+        "the client of the 503 reads: code {}, retry {}, outcome {}",
+        problem.code(),
+        problem.retry().as_str(),
+        problem.outcome().as_str(),
+    );
+    Ok(())
+}
