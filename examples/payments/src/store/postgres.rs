@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use sqlx::{
-    PgConnection, Pool, Postgres, QueryBuilder, Row,
+    Connection, PgConnection, Pool, Postgres, QueryBuilder, Row,
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions, PgRow},
 };
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::Store;
 use crate::payment::{Payment, Status};
+
+/// How long a connection may take to come about.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -25,9 +29,15 @@ impl Store for Postgres {
                 ("idle_in_transaction_session_timeout", "30000"),
                 ("statement_timeout", "15000"),
             ]);
+        // A pool keeps trying and then says only that time was up; one connection says what is wrong.
+        let first = timeout(PATIENCE, PgConnection::connect_with(&options)).await;
+        first
+            .map_err(|_| sqlx::Error::PoolTimedOut)??
+            .close()
+            .await?;
         PgPoolOptions::new()
             .max_connections(16)
-            .acquire_timeout(Duration::from_secs(5))
+            .acquire_timeout(PATIENCE)
             // A ping before each use would double the cost of a short query; a dead connection shows itself soon enough.
             .test_before_acquire(false)
             .connect_with(options)
