@@ -134,6 +134,8 @@ impl<D: IdempotencyDb> IdempotencyLayer<D, Unscoped> {
 impl<D: IdempotencyDb, S> IdempotencyLayer<D, S> {
     /// Whose key it is, from the request's head (extensions that authentication left there, headers, path).
     ///
+    /// Inside a nested router the head's `uri` lacks the prefix; `OriginalUri` among the extensions has it.
+    ///
     /// It fails closed: an `Err` is the answer, and the handler does not run. It is asked before the key is looked at,
     /// so an unknown caller learns nothing about keys.
     #[must_use]

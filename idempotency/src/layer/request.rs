@@ -1,9 +1,12 @@
-//! The request's side: its key and its body, both a stranger's.
+//! The request's side: its key, its target and its body, all a stranger's.
 
 use std::error::Error as StdError;
 
+use axum::extract::OriginalUri;
 use axum_core::body::Body;
 use bytes::Bytes;
+use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
@@ -23,6 +26,16 @@ pub(super) fn key<D: sqlx::Database>(
         }
         (Some(_), Some(_)) => Err(IdempotencyError::KeyMalformed(KeyError::Repeated)),
     }
+}
+
+/// Path and query as the client sent them: a nested router shortens the request's own URI by the prefix it has matched.
+pub(super) fn target(parts: &Parts) -> &str {
+    parts
+        .extensions
+        .get::<OriginalUri>()
+        .map_or(&parts.uri, |original| &original.0)
+        .path_and_query()
+        .map_or("/", PathAndQuery::as_str)
 }
 
 pub(super) async fn read_body(

@@ -17,7 +17,7 @@ use tower_service::Service;
 use tracing::Instrument;
 
 use super::answer::{committed, count, record, refuse, replay};
-use super::request::{key, read_body};
+use super::request::{key, read_body, target};
 use super::{Config, Scoped};
 use crate::inflight::{NotAdmitted, Ticket};
 use crate::local::{Chain, Kept, Local, Opened};
@@ -64,11 +64,7 @@ where
     let prepared = async {
         let key = key(&config, &parts.headers)?;
         let body = read_body(body, &parts.headers, config.limits.request_bytes_max).await?;
-        let target = parts
-            .uri
-            .path_and_query()
-            .map_or("/", |target| target.as_str());
-        let fingerprint = Fingerprint::new(parts.method.as_str(), target, &body);
+        let fingerprint = Fingerprint::new(parts.method.as_str(), target(&parts), &body);
         let ticket =
             config
                 .in_flight

@@ -27,6 +27,7 @@ on_each!(
     a_statement_that_failed_unnoticed_commits_nothing,
     a_handler_that_takes_too_long_is_rolled_back,
     requests_in_progress_have_a_cap,
+    a_key_belongs_to_the_whole_path_in_a_nested_router_too,
     the_instance_that_was_ready_takes_the_call
 );
 
@@ -281,6 +282,22 @@ async fn requests_in_progress_have_a_cap<D: TestDb>(pool: Pool<D>) {
     app.world.gate.add_permits(1);
     assert_eq!(first.await.unwrap().status, StatusCode::CREATED);
     assert_eq!(app.post("other", "ok").await.status, StatusCode::CREATED);
+}
+
+/// `nest` hands its routes a URI without the prefix, and the prefix may name whose account is charged.
+async fn a_key_belongs_to_the_whole_path_in_a_nested_router_too<D: TestDb>(pool: Pool<D>) {
+    let idempotency =
+        IdempotencyLayer::<D>::local(pool).scope(|_| Ok(Scope::new("acme", "", "pay")));
+    let pay = axum::Router::new()
+        .route("/pay", axum::routing::post(|| async { "paid" }))
+        .layer(idempotency);
+    let router = axum::Router::new().nest("/accounts/{account}", pay);
+    for (account, status) in [(1, 200), (2, 422), (1, 200)] {
+        let mut request = request(Some("k"), "ok");
+        *request.uri_mut() = format!("/accounts/{account}/pay").parse().unwrap();
+        let response = router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), status, "account {account}");
+    }
 }
 
 /// A service that may be called only after it was polled ready, and whose clones were not.
