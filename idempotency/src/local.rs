@@ -187,12 +187,13 @@ impl<D: IdempotencyDb> Local<D> {
                     fingerprint,
                     recorded: found,
                 }))) => {
-                    return if found == *recorded {
-                        Ok(Kept::Ours)
-                    } else if fingerprint.matches(&claim.fingerprint) {
-                        Ok(Kept::Theirs(found))
-                    } else {
+                    // The request before the words: another request may have been answered with the same ones.
+                    return if !fingerprint.matches(&claim.fingerprint) {
                         Err(IdempotencyError::KeyReused)
+                    } else if found == *recorded {
+                        Ok(Kept::Ours)
+                    } else {
+                        Ok(Kept::Theirs(found))
                     };
                 }
                 Ok(Ok(Ok(Claimed::Fresh { .. }))) => return Err(IdempotencyError::Store(lost)),

@@ -24,6 +24,8 @@ const AFTER_COMMIT: u8 = 2;
 /// As above, and let nobody in afterwards.
 const AFTER_COMMIT_THEN_DOWN: u8 = 3;
 const DOWN: u8 = 4;
+/// As [`BEFORE_COMMIT`], and let nobody in afterwards.
+const BEFORE_COMMIT_THEN_DOWN: u8 = 5;
 
 /// A wire to Postgres that misbehaves once, at a COMMIT.
 struct Wire {
@@ -56,6 +58,12 @@ impl Wire {
     fn set(&self, mode: u8) {
         self.mode.store(mode, Ordering::SeqCst);
     }
+
+    async fn until(&self, mode: u8) {
+        while self.mode.load(Ordering::SeqCst) != mode {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 async fn carry(mut client: TcpStream, mut server: TcpStream, mode: Arc<AtomicU8>) {
@@ -68,6 +76,7 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, mode: Arc<AtomicU8>
                 let commit = sent.windows(7).any(|bytes| bytes == b"COMMIT\0");
                 match mode.load(Ordering::SeqCst) {
                     BEFORE_COMMIT if commit => return mode.store(PASS, Ordering::SeqCst),
+                    BEFORE_COMMIT_THEN_DOWN if commit => return mode.store(DOWN, Ordering::SeqCst),
                     after @ (AFTER_COMMIT | AFTER_COMMIT_THEN_DOWN) if commit => {
                         server.write_all(sent).await.unwrap();
                         assert!(server.read(&mut from_server).await.unwrap() > 0);
@@ -152,6 +161,42 @@ async fn a_commit_that_never_arrived_is_told_as_not_applied() {
         assert_eq!(app.effects("ok").await, 0);
         assert_eq!(app.post("k", "ok").await.status, StatusCode::CREATED);
         assert_eq!(app.effects("ok").await, 1);
+        wired.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+async fn a_lost_commit_is_not_taken_for_another_requests_equal_answer() {
+    db::on::<Postgres, _>(|pool| async move {
+        let (wire, wired) = through_wire(&pool).await;
+        let (ours, theirs) = (App::new(wired.clone()), App::new(pool));
+        wire.set(BEFORE_COMMIT_THEN_DOWN);
+        let lost = tokio::spawn({
+            let ours = ours.clone();
+            async move { ours.post("k", "ok ours").await }
+        });
+        wire.until(DOWN).await;
+        // Another process runs another request under the key, and answers in the same words.
+        while theirs.post("k", "ok theirs").await.status != StatusCode::CREATED {
+            tokio::task::yield_now().await;
+        }
+        wire.set(PASS);
+        let answer = lost.await.unwrap();
+        assert_eq!(
+            (
+                ours.effects("ok ours").await,
+                answer.status,
+                answer.code().as_str()
+            ),
+            (
+                0,
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency_key_reused"
+            )
+        );
+        assert_eq!(ours.commits(), 0);
         wired.close().await;
     })
     .await;
