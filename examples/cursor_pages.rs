@@ -2,13 +2,43 @@
 //!
 //! Run it with `cargo run --example cursor_pages`. The database is a file in a temporary folder.
 //!
-//! @@OUTPUT@@
+//! It prints:
+//!
+//! ```text
+//! # the first page
+//! strategy: Start
+//! (created_at, id): [(50, 7), (40, 6), (30, 5)]
+//! previous: false, next: true
+//!
+//! # the next page
+//! strategy: Ranges(2)
+//! (created_at, id): [(30, 4), (30, 3), (20, 2)]
+//! previous: true, next: true
+//!
+//! # back again; 9 has come since
+//! strategy: Ranges(2)
+//! (created_at, id): [(50, 7), (40, 6), (30, 5)]
+//! previous: true, next: true
+//!
+//! the same rows as at first: true
+//!
+//! # the SQL of the next page
+//! SELECT page.* FROM (SELECT r.* FROM (SELECT page.* FROM (SELECT id, created_at FROM payment WHERE tenant = ?
+//! ) AS page WHERE likelihood(page."created_at" = ?, 0.0001) AND page."id" < ? ORDER BY page."created_at" DESC, page."id" DESC LIMIT ?) AS r UNION ALL SELECT r.* FROM (SELECT page.* FROM (SELECT id, created_at FROM payment WHERE tenant = ?
+//! ) AS page WHERE page."created_at" < ? ORDER BY page."created_at" DESC, page."id" DESC LIMIT ?) AS r) AS page ORDER BY page."created_at" DESC, page."id" DESC LIMIT ?
+//!
+//! # cursors: tampered with, of another tenant, made up
+//! cursor_bad_signature: the cursor's signature does not match
+//! cursor_wrong_query: the cursor belongs to another list, filter or order
+//! cursor_malformed: this is not a cursor
+//! ```
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::error::Error;
 
 use mainstay::pagination::{
-    Column, Cursor, CursorCodec, KeyRing, KeysetDef, Page, PageError, PageQuery, PageRequest, Probe,
+    Column, Cursor, CursorCodec, KeyRing, KeysetDef, Page, PageError, PageInfo, PageQuery,
+    PageRequest, Probe,
 };
 use sqlx::{FromRow, QueryBuilder, Sqlite, SqlitePool, sqlite::SqliteConnectOptions};
 
@@ -18,7 +48,9 @@ const NEWEST: KeysetDef = KeysetDef::new("payments.newest")
     .desc(Column::timestamptz("created_at").not_null())
     .unique_desc(Column::i64("id").not_null());
 
-#[derive(FromRow)]
+const NO_CURSOR: &str = "a page with rows has cursors";
+
+#[derive(FromRow, PartialEq)]
 struct Payment {
     id: i64,
     created_at: i64,
@@ -42,40 +74,38 @@ async fn show(
     title: &str,
     request: PageRequest,
 ) -> Result<Page<Payment>, Box<dyn Error>> {
-    let page: Page<Payment> = payments("acme")
+    let plan = payments("acme")
         .previous(Probe::Exact) // the way back is looked up as well: one index lookup more
-        .fetch(pool, &request, codec)
-        .await?;
+        .plan(&request, codec)?; // `fetch` does both; a plan can be looked at first
+    println!("# {title}\nstrategy: {:?}", plan.strategy());
+    let page: Page<Payment> = plan.fetch(pool, codec).await?;
     let rows: Vec<_> = page.items.iter().map(|p| (p.created_at, p.id)).collect();
-    println!("# {title}");
     println!("(created_at, id): {rows:?}");
-    println!(
-        "previous: {}, next: {}",
-        page.info.has_previous, page.info.has_next
-    );
-    println!(
-        "strategy: {:?}\n",
-        payments("acme").plan(&request, codec)?.strategy()
-    );
+    let PageInfo {
+        has_previous,
+        has_next,
+        ..
+    } = page.info;
+    println!("previous: {has_previous}, next: {has_next}\n");
     Ok(page)
 }
 
-/// What a client is told about a cursor.
-async fn refused(
+/// Tries a cursor, and prints what its sender is told.
+async fn attempt(
     pool: &SqlitePool,
     codec: &CursorCodec,
     tenant: &str,
-    cursor: &Cursor,
-) -> Result<&'static str, PageError> {
-    let request = PageRequest::first(3).after(cursor.clone());
-    match payments(tenant)
-        .fetch::<Payment, _>(pool, &request, codec)
-        .await
-    {
-        Err(PageError::Cursor { source, .. }) => Ok(source.code()), // over HTTP: a 400 that names `after`
-        Err(other) => Err(other),
-        Ok(_) => Ok("not refused"),
+    cursor: Cursor,
+) -> Result<(), PageError> {
+    let request = PageRequest::first(3).after(cursor);
+    let page = payments(tenant).fetch(pool, &request, codec).await;
+    match page.map(|page: Page<Payment>| page.items.len()) {
+        Ok(rows) => println!("{rows} rows"),
+        // Over HTTP, with the feature `axum`: a 400 problem document that names the parameter `after`.
+        Err(PageError::Cursor { source, .. }) => println!("{}: {source}", source.code()),
+        Err(other) => return Err(other),
     }
+    Ok(())
 }
 
 #[tokio::main]
@@ -99,11 +129,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let codec = CursorCodec::hmac_sha256(KeyRing::new(1, b"an example's secret of 32 bytes!")?);
 
     let first = show(&pool, &codec, "the first page", PageRequest::first(3)).await?;
-    let end = first
-        .info
-        .end_cursor
-        .clone()
-        .ok_or("a page with rows has cursors")?;
+    let end = first.info.end_cursor.clone().ok_or(NO_CURSOR)?;
 
     // Rows that come or go meanwhile neither repeat nor hide others: a cursor is a place, not a number.
     sqlx::query("INSERT INTO payment VALUES (9, 'acme', 70)")
@@ -111,41 +137,24 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await?;
     let next = PageRequest::first(3).after(end.clone());
     let second = show(&pool, &codec, "the next page", next.clone()).await?;
-    let start = second
-        .info
-        .start_cursor
-        .ok_or("a page with rows has cursors")?;
+    let start = second.info.start_cursor.ok_or(NO_CURSOR)?;
 
     let back = PageRequest::last(3).before(start);
-    let again = show(&pool, &codec, "back again, and 9 has come since", back).await?;
-    let ids = |page: &Page<Payment>| page.items.iter().map(|p| p.id).collect::<Vec<_>>();
-    println!(
-        "the same rows as at first: {}\n",
-        ids(&again) == ids(&first)
-    );
+    let again = show(&pool, &codec, "back again; 9 has come since", back).await?;
+    let same = again.items == first.items;
+    println!("the same rows as at first: {same}\n");
 
-    println!(
-        "# the SQL of the next page: a range of the index for the rest of the tie, and one for what follows"
-    );
+    // One range of the index for the rest of those made at the same moment, and one for what follows.
+    println!("# the SQL of the next page");
     println!("{}\n", payments("acme").plan(&next, &codec)?.sql());
 
-    // A client may change a cursor, keep it too long or try it elsewhere. It is told so, and never gets a wrong page.
+    // A client may change a cursor, try it elsewhere or make one up. It never gets a wrong page.
+    println!("# cursors: tampered with, of another tenant, made up");
     let mut text = end.to_string();
     text.truncate(text.len() - 4);
-    let tampered = Cursor::new(text + "AAAA");
-    println!("# cursors that are refused");
-    println!(
-        "tampered:         {}",
-        refused(&pool, &codec, "acme", &tampered).await?
-    );
-    println!(
-        "another tenant's: {}",
-        refused(&pool, &codec, "other", &end).await?
-    );
-    println!(
-        "made up:          {}",
-        refused(&pool, &codec, "acme", &"page-2".into()).await?
-    );
+    attempt(&pool, &codec, "acme", Cursor::new(text + "AAAA")).await?;
+    attempt(&pool, &codec, "other", end).await?;
+    attempt(&pool, &codec, "acme", Cursor::new("page-2")).await?;
     pool.close().await;
     Ok(())
 }

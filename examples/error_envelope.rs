@@ -2,7 +2,37 @@
 //!
 //! Run it with `cargo run --example error_envelope`. It needs neither a server nor a database.
 //!
-//! @@OUTPUT@@
+//! It prints:
+//!
+//! ```text
+//! # A domain error
+//! GET /orders/7 -> 404 Not Found
+//! content-type: application/problem+json
+//! {"type":"/problems/order_not_found","title":"Order not found","status":404,"detail":"order 7 not found","code":"order_not_found","retry":"never","outcome":"not_applied","request_id":"example-1","order_id":7}
+//!
+//! # Values that do not fit their types, all at once
+//! POST /orders -> 422 Unprocessable Entity
+//! content-type: application/problem+json
+//! {"type":"/problems/validation_failed","title":"Validation failed","status":422,"code":"validation_failed","retry":"never","outcome":"not_applied","request_id":"example-1","errors":[{"pointer":"/amount","location":"body","code":"wrong_type","detail":"must be an integer"},{"pointer":"/item","location":"body","code":"wrong_type","detail":"must be a string"}]}
+//!
+//! # Values that break the rules of the domain
+//! POST /orders -> 422 Unprocessable Entity
+//! content-type: application/problem+json
+//! {"type":"/problems/validation_failed","title":"Validation failed","status":422,"code":"validation_failed","retry":"never","outcome":"not_applied","request_id":"example-1","errors":[{"pointer":"/item","location":"body","code":"empty"},{"pointer":"/amount","location":"body","code":"too_small","detail":"must be at least 1"}]}
+//!
+//! # A failure whose cause is nobody's business
+//! POST /orders -> 503 Service Unavailable
+//! content-type: application/problem+json
+//! retry-after: 2
+//! {"type":"/problems/provider_down","title":"Provider down","status":503,"code":"provider_down","retry":"after","retry_after":2,"outcome":"not_applied","request_id":"example-1"}
+//!
+//! # A path nobody serves: the framework's own 404
+//! GET /invoices -> 404 Not Found
+//! content-type: application/problem+json
+//! {"type":"/problems/not_found","title":"Not found","status":404,"code":"not_found","retry":"never","outcome":"not_applied","request_id":"example-1"}
+//!
+//! the client of the 503 reads: code provider_down, retry after, outcome not_applied
+//! ```
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::error::Error;
@@ -29,9 +59,9 @@ enum OrderError {
         id: u64,
     },
     /// The payment provider does not answer.
-    #[error("payment provider at 10.0.0.7")] // not public: this text and the cause are logged, never sent
+    #[error("provider 10.0.0.7 is down")] // not public: this text and the cause are logged, never sent
     #[fault(unavailable, retry_after = "2s", outcome = not_applied)]
-    Provider(#[source] std::io::Error),
+    ProviderDown(#[source] std::io::Error),
     #[error(transparent)]
     #[fault(delegate)] // whatever the field is: here a 422 that names each wrong value
     Invalid(#[from] Violations),
@@ -63,7 +93,7 @@ async fn create(Json(order): Json<NewOrder>) -> Result<&'static str, OrderError>
         wrong.push(Violation::body("/amount", "too_small").with_detail("must be at least 1"));
     }
     wrong.into_result()?;
-    Err(OrderError::Provider(std::io::Error::other(
+    Err(OrderError::ProviderDown(std::io::Error::other(
         "password of the provider refused",
     )))
 }

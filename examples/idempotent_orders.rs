@@ -2,13 +2,39 @@
 //!
 //! Run it with `cargo run --example idempotent_orders`. The database is a file in a temporary folder.
 //!
-//! @@OUTPUT@@
+//! It prints:
+//!
+//! ```text
+//! # the answer got lost, so the client asks again
+//! key a, umbrella: 201 order 1: umbrella
+//! key a, umbrella: 201 order 1: umbrella (idempotent-replayed: true)
+//! orders: 1
+//!
+//! # a key stands for one request, and there is no request without one
+//! key a, raincoat: 422 idempotency_key_reused, retry: never
+//! key -, raincoat: 400 idempotency_key_missing, retry: never
+//! orders: 1
+//!
+//! # asked again while the first is running, and after it
+//! key b, piano: 409 idempotency_key_in_flight, retry: after (retry-after: 1)
+//! key b, piano: 201 order 2: piano
+//! key b, piano: 201 order 2: piano (idempotent-replayed: true)
+//! orders: 2
+//!
+//! # a failure that may pass leaves nothing behind: the key runs again
+//! key c, unicorn: 503 out_of_stock, retry: backoff
+//! key c, unicorn: 201 order 3: unicorn
+//! orders: 3
+//! ```
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
-use std::{error::Error, sync::Arc};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use axum::{
-    Router,
+    BoxError, Router,
     body::Body,
     extract::State,
     http::{Request, StatusCode},
@@ -16,18 +42,19 @@ use axum::{
 };
 use http_body_util::BodyExt;
 use mainstay::{
-    errors::{self, Fault, ProblemLayer, Registry},
+    errors::{Fault, Problem, ProblemLayer, Registry, db::DbFault},
     idempotency::{self, IdemTx, IdempotencyError, IdempotencyLayer, Scope},
 };
 use sqlx::{Sqlite, SqlitePool, sqlite::SqliteConnectOptions};
 use tokio::sync::Notify;
 use tower::ServiceExt;
 
-/// Lets the example hold one order in the middle of its handler.
+/// Lets the example hold one order in the middle of its handler, and refuse another once.
 #[derive(Default)]
-struct Counter {
+struct Shop {
     started: Notify,
     go_on: Notify,
+    has_unicorns: AtomicBool,
 }
 
 #[derive(Debug, thiserror::Error, Fault)]
@@ -37,7 +64,7 @@ enum OrderError {
     OutOfStock,
     #[error(transparent)]
     #[fault(delegate)]
-    Database(#[from] errors::db::DbFault),
+    Database(#[from] DbFault),
 }
 
 impl From<sqlx::Error> for OrderError {
@@ -48,7 +75,7 @@ impl From<sqlx::Error> for OrderError {
 
 /// The handler writes in the request's own transaction. It neither begins nor commits: the layer does, by the status.
 async fn order(
-    State(counter): State<Arc<Counter>>,
+    State(shop): State<Arc<Shop>>,
     mut tx: IdemTx<Sqlite>,
     item: String,
 ) -> Result<(StatusCode, String), OrderError> {
@@ -58,46 +85,46 @@ async fn order(
         .await?;
     match item.as_str() {
         "piano" => {
-            counter.started.notify_one();
-            counter.go_on.notified().await;
+            shop.started.notify_one();
+            shop.go_on.notified().await;
         }
-        "unicorn" => return Err(OrderError::OutOfStock), // and the row above is rolled back
+        "unicorn" if !shop.has_unicorns.swap(true, Ordering::Relaxed) => {
+            return Err(OrderError::OutOfStock); // and the row above is rolled back
+        }
         _ => {}
     }
     Ok((StatusCode::CREATED, format!("order {id}: {item}")))
 }
 
-/// Sends an order and describes the answer in a line.
-async fn send(
-    app: Router,
-    key: Option<&str>,
-    item: &'static str,
-) -> Result<String, Box<dyn Error + Send + Sync>> {
+const NO_KEY: &str = "-";
+
+/// Sends an order and prints the answer in a line.
+async fn send(app: Router, key: &str, item: &'static str) -> Result<(), BoxError> {
     let mut request = Request::post("/orders").header("content-type", "text/plain");
-    if let Some(key) = key {
+    if key != NO_KEY {
         request = request.header("idempotency-key", key);
     }
     let answer = app.oneshot(request.body(Body::from(item))?).await?;
     let (head, body) = answer.into_parts();
     let body = body.collect().await?.to_bytes();
-    let mut line = format!("{}", head.status.as_u16());
+    print!("key {key}, {item}: {}", head.status.as_u16());
     if head.status.is_success() {
-        line += &format!(" {}", String::from_utf8_lossy(&body));
+        print!(" {}", String::from_utf8_lossy(&body));
     } else {
-        // What went wrong, as a client reads it.
-        let problem = errors::Problem::read(head.status.as_u16(), &head.headers, &body);
-        line += &format!(" {}, retry: {}", problem.code(), problem.retry().as_str());
+        let problem = Problem::read(head.status.as_u16(), &head.headers, &body);
+        print!(" {}, retry: {}", problem.code(), problem.retry().as_str());
     }
     for name in ["idempotent-replayed", "retry-after"] {
         if let Some(value) = head.headers.get(name) {
-            line += &format!(" ({name}: {})", value.to_str()?);
+            print!(" ({name}: {})", value.to_str()?);
         }
     }
-    Ok(line)
+    println!();
+    Ok(())
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+async fn main() -> Result<(), BoxError> {
     let folder = tempfile::tempdir()?;
     let options = SqliteConnectOptions::new()
         .filename(folder.path().join("orders.db"))
@@ -108,7 +135,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         .await?;
     idempotency::migrate(&pool).await?;
 
-    let counter = Arc::new(Counter::default());
+    let shop = Arc::new(Shop::default());
     let layer = IdempotencyLayer::local(pool.clone())
         // Whose key is it? A service takes the tenant from whatever authenticated the request.
         .scope(|request| Ok(Scope::new("tenant-1", "", request.uri.path())));
@@ -117,8 +144,9 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         .with::<IdempotencyError>();
     let app = Router::new()
         .route("/orders", post(order).layer(layer))
-        .with_state(counter.clone())
+        .with_state(shop.clone())
         .layer(ProblemLayer::new(&registry));
+    // How often the effect has happened.
     let orders = async || {
         sqlx::query_scalar::<_, i64>("SELECT count(*) FROM orders")
             .fetch_one(&pool)
@@ -126,51 +154,27 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     };
 
     println!("# the answer got lost, so the client asks again");
-    println!(
-        "key a, umbrella: {}",
-        send(app.clone(), Some("a"), "umbrella").await?
-    );
-    println!(
-        "key a, umbrella: {}",
-        send(app.clone(), Some("a"), "umbrella").await?
-    );
+    send(app.clone(), "a", "umbrella").await?;
+    send(app.clone(), "a", "umbrella").await?;
     println!("orders: {}\n", orders().await?);
 
-    println!("# a key stands for one request");
-    println!(
-        "key a, raincoat: {}",
-        send(app.clone(), Some("a"), "raincoat").await?
-    );
-    println!(
-        "no key:          {}",
-        send(app.clone(), None, "raincoat").await?
-    );
+    println!("# a key stands for one request, and there is no request without one");
+    send(app.clone(), "a", "raincoat").await?;
+    send(app.clone(), NO_KEY, "raincoat").await?;
     println!("orders: {}\n", orders().await?);
 
-    println!("# asked again while the first is still running");
-    let first = tokio::spawn(send(app.clone(), Some("b"), "piano"));
-    counter.started.notified().await;
-    println!(
-        "key b, piano:    {}",
-        send(app.clone(), Some("b"), "piano").await?
-    );
-    counter.go_on.notify_one();
-    println!("the first one:   {}", first.await??);
-    println!(
-        "key b, piano:    {}",
-        send(app.clone(), Some("b"), "piano").await?
-    );
+    println!("# asked again while the first is running, and after it");
+    let first = tokio::spawn(send(app.clone(), "b", "piano"));
+    shop.started.notified().await;
+    send(app.clone(), "b", "piano").await?;
+    shop.go_on.notify_one();
+    first.await??;
+    send(app.clone(), "b", "piano").await?;
     println!("orders: {}\n", orders().await?);
 
     println!("# a failure that may pass leaves nothing behind: the key runs again");
-    println!(
-        "key c, unicorn:  {}",
-        send(app.clone(), Some("c"), "unicorn").await?
-    );
-    println!(
-        "key c, teapot:   {}",
-        send(app.clone(), Some("c"), "teapot").await?
-    );
+    send(app.clone(), "c", "unicorn").await?;
+    send(app.clone(), "c", "unicorn").await?;
     println!("orders: {}", orders().await?);
     pool.close().await;
     Ok(())

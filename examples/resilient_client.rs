@@ -3,7 +3,39 @@
 //!
 //! Run it with `cargo run --example resilient_client`. It brings its own flaky server on a loopback port.
 //!
-//! @@OUTPUT@@
+//! It prints, with other keys each time:
+//!
+//! ```text
+//! # one refusal, one hang, then well
+//! the caller gets:  201 Created
+//! the server saw:   3 attempt(s), 1 key(s) "01a1fcd8-0aab-77e4-ae40-4769fb1a7388"
+//! the breaker is:   closed
+//! the budget holds: 2 retries
+//!
+//! # an outage
+//! the caller gets:  503 Service Unavailable
+//! the server saw:   3 attempt(s), 1 key(s) "01a1fcd8-0cad-77cd-a7d4-77afde83b1e6"
+//! the breaker is:   open
+//! the budget holds: 0 retries
+//!
+//! # another call at once
+//! the caller gets:  circuit `payments` is open
+//! the server saw:   0 attempt(s), 0 key(s)
+//! the breaker is:   open
+//! the budget holds: 0 retries
+//!
+//! # after the wait, a probe
+//! the caller gets:  201 Created
+//! the server saw:   1 attempt(s), 1 key(s) "01a1fcd8-0df0-759f-83bb-7ab82d0d481b"
+//! the breaker is:   closed
+//! the budget holds: 0 retries
+//!
+//! # a refusal when no success has paid for a retry
+//! the caller gets:  503 Service Unavailable
+//! the server saw:   1 attempt(s), 1 key(s) "01a1fcd8-0df2-77a1-a1fd-c60482f012ed"
+//! the breaker is:   closed
+//! the budget holds: 0 retries
+//! ```
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::{
@@ -86,7 +118,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let breaker = CircuitBreaker::builder("payments")
         .trip(Trip::consecutive(3))
-        .wait_in_open(Backoff::constant(Duration::from_millis(100)))
+        .wait_in_open(Backoff::constant(Duration::from_millis(300)))
         .build()?;
     // Four retries to begin with, and one more for every ten successes.
     let budget = TokenBudget::success_credit(0.1)
@@ -111,14 +143,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .layer(AttemptTimeoutLayer::new(Duration::from_millis(500))) // lowest: a hanging attempt is a failure
         .service(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());
 
-    let acts: [(&str, &[Mood]); 4] = [
+    let acts: [(&str, &[Mood]); 5] = [
         (
             "one refusal, one hang, then well",
             &[Mood::Refuse, Mood::Hang],
         ),
         ("an outage", &[Mood::Refuse; 3]),
-        ("the outage, one call later", &[]),
-        ("well again, but nothing left to pay a retry with", &[]),
+        ("another call at once", &[]),
+        ("after the wait, a probe", &[]),
+        (
+            "a refusal when no success has paid for a retry",
+            &[Mood::Refuse],
+        ),
     ];
     for (title, script) in acts {
         println!("# {title}");
@@ -137,7 +173,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let mut keys = server.keys();
         let attempts = keys.len();
         keys.dedup();
-        println!("the server saw:   {attempts} attempts, keys {keys:?}");
+        let (count, keys) = (keys.len(), keys.join(", "));
+        println!("the server saw:   {attempts} attempt(s), {count} key(s) {keys}");
         println!("the breaker is:   {}", breaker.handle().state().as_str());
         println!("the budget holds: {} retries\n", budget.tokens());
         tokio::time::sleep(wait).await;
