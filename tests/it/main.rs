@@ -7,5 +7,6 @@
     reason = "tests"
 )]
 
+mod examples_run;
 mod one_call;
 mod servers;

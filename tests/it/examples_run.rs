@@ -1,0 +1,161 @@
+//! Each one-file example does what its first lines say: it ends by itself, well, and prints what it is there to show.
+
+use std::{env::consts::EXE_SUFFIX, fs, path::PathBuf, process::Stdio, time::Duration};
+
+/// The example's program. Cargo tells tests where binaries are, but not examples: this test is `…/deps/it-…`, and they
+/// are in `…/examples`, as `NAME` after `cargo test` and as `NAME-<hash>` after `cargo test --examples`. The newest is
+/// the one that this run has built, or is equal to it.
+fn binary(example: &str) -> PathBuf {
+    let this = std::env::current_exe().unwrap();
+    let folder = this.ancestors().nth(2).unwrap().join("examples");
+    let is_it = |name: &str| {
+        let hash = name
+            .strip_suffix(EXE_SUFFIX)
+            .and_then(|name| name.strip_prefix(example));
+        hash.is_some_and(|hash| {
+            let hex = hash.strip_prefix('-').unwrap_or_default();
+            hash.is_empty() || !hex.is_empty() && hex.bytes().all(|b| b.is_ascii_hexdigit())
+        })
+    };
+    let built = fs::read_dir(&folder)
+        .into_iter()
+        .flatten()
+        .map(Result::unwrap)
+        .filter(|file| is_it(&file.file_name().to_string_lossy()));
+    let newest = built.max_by_key(|file| file.metadata().unwrap().modified().unwrap());
+    let Some(newest) = newest else {
+        panic!(
+            "no {example} in {}. `cargo test` builds examples before it runs tests, but not when other targets are \
+             chosen (`--test it`): run `cargo build -p mainstay --examples` first",
+            folder.display()
+        )
+    };
+    newest.path()
+}
+
+/// What the example prints. They take well under a second; the limit is for one that hangs.
+async fn run(example: &str) -> String {
+    let process = tokio::process::Command::new(binary(example))
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(Duration::from_secs(30), process)
+        .await
+        .expect("the example does not end")
+        .expect("the example does not start");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{}\n{printed}\n{complaint}",
+        output.status
+    );
+    printed
+}
+
+/// That these lines are among those printed, in this order.
+#[track_caller]
+fn assert_lines(printed: &str, lines: &[&str]) {
+    let mut rest = printed.lines();
+    for line in lines {
+        assert!(
+            rest.any(|printed| printed == *line),
+            "{line:?} is missing (or out of order) in:\n{printed}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn error_envelope_names_each_failure_and_leaks_none() {
+    let printed = run("error_envelope").await;
+    assert_lines(
+        &printed,
+        &[
+            "GET /orders/7 -> 404 Not Found",
+            "content-type: application/problem+json",
+            "POST /orders -> 503 Service Unavailable",
+            "retry-after: 2",
+            "GET /invoices -> 404 Not Found",
+            "the client of the 503 reads: code provider_down, retry after, outcome not_applied",
+        ],
+    );
+    assert!(printed.contains(r#"{"pointer":"/amount","location":"body","code":"too_small""#));
+    assert!(!printed.contains("10.0.0.7") && !printed.contains("password"));
+}
+
+#[tokio::test]
+async fn resilient_client_repeats_under_one_key_and_stops_in_an_outage() {
+    let printed = run("resilient_client").await;
+    assert!(
+        printed.contains("the caller gets:  201 Created\nthe server saw:   3 attempt(s), 1 key(s)")
+    );
+    assert_lines(
+        &printed,
+        &[
+            "the caller gets:  201 Created",
+            "the breaker is:   closed",
+            "the caller gets:  503 Service Unavailable",
+            "the breaker is:   open",
+            "the caller gets:  circuit `payments` is open",
+            "the caller gets:  201 Created",
+            "the breaker is:   closed",
+            "the caller gets:  503 Service Unavailable",
+            "the budget holds: 0 retries",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn cursor_pages_go_forward_and_back_and_refuse_a_tampered_cursor() {
+    let printed = run("cursor_pages").await;
+    assert_lines(
+        &printed,
+        &[
+            "strategy: Start",
+            "(created_at, id): [(50, 7), (40, 6), (30, 5)]",
+            "strategy: Ranges(2)",
+            "(created_at, id): [(30, 4), (30, 3), (20, 2)]",
+            "the same rows as at first: true",
+            "cursor_bad_signature: the cursor's signature does not match",
+            "cursor_wrong_query: the cursor belongs to another list, filter or order",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn idempotent_orders_replays_and_refuses_by_the_key() {
+    let printed = run("idempotent_orders").await;
+    assert_lines(
+        &printed,
+        &[
+            "key a, umbrella: 201 order 1: umbrella",
+            "key a, umbrella: 201 order 1: umbrella (idempotent-replayed: true)",
+            "orders: 1",
+            "key a, raincoat: 422 idempotency_key_reused, retry: never",
+            "key b, piano: 409 idempotency_key_in_flight, retry: after (retry-after: 1)",
+            "orders: 3",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn outbox_relay_keeps_the_order_of_a_key_and_applies_each_event_once() {
+    let printed = run("outbox_relay").await;
+    assert_lines(
+        &printed,
+        &[
+            "four events enqueued, one of them rolled back; pending: 3",
+            "order-1 order.placed, attempt 1: the mail server is away, later",
+            "order-1 order.placed, attempt 2: First, acknowledged",
+            "order-1 order.paid, attempt 1: First, acknowledged",
+            "unsettled: 0, pending: 0, dead: 0",
+        ],
+    );
+    assert_lines(
+        &printed,
+        &[
+            "order-2 order.placed, attempt 1: First, acknowledgement lost",
+            "order-2 order.placed, attempt 2: Duplicate, acknowledged",
+        ],
+    );
+}
