@@ -9,6 +9,11 @@ use std::fmt;
 /// Longest key, in bytes after unquoting. Postgres' and SQLite's indexes would take more; clients never need it.
 pub const KEY_BYTES_MAX: usize = 255;
 
+/// How far ahead of the database's clock a client's may run before its keys are refused, and so how much longer than a
+/// key's retention its record must stay: the key is old enough to be refused only that much later.
+#[cfg(feature = "sqlx")]
+pub(crate) const SKEW_MAX: std::time::Duration = std::time::Duration::from_mins(5);
+
 /// An idempotency key. Two keys are equal when their bytes are: no case folding, no trimming inside, no Unicode forms.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Key(Box<[u8]>);

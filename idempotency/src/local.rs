@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use crate::IdempotencyError;
-use crate::key::Age;
+use crate::key::{Age, SKEW_MAX};
 use crate::store::{Claim, Claimed, IdempotencyDb, Inserted};
 use crate::{Error, ErrorKind, Recorded};
 
@@ -22,8 +22,6 @@ pub(crate) struct Local<D: IdempotencyDb> {
     pub(crate) idle_max: Duration,
     /// Refuse keys older than this, when set.
     pub(crate) stale_after: Option<Duration>,
-    /// How far a client's clock may run ahead.
-    pub(crate) skew_max: Duration,
     /// How long to look for an outcome after a commit went unanswered.
     pub(crate) resolve_max: Duration,
 }
@@ -96,10 +94,7 @@ impl<D: IdempotencyDb> Local<D> {
             Claimed::Fresh { now_ms } => match self.stale_after {
                 None => Ok(None),
                 Some(retention) => {
-                    match claim
-                        .key
-                        .age(now_ms, millis(retention), millis(self.skew_max))
-                    {
+                    match claim.key.age(now_ms, millis(retention), millis(SKEW_MAX)) {
                         Age::Fresh | Age::Unknown => Ok(None),
                         Age::Expired => Err(IdempotencyError::KeyExpired),
                         Age::FromTheFuture => Err(IdempotencyError::KeyFromTheFuture),

@@ -28,9 +28,6 @@ use crate::{Error, ErrorKind, Fingerprint, IdempotencyError};
 
 pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// How far ahead a client's clock may run before its keys are refused.
-const SKEW_MAX: Duration = Duration::from_secs(5 * 60);
-
 /// How long a timed out request waits for its own rollback, so that the key is free when the answer arrives.
 const ROLLBACK_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -243,7 +240,6 @@ fn local<D: IdempotencyDb>(config: &Config<D>) -> Local<D> {
         // The server gives up a little after the handler's own limit, so that limit is the one that is seen.
         idle_max: config.limits.handler_time_max + Duration::from_secs(5),
         stale_after: config.stale_after,
-        skew_max: SKEW_MAX,
         resolve_max: config.limits.resolve_time_max,
     }
 }

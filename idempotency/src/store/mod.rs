@@ -12,6 +12,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use sqlx::{Database, Pool, Transaction};
 
+use crate::key::SKEW_MAX;
 use crate::scope::update_with_length;
 use crate::{Error, ErrorKind, Fingerprint, Key, Recorded, Scope};
 
@@ -204,8 +205,9 @@ pub async fn migrate<D: IdempotencyDb>(pool: &Pool<D>) -> Result<(), Error> {
 
 /// Deletes at most `batch_max` records older than `older_than`, and says how many: call it again while it is `batch_max`.
 ///
-/// `older_than` must not be shorter than the layer's retention. One statement per call, so locks are short and the
-/// work can be spread.
+/// `older_than` must not be shorter than the layer's retention. Records stay five minutes longer than that, because a
+/// key may be made by a clock that much ahead and is refused for its age only that much later. One statement per call,
+/// so locks are short and the work can be spread.
 ///
 /// # Errors
 /// [`ErrorKind::Unavailable`], [`ErrorKind::Busy`] and [`ErrorKind::Database`].
@@ -217,7 +219,7 @@ pub async fn reap<D: IdempotencyDb>(
     older_than: Duration,
     batch_max: u32,
 ) -> Result<u64, Error> {
-    let pool = pool.clone();
+    let (pool, older_than) = (pool.clone(), older_than.saturating_add(SKEW_MAX));
     in_task(async move { D::reap(&pool, older_than, batch_max).await }).await
 }
 

@@ -221,7 +221,7 @@ impl IdempotencyDb for Postgres {
             "delete from mainstay_key where ctid = any (array(select ctid from mainstay_key \
              where created_at < now() - make_interval(secs => $1) limit $2 for update skip locked))",
         )
-        .bind(older_than.as_secs_f64())
+        .bind(interval_secs(older_than))
         .bind(i64::from(batch_max))
         .execute(pool)
         .await
@@ -234,13 +234,18 @@ impl IdempotencyDb for Postgres {
             "delete from mainstay_inbox where ctid = any (array(select ctid from mainstay_inbox \
              where created_at < now() - make_interval(secs => $1) limit $2 for update skip locked))",
         )
-        .bind(older_than.as_secs_f64())
+        .bind(interval_secs(older_than))
         .bind(i64::from(batch_max))
         .execute(pool)
         .await
         .map_err(error)?;
         Ok(deleted.rows_affected())
     }
+}
+
+/// At most a hundred years: intervals, and times before now, have an end.
+fn interval_secs(duration: Duration) -> f64 {
+    duration.as_secs_f64().min(100.0 * 365.0 * 86_400.0)
 }
 
 /// Whether the key's holder certainly runs a different request. In doubt it does not: a client that is told "in flight"

@@ -19,6 +19,7 @@ on_each!(
     a_handler_without_the_transaction_is_recorded_too,
     policies_decide_what_is_kept,
     an_old_uuidv7_is_refused_unless_its_record_is_there,
+    a_key_from_a_fast_clock_is_not_reaped_before_it_is_refused,
     bodies_have_caps,
     an_answer_that_breaks_off_or_never_ends_commits_nothing,
     a_transaction_kept_past_the_answer_is_rolled_back,
@@ -140,6 +141,27 @@ async fn an_old_uuidv7_is_refused_unless_its_record_is_there<D: TestDb>(pool: Po
     assert_eq!(forgetful.post(&old, "ok").await.status, StatusCode::CREATED);
     assert!(app.post(&old, "ok").await.replayed());
     assert_eq!(app.runs(), 4);
+}
+
+/// Its record is as old as the retention, but the key itself, made by a clock four minutes ahead, is not.
+async fn a_key_from_a_fast_clock_is_not_reaped_before_it_is_refused<D: TestDb>(pool: Pool<D>) {
+    let day = Duration::from_hours(24);
+    let app = App::with(pool.clone(), |layer| layer.retention(day));
+    let now = Uuid::now_v7().get_timestamp().unwrap().to_unix().0;
+    let made = now - day.as_secs() + 4 * 60;
+    let key = Uuid::new_v7(Timestamp::from_unix(NoContext, made, 0)).to_string();
+    assert_eq!(app.post(&key, "ok").await.status, StatusCode::CREATED);
+    let mut conn = pool.acquire().await.unwrap();
+    let a_day_and_a_bit_ago = if D::NAME == "SQLite" {
+        "update mainstay_key set created_at = created_at - 86405000"
+    } else {
+        "update mainstay_key set created_at = created_at - interval '86405 seconds'"
+    };
+    D::raw(&mut conn, a_day_and_a_bit_ago).await.unwrap();
+    drop(conn);
+    mainstay_idempotency::reap(&pool, day, 100).await.unwrap();
+    assert!(app.post(&key, "ok").await.replayed());
+    assert_eq!((app.runs(), app.effects("ok").await), (1, 1));
 }
 
 async fn bodies_have_caps<D: TestDb>(pool: Pool<D>) {

@@ -1,5 +1,7 @@
 //! The conformance suite, on both databases.
 
+use std::time::Duration;
+
 use mainstay_idempotency::{ErrorKind, Inbox, Seen, conformance, store};
 use sqlx::Pool;
 
@@ -8,6 +10,7 @@ use crate::db::{TestDb, on_each};
 on_each!(
     passes_the_conformance_suite,
     check_open_tells_a_transaction_that_was_ended_from_one_that_was_not,
+    what_is_kept_for_ever_is_never_reaped,
     an_inbox_takes_no_empty_and_no_endless_names,
     two_crates_and_the_users_own_migrations_share_a_database
 );
@@ -27,6 +30,12 @@ async fn check_open_tells_a_transaction_that_was_ended_from_one_that_was_not<D: 
         assert_eq!(error.kind(), ErrorKind::TransactionEnded, "{end}");
         D::rollback(tx).await;
     }
+}
+
+async fn what_is_kept_for_ever_is_never_reaped<D: TestDb>(pool: Pool<D>) {
+    use mainstay_idempotency::{reap, reap_inbox};
+    assert_eq!(reap(&pool, Duration::MAX, 100).await.unwrap(), 0);
+    assert_eq!(reap_inbox(&pool, Duration::MAX, 100).await.unwrap(), 0);
 }
 
 async fn an_inbox_takes_no_empty_and_no_endless_names<D: TestDb>(pool: Pool<D>) {
