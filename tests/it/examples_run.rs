@@ -1,36 +1,20 @@
 //! Each one-file example does what its first lines say: it ends by itself, well, and prints what it is there to show.
 
-use std::{env::consts::EXE_SUFFIX, fs, path::PathBuf, process::Stdio, time::Duration};
+use std::{env::consts::EXE_SUFFIX, path::PathBuf, process::Stdio, time::Duration};
 
 /// The example's program. Cargo tells tests where binaries are, but not examples: this test is `…/deps/it-…`, and they
-/// are in `…/examples`, as `NAME` after `cargo test` and as `NAME-<hash>` after `cargo test --examples`. The newest is
-/// the one that this run has built, or is equal to it.
+/// are in `…/examples`.
 fn binary(example: &str) -> PathBuf {
     let this = std::env::current_exe().unwrap();
     let folder = this.ancestors().nth(2).unwrap().join("examples");
-    let is_it = |name: &str| {
-        let hash = name
-            .strip_suffix(EXE_SUFFIX)
-            .and_then(|name| name.strip_prefix(example));
-        hash.is_some_and(|hash| {
-            let hex = hash.strip_prefix('-').unwrap_or_default();
-            hash.is_empty() || !hex.is_empty() && hex.bytes().all(|b| b.is_ascii_hexdigit())
-        })
-    };
-    let built = fs::read_dir(&folder)
-        .into_iter()
-        .flatten()
-        .map(Result::unwrap)
-        .filter(|file| is_it(&file.file_name().to_string_lossy()));
-    let newest = built.max_by_key(|file| file.metadata().unwrap().modified().unwrap());
-    let Some(newest) = newest else {
-        panic!(
-            "no {example} in {}. `cargo test` builds examples before it runs tests, but not when other targets are \
-             chosen (`--test it`): run `cargo build -p mainstay --examples` first",
-            folder.display()
-        )
-    };
-    newest.path()
+    let program = folder.join(format!("{example}{EXE_SUFFIX}"));
+    assert!(
+        program.exists(),
+        "{} is missing. `cargo test` builds examples before it runs tests, but not when other targets are chosen \
+         (`--test it`): run `cargo build -p mainstay --examples` first",
+        program.display()
+    );
+    program
 }
 
 /// What the example prints. They take well under a second; the limit is for one that hangs.
