@@ -88,6 +88,8 @@ mod key;
 mod layer;
 #[cfg(feature = "axum")]
 mod local;
+#[cfg(feature = "sqlx")]
+mod on_commit;
 mod policy;
 mod recorded;
 #[cfg(feature = "axum")]

@@ -62,13 +62,6 @@ pub(super) fn refuse(claim: Option<&Claim>, error: IdempotencyError) -> Response
     mainstay_errors::Error::from(error).into_response()
 }
 
-/// A handler's effects are committed.
-pub(super) fn committed<D: sqlx::Database>(config: &Config<D>) {
-    if let Some(hook) = &config.on_commit {
-        hook();
-    }
-}
-
 /// Counts requests by what became of them.
 #[cfg(feature = "metrics")]
 pub(super) fn count(outcome: &'static str) {

@@ -9,7 +9,7 @@ use sqlx::Transaction;
 use tracing::Instrument;
 
 use super::Config;
-use super::answer::{committed, refuse};
+use super::answer::refuse;
 use crate::policy::Keep;
 use crate::store::IdempotencyDb;
 use crate::{Error, ErrorKind, IdempotencyError};
@@ -33,7 +33,7 @@ pub(super) fn finish<D: IdempotencyDb>(
             }
             match tx.commit().await {
                 Ok(()) => {
-                    committed(&config);
+                    config.on_commit.call();
                     response
                 }
                 Err(lost) => {

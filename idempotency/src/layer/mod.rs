@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::service::{IdempotencyService, ResponseFuture};
 use crate::inflight::InFlight;
+use crate::on_commit::OnCommit;
 use crate::policy::{OutcomePolicy, TerminalOnly};
 use crate::store::IdempotencyDb;
 use crate::{Parse, Scope};
@@ -91,7 +92,7 @@ pub(crate) struct Config<D: Database> {
     limits: Limits,
     stale_after: Option<Duration>,
     tracker: TaskTracker,
-    on_commit: Option<Arc<dyn Fn() + Send + Sync>>,
+    on_commit: OnCommit,
     in_flight: InFlight,
 }
 
@@ -123,7 +124,7 @@ impl<D: IdempotencyDb> IdempotencyLayer<D, Unscoped> {
                 limits: DEFAULT_LIMITS,
                 stale_after: None,
                 tracker: TaskTracker::new(),
-                on_commit: None,
+                on_commit: OnCommit::default(),
                 in_flight: InFlight::default(),
             }),
             scope: Unscoped,
@@ -244,9 +245,10 @@ impl<D: IdempotencyDb, S> IdempotencyLayer<D, S> {
     }
 
     /// Called after each commit of a handler's effects, before its answer is sent. It wakes the outbox's relay; it must not block.
+    /// A panic in it is logged and changes nothing: the commit stands.
     #[must_use]
     pub fn on_commit(self, hook: impl Fn() + Send + Sync + 'static) -> Self {
-        self.with(|config| config.on_commit = Some(Arc::new(hook)))
+        self.with(|config| config.on_commit = OnCommit::new(hook))
     }
 
     /// Tracks the requests in progress. At shutdown, after the server has stopped accepting: `tracker.close()`, then

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tower_service::Service;
 use tracing::Instrument;
 
-use super::answer::{committed, count, record, refuse, replay};
+use super::answer::{count, record, refuse, replay};
 use super::request::{key, read_body, target};
 use super::{Config, Scoped};
 use crate::inflight::{NotAdmitted, Ticket};
@@ -170,7 +170,7 @@ where
     Ran::Answer(match kept {
         Ok(Kept::Ours) => {
             if keep == Keep::Commit {
-                committed(config);
+                config.on_commit.call();
             }
             count("ran");
             answered.map(Body::from)

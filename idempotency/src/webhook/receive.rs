@@ -3,7 +3,6 @@
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::{Delivery, Verifier, WebhookError};
+use crate::on_commit::OnCommit;
 use crate::store::{IdempotencyDb, Seen};
 use crate::tx::{IdemTx, Returned, Slot};
 use crate::{Error, ErrorKind, inbox};
@@ -42,7 +42,7 @@ use crate::{Error, ErrorKind, inbox};
 pub struct Webhooks<D: Database> {
     pool: Pool<D>,
     tracker: TaskTracker,
-    on_commit: Option<Arc<dyn Fn() + Send + Sync>>,
+    on_commit: OnCommit,
 }
 
 /// What became of a delivery. Both are reasons to answer 2xx.
@@ -65,7 +65,7 @@ impl<D: IdempotencyDb> Webhooks<D> {
         Self {
             pool,
             tracker: TaskTracker::new(),
-            on_commit: None,
+            on_commit: OnCommit::default(),
         }
     }
 
@@ -76,10 +76,10 @@ impl<D: IdempotencyDb> Webhooks<D> {
         self
     }
 
-    /// Called after each commit of an effect. It must not block.
+    /// Called after each commit of an effect. It must not block; a panic in it is logged and changes nothing.
     #[must_use]
     pub fn on_commit(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
-        self.on_commit = Some(Arc::new(hook));
+        self.on_commit = OnCommit::new(hook);
         self
     }
 
@@ -187,9 +187,7 @@ impl<D: IdempotencyDb> Webhooks<D> {
             self.resolve(mark, Error::new(ErrorKind::Unavailable, lost))
                 .await?;
         }
-        if let Some(hook) = &self.on_commit {
-            hook();
-        }
+        self.on_commit.call();
         Ok(Received::First(value))
     }
 

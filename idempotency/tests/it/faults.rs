@@ -15,6 +15,7 @@ on_each!(
     a_panic_rolls_everything_back_and_frees_the_key,
     a_failure_rolls_everything_back_and_frees_the_key,
     a_refusal_is_recorded_with_its_effects_rolled_back,
+    a_hook_that_panics_does_not_undo_the_commit,
     a_store_that_is_gone_runs_nothing
 );
 
@@ -65,6 +66,16 @@ async fn a_refusal_is_recorded_with_its_effects_rolled_back<D: TestDb>(pool: Poo
         (first.status, true, &first.body)
     );
     assert_eq!(app.runs(), 1);
+}
+
+async fn a_hook_that_panics_does_not_undo_the_commit<D: TestDb>(pool: Pool<D>) {
+    let app = App::with(pool, |layer| {
+        layer.required(false).on_commit(|| panic!("the hook"))
+    });
+    assert_eq!(app.post("k", "ok").await.status, StatusCode::CREATED);
+    let keyless = app.send(request(None, "ok")).await;
+    assert_eq!(keyless.status, StatusCode::CREATED);
+    assert_eq!(app.effects("ok").await, 2);
 }
 
 async fn a_store_that_is_gone_runs_nothing<D: TestDb>(pool: Pool<D>) {
