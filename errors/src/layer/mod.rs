@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 
 use axum::BoxError;
 use axum::body::{Body, Bytes};
-use http::{HeaderName, Method, Request, Response};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -38,6 +38,7 @@ pub struct PassThrough;
 ///   is dropped, because nobody declared it public. 408 becomes 504, a panic 500.
 /// - **Anything else** with a content type of its own — HTML, JSON, gRPC, a foreign problem document —
 ///   passes untouched, and so does what carries [`PassThrough`].
+/// - A **401** without `WWW-Authenticate` gets the [`challenge`](Self::challenge), if one was set.
 /// - All headers stay but those that described the replaced body. HEAD gets the headers and no body.
 ///
 /// ```
@@ -56,10 +57,11 @@ pub struct ProblemLayer {
 }
 
 /// What the layer, its services and their futures look at.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Shared {
     type_base: String,
     log: LogPolicy,
+    challenge: Option<HeaderValue>,
 }
 
 impl ProblemLayer {
@@ -70,6 +72,7 @@ impl ProblemLayer {
             shared: Arc::new(Shared {
                 type_base,
                 log: LogPolicy::default(),
+                challenge: None,
             }),
         }
     }
@@ -77,9 +80,21 @@ impl ProblemLayer {
     /// Logs by another policy.
     #[must_use]
     pub fn log(self, log: LogPolicy) -> Self {
-        let type_base = self.shared.type_base.clone();
+        self.with(|shared| shared.log = log)
+    }
+
+    /// The `WWW-Authenticate` of each 401 that has none of its own, such as `Bearer realm="orders"`: RFC 9110
+    /// §15.5.2 wants one on every 401.
+    #[must_use]
+    pub fn challenge(self, challenge: HeaderValue) -> Self {
+        self.with(|shared| shared.challenge = Some(challenge))
+    }
+
+    fn with(self, change: impl FnOnce(&mut Shared)) -> Self {
+        let mut shared = Arc::unwrap_or_clone(self.shared);
+        change(&mut shared);
         Self {
-            shared: Arc::new(Shared { type_base, log }),
+            shared: Arc::new(shared),
         }
     }
 }

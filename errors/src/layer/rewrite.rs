@@ -119,6 +119,10 @@ fn finish(
     let (mut parts, _) = response.into_parts();
     parts.status = problem.status_code();
     drop_representation(&mut parts.headers);
+    if let (StatusCode::UNAUTHORIZED, Some(challenge)) = (parts.status, &shared.challenge) {
+        let entry = parts.headers.entry(header::WWW_AUTHENTICATE);
+        entry.or_insert_with(|| challenge.clone());
+    }
     let body = represent(&problem, &mut parts.headers);
     Response::from_parts(parts, if asked.head { Body::empty() } else { body })
 }

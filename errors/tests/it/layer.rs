@@ -8,7 +8,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use http::{HeaderMap, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use mainstay_errors::{
     Category, Error, Fault, Json, LogPolicy, PassThrough, Path, Problem, ProblemLayer, Query,
     Registry, RequestId, Violation, Violations,
@@ -223,6 +223,33 @@ async fn failures_of_the_router_are_documents() {
     golden!("not_found", ask("/nowhere").await);
     let answer = golden!("method_not_allowed", ask("/orders").await);
     assert_eq!(answer.headers["allow"], "POST");
+}
+
+#[tokio::test]
+async fn a_401_without_a_challenge_gets_the_layers() {
+    let own = [(header::WWW_AUTHENTICATE, "Digest")];
+    let inner = Router::new()
+        .route("/bare", get(|| async { StatusCode::UNAUTHORIZED }))
+        .route(
+            "/own",
+            get(move || async move { (StatusCode::UNAUTHORIZED, own) }),
+        )
+        .route("/other", get(|| async { StatusCode::FORBIDDEN }));
+    let challenge = HeaderValue::from_static("Bearer");
+    let app = inner.layer(ProblemLayer::new(registry()).challenge(challenge));
+    for (path, expected) in [
+        ("/bare", Some("Bearer")),
+        ("/own", Some("Digest")),
+        ("/other", None),
+    ] {
+        let answer = send(app.clone(), Request::get(path).body(Body::empty()).unwrap()).await;
+        let found = answer.headers.get(header::WWW_AUTHENTICATE);
+        assert_eq!(
+            found.map(|value| value.to_str().unwrap()),
+            expected,
+            "{path}"
+        );
+    }
 }
 
 #[tokio::test]

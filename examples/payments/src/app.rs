@@ -2,7 +2,7 @@
 
 use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 
-use axum::{Router, extract::DefaultBodyLimit, middleware};
+use axum::{Router, extract::DefaultBodyLimit, http::HeaderValue, middleware};
 use mainstay::{
     errors::{ProblemLayer, Registry},
     idempotency::{
@@ -34,6 +34,8 @@ use crate::{
 /// The largest request body, in bytes. A payment has a few hundred.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
+/// What a caller without a known token is told to show (RFC 9110 §11.6.1).
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"payments\"");
 /// Rows deleted by one statement, so that locks are short.
 const REAP_BATCH: u32 = 1000;
 /// How often the old is looked for.
@@ -214,7 +216,7 @@ fn router<D: Store>(
         .merge(registry.pages("/problems"))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(telemetry::observe))
-        .layer(ProblemLayer::new(registry))
+        .layer(ProblemLayer::new(registry).challenge(CHALLENGE))
 }
 
 /// The relay: events leave for the consumer that the environment names, or for a log line when it names none.

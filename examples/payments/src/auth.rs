@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, header},
+    http::{HeaderMap, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use mainstay::errors::Error;
 
 use crate::{config::Tenants, payment::PaymentError};
 
@@ -28,14 +27,7 @@ pub async fn authenticate(
             request.extensions_mut().insert(tenant);
             next.run(request).await
         }
-        None => {
-            let mut response = Error::from(PaymentError::TokenMissingOrUnknown).into_response();
-            response.headers_mut().insert(
-                header::WWW_AUTHENTICATE,
-                HeaderValue::from_static("Bearer realm=\"payments\""),
-            );
-            response
-        }
+        None => PaymentError::TokenMissingOrUnknown.into_response(),
     }
 }
 
@@ -53,6 +45,8 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     #[test]
