@@ -122,12 +122,12 @@ impl<D: IdempotencyDb> Local<D> {
                 return Err(error.into());
             }
         }
-        match tx.commit().await {
+        match D::commit(tx).await {
             Ok(()) => Ok(Kept::Ours),
-            Err(lost) => {
-                self.resolve(claim, recorded, Error::new(ErrorKind::Unavailable, lost))
-                    .await
+            Err(lost) if lost.kind() == ErrorKind::Unavailable => {
+                self.resolve(claim, recorded, lost).await
             }
+            Err(refused) => Err(refused.into()),
         }
     }
 

@@ -31,18 +31,15 @@ pub(super) fn finish<D: IdempotencyDb>(
                 D::rollback(tx).await;
                 return refuse(None, IdempotencyError::Store(error));
             }
-            match tx.commit().await {
+            match D::commit(tx).await {
                 Ok(()) => {
                     config.on_commit.call();
                     response
                 }
-                Err(lost) => {
-                    let lost = IdempotencyError::OutcomeUnknownWithoutKey(Error::new(
-                        ErrorKind::Unavailable,
-                        lost,
-                    ));
-                    refuse(None, lost)
+                Err(lost) if lost.kind() == ErrorKind::Unavailable => {
+                    refuse(None, IdempotencyError::OutcomeUnknownWithoutKey(lost))
                 }
+                Err(refused) => refuse(None, IdempotencyError::Store(refused)),
             }
         }
         .in_current_span(),

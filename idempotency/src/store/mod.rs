@@ -141,6 +141,10 @@ pub trait IdempotencyDb: Database {
         recorded: &Recorded,
     ) -> impl Future<Output = Result<Inserted, Error>> + Send;
 
+    /// Commits. [`ErrorKind::Unavailable`] leaves open whether it did; any other kind is the database's word that
+    /// nothing was committed.
+    fn commit(tx: Transaction<'static, Self>) -> impl Future<Output = Result<(), Error>> + Send;
+
     /// Rolls `tx` back, whatever state it is in, and leaves a connection that the pool may use again. An error on the
     /// way is of no use to anybody: a broken connection is thrown away by the pool and rolled back by the database.
     fn rollback(tx: Transaction<'static, Self>) -> impl Future<Output = ()> + Send;

@@ -135,6 +135,27 @@ impl IdempotencyDb for Postgres {
         }
     }
 
+    async fn commit(tx: Transaction<'static, Postgres>) -> Result<(), Error> {
+        tx.commit().await.map_err(|lost| {
+            // A deferred constraint or its trigger, a serialization failure, a deadlock: refused. What else may be sent
+            // in answer to a COMMIT, such as a shutdown or a failing disk, does not say on which side of it the server
+            // was; 40003 even says that nobody knows.
+            let refused = lost
+                .as_database_error()
+                .and_then(|refused| refused.code())
+                .is_some_and(|code| {
+                    ["23", "40001", "40P01", "P0"]
+                        .iter()
+                        .any(|start| code.starts_with(start))
+                });
+            if refused {
+                error(lost)
+            } else {
+                Error::new(ErrorKind::Unavailable, lost)
+            }
+        })
+    }
+
     async fn rollback(tx: Transaction<'static, Postgres>) {
         if let Err(error) = tx.rollback().await {
             tracing::debug!(%error, "rollback failed");

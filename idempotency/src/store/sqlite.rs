@@ -111,6 +111,19 @@ impl IdempotencyDb for Sqlite {
         }
     }
 
+    async fn commit(tx: Transaction<'static, Sqlite>) -> Result<(), Error> {
+        tx.commit().await.map_err(|lost| {
+            // 5 and 19 in the low byte: a reader is in the way, a deferred constraint does not hold. Both leave the
+            // transaction open, to be rolled back by its drop. An error of the disk may have come too late for that.
+            let refused = primary_code(&lost).is_some_and(|code| matches!(code, 5 | 19));
+            if refused {
+                error(lost)
+            } else {
+                Error::new(ErrorKind::Unavailable, lost)
+            }
+        })
+    }
+
     async fn rollback(mut tx: Transaction<'static, Sqlite>) {
         // sqlx counts a transaction until a ROLLBACK succeeds. If SQLite ended it by itself, none would, and the pooled
         // connection could never begin again: the check leaves one to be ended.
@@ -219,14 +232,16 @@ fn record_of(row: &sqlx::sqlite::SqliteRow) -> Result<Option<(Fingerprint, Recor
     Ok(Some((fingerprint, recorded)))
 }
 
+/// Extended codes keep the primary one in their low byte.
+fn primary_code(error: &sqlx::Error) -> Option<u32> {
+    let code = error.as_database_error()?.code()?;
+    Some(code.parse::<u32>().ok()? & 0xff)
+}
+
 fn error(error: sqlx::Error) -> Error {
     let kind = match &error {
-        // Extended codes keep the primary one in their low byte: 5 is SQLITE_BUSY, 6 SQLITE_LOCKED.
-        sqlx::Error::Database(refused) => match refused
-            .code()
-            .and_then(|code| code.parse::<u32>().ok())
-            .map(|code| code & 0xff)
-        {
+        // SQLITE_BUSY and SQLITE_LOCKED.
+        sqlx::Error::Database(_) => match primary_code(&error) {
             Some(5 | 6) => ErrorKind::Busy,
             _ => ErrorKind::Database,
         },

@@ -183,9 +183,12 @@ impl<D: IdempotencyDb> Webhooks<D> {
             D::rollback(tx).await;
             return Err(error.into());
         }
-        if let Err(lost) = tx.commit().await {
-            self.resolve(mark, Error::new(ErrorKind::Unavailable, lost))
-                .await?;
+        match D::commit(tx).await {
+            Ok(()) => {}
+            Err(lost) if lost.kind() == ErrorKind::Unavailable => {
+                self.resolve(mark, lost).await?;
+            }
+            Err(refused) => return Err(refused.into()),
         }
         self.on_commit.call();
         Ok(Received::First(value))

@@ -12,6 +12,7 @@ use sqlx::postgres::PgPoolOptions;
 use sqlx::{Pool, Postgres, Sqlite};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 
 use crate::app::{App, request};
 use crate::db;
@@ -26,6 +27,9 @@ const AFTER_COMMIT_THEN_DOWN: u8 = 3;
 const DOWN: u8 = 4;
 /// As [`BEFORE_COMMIT`], and let nobody in afterwards.
 const BEFORE_COMMIT_THEN_DOWN: u8 = 5;
+/// Hold a COMMIT back and stay silent, until the mode is set again; others pass.
+const SWALLOW_COMMIT: u8 = 6;
+const SWALLOWED: u8 = 7;
 
 /// A wire to Postgres that misbehaves once, at a COMMIT.
 struct Wire {
@@ -77,6 +81,13 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, mode: Arc<AtomicU8>
                 match mode.load(Ordering::SeqCst) {
                     BEFORE_COMMIT if commit => return mode.store(PASS, Ordering::SeqCst),
                     BEFORE_COMMIT_THEN_DOWN if commit => return mode.store(DOWN, Ordering::SeqCst),
+                    SWALLOW_COMMIT if commit => {
+                        mode.store(SWALLOWED, Ordering::SeqCst);
+                        while mode.load(Ordering::SeqCst) == SWALLOWED {
+                            tokio::task::yield_now().await;
+                        }
+                        return;
+                    }
                     after @ (AFTER_COMMIT | AFTER_COMMIT_THEN_DOWN) if commit => {
                         server.write_all(sent).await.unwrap();
                         assert!(server.read(&mut from_server).await.unwrap() > 0);
@@ -202,6 +213,45 @@ async fn a_lost_commit_is_not_taken_for_another_requests_equal_answer() {
     .await;
 }
 
+/// No error ever comes: a network that swallows packets, a host that froze.
+#[tokio::test]
+#[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+async fn a_commit_met_with_silence_is_unknown_in_time() {
+    db::on::<Postgres, _>(|pool| async move {
+        let (wire, wired) = through_wire(&pool).await;
+        let app = App::with(wired.clone(), |layer| {
+            layer
+                .required(false)
+                .resolve_time_max(Duration::from_millis(200))
+        });
+        for (key, code) in [
+            (Some("k"), "idempotency_outcome_unknown"),
+            (None, "outcome_unknown"),
+        ] {
+            wire.set(SWALLOW_COMMIT);
+            let answer = timeout(Duration::from_secs(5), app.send(request(key, "ok"))).await;
+            let answer = answer.expect("an answer within a few resolve times");
+            assert_eq!((answer.code().as_str(), app.effects("ok").await), (code, 0));
+            if key.is_some() {
+                let again = app.post("k", "ok").await;
+                assert_eq!(
+                    again.code(),
+                    "idempotency_key_in_flight",
+                    "the old transaction is still open"
+                );
+            }
+            wire.set(PASS);
+            app.idle().await;
+        }
+        while app.post("k", "ok").await.status != StatusCode::CREATED {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(app.effects("ok").await, 1);
+        wired.close().await;
+    })
+    .await;
+}
+
 #[tokio::test]
 #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
 async fn a_commit_nobody_can_tell_about_is_unknown_and_the_same_key_finds_out() {
@@ -258,10 +308,14 @@ async fn a_commit_that_the_database_refuses_is_not_applied() {
         .await
         .unwrap();
         drop(conn);
-        let app = App::new(pool);
-        let answer = app.post("k", "ok").await;
-        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!((answer.problem().outcome(), app.effects("ok").await, app.runs()), (Outcome::NotApplied, 0, 1));
+        // The database has said why, and will say it again: neither "cannot be reached" nor "unknown".
+        let app = App::with(pool, |layer| layer.required(false));
+        for key in [Some("k"), None] {
+            let answer = app.send(request(key, "ok")).await;
+            assert_eq!((answer.status, answer.code().as_str()), (StatusCode::INTERNAL_SERVER_ERROR, "idempotency_store_failed"), "{key:?}");
+            assert_eq!((answer.problem().outcome(), app.effects("ok").await), (Outcome::NotApplied, 0));
+        }
+        assert_eq!((app.runs(), app.commits()), (2, 0));
     })
     .await;
 }
@@ -277,10 +331,12 @@ async fn sqlite_refusing_a_commit_is_not_applied() {
         .execute(&pool)
         .await
         .unwrap();
-        let app = App::new(pool.clone());
-        let answer = app.post("k", "orphan").await;
-        assert_eq!(answer.problem().outcome(), Outcome::NotApplied);
-        assert_eq!((app.effects("orphan").await, app.runs(), app.commits()), (0, 1, 0));
+        let app = App::with(pool.clone(), |layer| layer.required(false));
+        for key in [Some("k"), None] {
+            let answer = app.send(request(key, "orphan")).await;
+            assert_eq!((answer.code().as_str(), answer.problem().outcome()), ("idempotency_store_failed", Outcome::NotApplied), "{key:?}");
+        }
+        assert_eq!((app.effects("orphan").await, app.runs(), app.commits()), (0, 2, 0));
         let tx = Sqlite::begin(&pool).await.unwrap();
         tx.rollback().await.unwrap();
     })
