@@ -6,23 +6,26 @@
 use std::time::Duration;
 
 use sqlx::{Pool, Transaction};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use crate::IdempotencyError;
 use crate::key::{Age, SKEW_MAX};
-use crate::store::{Claim, Claimed, IdempotencyDb, Inserted};
-use crate::{Error, ErrorKind, Recorded};
+use crate::store::{Claim, Claimed, IdempotencyDb, Inserted, roll_back, within};
+use crate::{Error, ErrorKind, Fingerprint, Recorded};
+
+/// As long as for ever: a deadline must be a time.
+const A_YEAR: Duration = Duration::from_hours(365 * 24);
 
 /// What the functions need to know about their surroundings.
 pub(crate) struct Local<D: IdempotencyDb> {
     pub(crate) pool: Pool<D>,
     pub(crate) tracker: TaskTracker,
-    /// How long the server lets the transaction sit without a statement.
+    /// How long the server lets the transaction sit without a statement, and this process waits for one.
     pub(crate) idle_max: Duration,
     /// Refuse keys older than this, when set.
     pub(crate) stale_after: Option<Duration>,
-    /// How long to look for an outcome after a commit went unanswered.
+    /// How long to wait for the answer to a commit, and then again to look for its outcome.
     pub(crate) resolve_max: Duration,
 }
 
@@ -45,21 +48,34 @@ pub(crate) enum Kept {
 impl<D: IdempotencyDb> Local<D> {
     /// Claims the key, or reads what it stands for.
     pub(crate) async fn open(&self, claim: &Claim) -> Result<Opened<D>, IdempotencyError> {
-        let mut tx = match D::begin(&self.pool).await {
-            Ok(tx) => tx,
+        let claiming = claim_in_tx::<D>(self.pool.clone(), claim.clone(), self.idle_max);
+        let (tx, claimed) = match within(&self.tracker, self.idle_max, claiming).await {
+            Ok(claimed) => claimed,
             Err(busy) if busy.kind() == ErrorKind::Busy => {
                 return self.open_while_busy(claim, busy).await;
             }
             Err(error) => return Err(error.into()),
         };
-        let claimed = D::claim(&mut tx, claim, self.idle_max).await?;
         let opened = match self.decide(claim, claimed) {
             Ok(None) => return Ok(Opened::Run(tx)),
             Ok(Some(recorded)) => Ok(Opened::Replay(recorded)),
             Err(refusal) => Err(refusal),
         };
-        D::rollback(tx).await;
+        self.roll_back(tx).await;
         opened
+    }
+
+    pub(crate) async fn roll_back(&self, tx: Transaction<'static, D>) {
+        roll_back(&self.tracker, tx).await;
+    }
+
+    async fn lookup(
+        &self,
+        claim: &Claim,
+    ) -> Result<Option<(Fingerprint, Recorded)>, IdempotencyError> {
+        let (pool, claim) = (self.pool.clone(), claim.clone());
+        let reading = async move { D::lookup(&pool, &claim.scope, &claim.key).await };
+        Ok(within(&self.tracker, self.idle_max, reading).await?)
     }
 
     /// The writer's place is taken, perhaps by this very key. A record can be read past the writer; without one only
@@ -69,7 +85,7 @@ impl<D: IdempotencyDb> Local<D> {
         claim: &Claim,
         busy: Error,
     ) -> Result<Opened<D>, IdempotencyError> {
-        match D::lookup(&self.pool, &claim.scope, &claim.key).await? {
+        match self.lookup(claim).await? {
             Some((fingerprint, recorded)) if fingerprint.matches(&claim.fingerprint) => {
                 Ok(Opened::Replay(recorded))
             }
@@ -111,18 +127,25 @@ impl<D: IdempotencyDb> Local<D> {
         claim: &Claim,
         recorded: &Recorded,
     ) -> Result<Kept, IdempotencyError> {
-        match D::record(&mut tx, claim, recorded).await {
-            Ok(Inserted::Stored) => {}
-            Ok(Inserted::Taken) => {
-                D::rollback(tx).await;
+        // Dropped when it takes too long, as a handler's statement is: what follows is a rollback.
+        let inserted = timeout(self.idle_max, D::record(&mut tx, claim, recorded)).await;
+        match inserted {
+            Ok(Ok(Inserted::Stored)) => {}
+            Ok(Ok(Inserted::Taken)) => {
+                self.roll_back(tx).await;
                 return self.theirs(claim).await;
             }
-            Err(error) => {
-                D::rollback(tx).await;
+            Ok(Err(error)) => {
+                self.roll_back(tx).await;
                 return Err(error.into());
             }
+            Err(elapsed) => {
+                self.roll_back(tx).await;
+                return Err(Error::new(ErrorKind::Unavailable, elapsed).into());
+            }
         }
-        match D::commit(tx).await {
+        let committing = async move { D::commit(tx).await };
+        match within(&self.tracker, self.resolve_max, committing).await {
             Ok(()) => Ok(Kept::Ours),
             Err(lost) if lost.kind() == ErrorKind::Unavailable => {
                 self.resolve(claim, recorded, lost).await
@@ -141,7 +164,7 @@ impl<D: IdempotencyDb> Local<D> {
         claim: &Claim,
         recorded: &Recorded,
     ) -> Result<Kept, IdempotencyError> {
-        D::rollback(tx).await;
+        self.roll_back(tx).await;
         match self.open(claim).await? {
             Opened::Run(tx) => self.commit(tx, claim, recorded).await,
             Opened::Replay(recorded) => Ok(Kept::Theirs(recorded)),
@@ -150,7 +173,7 @@ impl<D: IdempotencyDb> Local<D> {
 
     /// The unique index refused our record, so another one is committed.
     async fn theirs(&self, claim: &Claim) -> Result<Kept, IdempotencyError> {
-        match D::lookup(&self.pool, &claim.scope, &claim.key).await? {
+        match self.lookup(claim).await? {
             Some((fingerprint, recorded)) if fingerprint.matches(&claim.fingerprint) => {
                 Ok(Kept::Theirs(recorded))
             }
@@ -160,7 +183,7 @@ impl<D: IdempotencyDb> Local<D> {
         }
     }
 
-    /// COMMIT was sent and no answer came. Whether it happened is written in the database: claim the key again on
+    /// COMMIT was sent and no answer came, be it that the connection broke or that there is only silence. Whether it happened is written in the database: claim the key again on
     /// another connection. A record is the answer. A fresh claim is one too: the old transaction's lock is gone, so
     /// that transaction has ended, and left nothing.
     async fn resolve(
@@ -170,7 +193,8 @@ impl<D: IdempotencyDb> Local<D> {
         lost: Error,
     ) -> Result<Kept, IdempotencyError> {
         tracing::warn!(key = ?claim.key, error = %Chain(&lost), "commit unanswered, reading the key again");
-        let deadline = Instant::now() + self.resolve_max;
+        let now = Instant::now();
+        let deadline = now.checked_add(self.resolve_max).unwrap_or(now + A_YEAR);
         let mut pause = Duration::from_millis(20);
         loop {
             // In a task, because a begin must not be dropped half way.
@@ -209,10 +233,24 @@ async fn look<D: IdempotencyDb>(
     claim: Claim,
     idle_max: Duration,
 ) -> Result<Claimed, Error> {
-    let mut tx = D::begin(&pool).await?;
-    let claimed = D::claim(&mut tx, &claim, idle_max).await?;
+    let (tx, claimed) = claim_in_tx(pool, claim, idle_max).await?;
     D::rollback(tx).await;
     Ok(claimed)
+}
+
+async fn claim_in_tx<D: IdempotencyDb>(
+    pool: Pool<D>,
+    claim: Claim,
+    idle_max: Duration,
+) -> Result<(Transaction<'static, D>, Claimed), Error> {
+    let mut tx = D::begin(&pool).await?;
+    match D::claim(&mut tx, &claim, idle_max).await {
+        Ok(claimed) => Ok((tx, claimed)),
+        Err(error) => {
+            D::rollback(tx).await;
+            Err(error)
+        }
+    }
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use axum_core::body::Body;
 use http::Response;
 use sqlx::Transaction;
+use tokio::time::timeout;
 use tracing::Instrument;
 
 use super::Config;
 use super::answer::refuse;
 use crate::policy::Keep;
-use crate::store::IdempotencyDb;
+use crate::store::{IdempotencyDb, roll_back, within};
 use crate::{Error, ErrorKind, IdempotencyError};
 
 /// Commits or rolls back, in a task of its own. There is no key to read again: a lost answer stays unknown.
@@ -24,14 +25,18 @@ pub(super) fn finish<D: IdempotencyDb>(
     let task = tracker.spawn(
         async move {
             if config.policy.keep(response.status().as_u16()) != Keep::Commit {
-                D::rollback(tx).await;
+                roll_back(&config.tracker, tx).await;
                 return response;
             }
-            if let Err(error) = D::check_open(&mut tx).await {
-                D::rollback(tx).await;
+            let patience = config.limits.resolve_time_max;
+            let open = timeout(patience, D::check_open(&mut tx)).await;
+            let open = open.map_err(|elapsed| Error::new(ErrorKind::Unavailable, elapsed));
+            if let Err(error) = open.flatten() {
+                roll_back(&config.tracker, tx).await;
                 return refuse(None, IdempotencyError::Store(error));
             }
-            match D::commit(tx).await {
+            let committing = async move { D::commit(tx).await };
+            match within(&config.tracker, patience, committing).await {
                 Ok(()) => {
                     config.on_commit.call();
                     response

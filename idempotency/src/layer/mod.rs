@@ -216,7 +216,7 @@ impl<D: IdempotencyDb, S> IdempotencyLayer<D, S> {
     /// Default 30 s: it holds a connection and, on SQLite, the one writer's place.
     ///
     /// Postgres is told to end a transaction that sits idle five seconds longer than this, in case this process
-    /// vanishes without a word.
+    /// vanishes without a word; this process waits as long for the database to answer a claim, in case that does.
     #[must_use]
     pub fn handler_time_max(self, time: Duration) -> Self {
         self.with(|config| config.limits.handler_time_max = time)
@@ -229,8 +229,8 @@ impl<D: IdempotencyDb, S> IdempotencyLayer<D, S> {
         self.with(|config| config.limits.in_flight_max = requests)
     }
 
-    /// How long to look for the outcome of a commit that went unanswered, before a 503 says that it is unknown.
-    /// Default 5 s: a failover takes longer, but so does a client's patience.
+    /// How long to wait for the answer to a commit, and, if none comes, to look for its outcome, before a 503 says that
+    /// it is unknown. Default 5 s each: a failover takes longer, but so does a client's patience.
     #[must_use]
     pub fn resolve_time_max(self, time: Duration) -> Self {
         self.with(|config| config.limits.resolve_time_max = time)

@@ -28,9 +28,6 @@ use crate::{Error, ErrorKind, Fingerprint, IdempotencyError};
 
 pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// How long a timed out request waits for its own rollback, so that the key is free when the answer arrives.
-const ROLLBACK_PATIENCE: Duration = Duration::from_secs(1);
-
 /// What the task hands back. A panic crosses to the caller's side, where layers for panics are.
 enum Ran<E> {
     Answer(Response<Body>),
@@ -134,18 +131,8 @@ where
     };
     let answered = match answer {
         Ok(answered) => answered,
-        // A statement may still be running on the server, for longer than anybody wants to wait for its rollback. The
-        // ticket goes along, for the key is not free before.
-        Err(Unanswered::Refused(refusal @ IdempotencyError::HandlerTimeout)) => {
-            let rollback = config.tracker.spawn(async move {
-                D::rollback(tx).await;
-                drop(ticket);
-            });
-            _ = timeout(ROLLBACK_PATIENCE, rollback).await;
-            return Ran::Answer(refuse(Some(claim), refusal));
-        }
         Err(unanswered) => {
-            D::rollback(tx).await;
+            local.roll_back(tx).await;
             return match unanswered {
                 Unanswered::Panicked(panic) => Ran::Panicked(panic),
                 Unanswered::ServiceError(error) => Ran::ServiceError(error),
@@ -156,7 +143,7 @@ where
     let keep = config.policy.keep(answered.status().as_u16());
     let kept = match keep {
         Keep::Release => {
-            D::rollback(tx).await;
+            local.roll_back(tx).await;
             count("released");
             return Ran::Answer(answered.map(Body::from));
         }
@@ -238,7 +225,10 @@ fn local<D: IdempotencyDb>(config: &Config<D>) -> Local<D> {
         pool: config.pool.clone(),
         tracker: config.tracker.clone(),
         // The server gives up a little after the handler's own limit, so that limit is the one that is seen.
-        idle_max: config.limits.handler_time_max + Duration::from_secs(5),
+        idle_max: config
+            .limits
+            .handler_time_max
+            .saturating_add(Duration::from_secs(5)),
         stale_after: config.stale_after,
         resolve_max: config.limits.resolve_time_max,
     }

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use sqlx::{Database, Pool, Transaction};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use crate::key::SKEW_MAX;
 use crate::scope::update_with_length;
@@ -20,6 +22,9 @@ use crate::{Error, ErrorKind, Fingerprint, Key, Recorded, Scope};
 pub const CONSUMER_BYTES_MAX: usize = 255;
 /// Longest message id of the inbox, in bytes. Both together stay well inside an index entry.
 pub const MESSAGE_BYTES_MAX: usize = 1024;
+
+/// How long a request waits for its own rollback before it is answered.
+const ROLLBACK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What one request claims: its key in its scope, for this request and no other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -244,6 +249,39 @@ pub async fn reap_inbox<D: IdempotencyDb>(
     in_task(async move { D::reap_inbox(&pool, older_than, batch_max).await }).await
 }
 
+/// Awaits database work for `time` at most: a network may swallow an answer, and nobody says so. What is not done by
+/// then goes on in a task, because it must not be dropped half way. On the usual path there is no task.
+pub(crate) async fn within<T: Send + 'static>(
+    tracker: &TaskTracker,
+    time: Duration,
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    let mut work = Box::pin(work);
+    match timeout(time, &mut work).await {
+        Ok(done) => done,
+        Err(_elapsed) => {
+            tracker.spawn(work);
+            Err(Error::new(
+                ErrorKind::Unavailable,
+                "the database did not answer in time",
+            ))
+        }
+    }
+}
+
+/// Rolls `tx` back, and waits a moment for it: usually the key is free then.
+pub(crate) async fn roll_back<D: IdempotencyDb>(
+    tracker: &TaskTracker,
+    tx: Transaction<'static, D>,
+) {
+    let rollback = async move {
+        D::rollback(tx).await;
+        Ok(())
+    };
+    // A statement may still be running on the server, for longer than anybody wants to wait for its rollback.
+    _ = within(tracker, ROLLBACK_PATIENCE, rollback).await;
+}
+
 /// Runs database work where a dropped future cannot stop it half way.
 pub(crate) async fn in_task<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -251,5 +289,30 @@ pub(crate) async fn in_task<T: Send + 'static>(
     match tokio::spawn(work).await {
         Ok(done) => done,
         Err(error) => Err(Error::new(ErrorKind::Unavailable, error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_is_given_up_goes_on_to_its_end() {
+        let tracker = TaskTracker::new();
+        let (answer, answered) = oneshot::channel::<()>();
+        let (end, ended) = oneshot::channel::<()>();
+        let work = async move {
+            _ = answered.await;
+            _ = end.send(());
+            Ok(())
+        };
+        let given_up = within(&tracker, Duration::from_secs(5), work).await;
+        assert_eq!(given_up.unwrap_err().kind(), ErrorKind::Unavailable);
+        answer.send(()).unwrap();
+        ended.await.unwrap();
+        tracker.close();
+        tracker.wait().await;
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sqlx::error::DatabaseError;
 use sqlx::postgres::PgConnection;
 use sqlx::{PgPool, Postgres, Row, Transaction};
 
@@ -142,7 +143,7 @@ impl IdempotencyDb for Postgres {
             // was; 40003 even says that nobody knows.
             let refused = lost
                 .as_database_error()
-                .and_then(|refused| refused.code())
+                .and_then(DatabaseError::code)
                 .is_some_and(|code| {
                     ["23", "40001", "40P01", "P0"]
                         .iter()

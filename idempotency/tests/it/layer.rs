@@ -27,6 +27,7 @@ on_each!(
     a_transaction_ended_by_the_handler_is_not_recorded,
     a_statement_that_failed_unnoticed_commits_nothing,
     a_handler_that_takes_too_long_is_rolled_back,
+    times_without_end_are_no_panic,
     requests_in_progress_have_a_cap,
     a_key_belongs_to_the_whole_path_in_a_nested_router_too,
     the_instance_that_was_ready_takes_the_call
@@ -287,6 +288,17 @@ async fn a_handler_that_takes_too_long_is_rolled_back<D: TestDb>(pool: Pool<D>) 
         (Outcome::NotApplied, 0)
     );
     assert_eq!(app.post("k", "ok").await.status, StatusCode::CREATED);
+}
+
+async fn times_without_end_are_no_panic<D: TestDb>(pool: Pool<D>) {
+    let app = App::with(pool, |layer| {
+        layer
+            .handler_time_max(Duration::MAX)
+            .resolve_time_max(Duration::MAX)
+            .retention(Duration::MAX)
+    });
+    assert_eq!(app.post("k", "ok").await.status, StatusCode::CREATED);
+    assert!(app.post("k", "ok").await.replayed());
 }
 
 async fn requests_in_progress_have_a_cap<D: TestDb>(pool: Pool<D>) {
