@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::Stdio, time::Duration};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -118,18 +119,9 @@ impl Service {
         let Some(mut child) = self.child.take() else {
             return Ok(true);
         };
-        let Some(pid) = child.id() else {
-            return Ok(false);
-        };
-        let asked = Command::new("kill")
-            .arg("-TERM")
-            .arg(pid.to_string())
-            .status()
-            .await
-            .map_err(DrillError::io("run kill -TERM"))?;
-        if !asked.success() {
-            return Ok(false);
-        }
+        let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        let Some(pid) = pid else { return Ok(false) };
+        kill_process(pid, Signal::TERM).map_err(DrillError::because("ask the service to end"))?;
         match timeout(STOP_MAX, child.wait()).await {
             Ok(status) => Ok(status
                 .map_err(DrillError::io("wait for the service"))?

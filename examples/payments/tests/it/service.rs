@@ -13,6 +13,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 pub const ACME: &str = "Bearer dev-acme";
@@ -167,14 +168,8 @@ impl Service {
 
     /// Asks it to end and returns its exit status.
     pub fn terminate(mut self) -> std::process::ExitStatus {
-        assert!(
-            Command::new("kill")
-                .arg("-TERM")
-                .arg(self.child.id().to_string())
-                .status()
-                .unwrap()
-                .success()
-        );
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM).unwrap();
         wait(&mut self.child, Duration::from_secs(20))
     }
 }
