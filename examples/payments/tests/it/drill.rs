@@ -8,8 +8,11 @@ use std::{
 use crate::service::{program, wait};
 
 fn drill(arguments: &[&str]) -> (Option<i32>, String) {
+    // A drill that is not clean keeps its data: here, where it goes away with the test.
+    let folder = tempfile::tempdir().unwrap();
     let mut child = program(&["drill"])
         .args(arguments)
+        .env("TMPDIR", folder.path())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
