@@ -1,10 +1,11 @@
 //! What an endpoint's answer means for the message.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use mainstay_retry::retry_after;
 use reqwest::{
     StatusCode,
-    header::{HeaderMap, RETRY_AFTER},
+    header::{DATE, HeaderMap, RETRY_AFTER},
 };
 
 use crate::sink::{Outcome, Reason};
@@ -29,20 +30,26 @@ pub(super) fn verdict(status: StatusCode, headers: &HeaderMap) -> Outcome {
     }
 }
 
-/// `Retry-After` in seconds; the relay caps it. A date, garbage or several values are no wish at all.
+/// What `Retry-After` asks for, in seconds or until a date; the relay caps it. Several values are no wish at all.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let mut values = headers.get_all(RETRY_AFTER).iter();
     let (only, None) = (values.next()?, values.next()) else {
         return None;
     };
-    let text = only.to_str().ok()?.trim();
-    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
+    retry_after::parse(only.as_bytes(), server_time(headers))
+}
+
+/// The endpoint's own clock where it tells, so that a skew between the machines does not become a wait.
+fn server_time(headers: &HeaderMap) -> SystemTime {
+    let date = headers.get(DATE).and_then(|date| date.to_str().ok());
+    match date.and_then(|date| httpdate::parse_http_date(date).ok()) {
+        Some(date) => date,
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a date from a server that does not tell its own time has only our clock to go by"
+        )]
+        None => SystemTime::now(),
     }
-    // More digits than fit are a very long time.
-    Some(Duration::from_secs(
-        text.parse().unwrap_or(u64::from(u32::MAX)),
-    ))
 }
 
 #[cfg(test)]
@@ -85,10 +92,22 @@ mod tests {
             }
             retry_after(&headers).map(|wait| wait.as_secs())
         };
+        let mut dated = HeaderMap::new();
+        dated.insert("date", "Sun, 06 Nov 1994 08:49:37 GMT".parse().unwrap());
+        dated.insert(
+            RETRY_AFTER,
+            "Sun, 06 Nov 1994 08:51:37 GMT".parse().unwrap(),
+        );
+        assert_eq!(retry_after(&dated), Some(Duration::from_secs(120)));
         assert_eq!(read(&["120"]), Some(120));
         assert_eq!(read(&[" 120 "]), Some(120));
         assert_eq!(read(&["0"]), Some(0));
-        assert_eq!(read(&["99999999999999999999"]), Some(u64::from(u32::MAX)));
+        assert_eq!(read(&["99999999999999999999"]), Some(u64::MAX));
+        assert_eq!(
+            read(&["Fri, 31 Dec 9999 23:59:59 GMT"]).map(|s| s > 1_000_000),
+            Some(true)
+        );
+        assert_eq!(read(&["Thu, 01 Jan 1970 00:00:00 GMT"]), Some(0));
         for bad in [&["-1"][..], &["2.5"], &["soon"], &[""], &["1", "2"], &[]] {
             assert_eq!(read(bad), None, "{bad:?}");
         }
