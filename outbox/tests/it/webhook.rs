@@ -121,7 +121,7 @@ async fn a_message_arrives_signed_as_a_cloud_event() {
         ("ce-type", "payment.created"),
         ("ce-subject", "s"),
         ("ce-time", "2000-02-29T00:00:00.000000Z"),
-        ("ce-partitionkey", "order 17 %E2%82%AC"),
+        ("ce-partitionkey", "order%2017%20%E2%82%AC"),
         ("ce-tenant", "acme"),
         ("content-type", "application/json"),
         (

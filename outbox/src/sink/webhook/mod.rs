@@ -25,13 +25,16 @@ use crate::message::Message;
 /// One POST a message: the payload as the body, CloudEvents 1.0 attributes as `ce-*` headers, and the signature headers
 /// of Standard Webhooks: `webhook-id` (the event's id, the same on every attempt), `webhook-timestamp`,
 /// `webhook-signature`. Event headers: trace context and `x-…` under their own names, one-word names as CloudEvents
-/// extensions `ce-…`, all others as `x-event-…`.
+/// extensions `ce-…`, all others as `x-event-…`. The key, if it is UTF-8, is the extension `ce-partitionkey`.
+///
+/// Values of `ce-*` headers are percent-encoded as the CloudEvents HTTP binding says. Other event headers go as they are
+/// if they are printable ASCII, and percent-encoded if not.
 ///
 /// # What the answer means
 /// | answer | outcome |
 /// |---|---|
 /// | 2xx | acked |
-/// | 408, 409, 425, 429, 5xx | retry; `Retry-After` in seconds is honoured on 429 and 503 |
+/// | 408, 409, 425, 429, 5xx | retry; `Retry-After`, seconds or date, is honoured on 429 and 503 |
 /// | 410 and every other 4xx | rejected |
 /// | 1xx, 3xx | retry: redirects are not followed, they could point anywhere |
 /// | no connection (resolver, refused, connect timeout, TLS) | the sink is down, no attempt is spent |
@@ -72,6 +75,9 @@ pub enum InvalidWebhook {
     /// The URL names an address that is not public, and private ones were not allowed.
     #[error("the webhook's URL names an address that is not public")]
     PrivateAddress,
+    /// The URL names a port below 1024 that is neither 80 nor 443, and private endpoints were not allowed.
+    #[error("the webhook's URL names a port of another service")]
+    Port,
     /// No secret was given: receivers could not tell the messages from anybody's.
     #[error("the webhook has no secret to sign with")]
     NoSecret,
@@ -146,10 +152,17 @@ impl WebhookSink {
             .collect();
         let mut headers = HeaderMap::new();
         let mut put = |name: &str, value: &str| {
-            let name = HeaderName::try_from(name);
-            let value = HeaderValue::try_from(percent_encoded(value));
-            // Names and values were checked at enqueue; what still does not fit is left out rather than fatal.
-            if let (Ok(name), Ok(value)) = (name, value) {
+            // Other headers may hold what the binding would encode: tracestate has spaces, anything has percent signs.
+            let attribute = name.starts_with("ce-") || !printable(value);
+            let value = if attribute {
+                percent_encoded(value)
+            } else {
+                value.to_owned()
+            };
+            // Names were checked at enqueue; what still does not fit is left out rather than fatal.
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::try_from(name), HeaderValue::try_from(value))
+            {
                 headers.insert(name, value);
             }
         };
@@ -227,7 +240,8 @@ impl WebhookBuilder {
         self
     }
 
-    /// Allows loopback, private, link-local and other addresses that are not public. Default: refused.
+    /// Allows loopback, private, link-local and other addresses that are not public, and any port. Default: refused,
+    /// and of the ports below 1024 only 80 and 443 are allowed, so that no mail server or shell is written to.
     ///
     /// Only for endpoints you chose yourself: whoever may choose the URL could otherwise reach into your network.
     pub fn allow_private(mut self, allow: bool) -> Self {
@@ -250,6 +264,10 @@ impl WebhookBuilder {
         let literal: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
         if !self.allow_private && literal.is_some_and(|ip| !address::is_public(ip)) {
             return Err(InvalidWebhook::PrivateAddress);
+        }
+        let port = url.port_or_known_default();
+        if !self.allow_private && port.is_none_or(|port| port < 1024 && port != 80 && port != 443) {
+            return Err(InvalidWebhook::Port);
         }
         if self.secrets.is_empty() {
             return Err(InvalidWebhook::NoSecret);
@@ -275,9 +293,25 @@ impl WebhookBuilder {
     }
 }
 
-/// The header an event's header travels in. Framing and credentials of the request itself are out of its reach.
+/// The attributes that an event's own headers must not speak for.
+const ATTRIBUTES: [&str; 9] = [
+    "data",
+    "datacontenttype",
+    "id",
+    "partitionkey",
+    "source",
+    "specversion",
+    "subject",
+    "time",
+    "type",
+];
+
+/// The header an event's header travels in. Framing and credentials of the request itself are out of its reach, and so
+/// are the event's attributes.
 fn event_header(name: &str) -> String {
-    let word = name.len() <= 20 && name.bytes().all(|b| b.is_ascii_alphanumeric());
+    let word = name.len() <= 20
+        && name.bytes().all(|b| b.is_ascii_alphanumeric())
+        && !ATTRIBUTES.contains(&name);
     if matches!(name, "traceparent" | "tracestate") || name.starts_with("x-") {
         name.to_owned()
     } else if word {
@@ -287,12 +321,17 @@ fn event_header(name: &str) -> String {
     }
 }
 
+/// Whether a header holds the value as it is. Spaces at its ends are not the value's to a receiver.
+fn printable(value: &str) -> bool {
+    value.bytes().all(|b| matches!(b, b' '..=b'~')) && value.trim() == value
+}
+
 /// The CloudEvents HTTP binding's way of putting any text into a header.
 fn percent_encoded(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for byte in value.bytes() {
         match byte {
-            b'%' | b'"' | 0..=0x1f | 0x7f.. => out.push_str(&format!("%{byte:02X}")),
+            b'%' | b'"' | 0..=b' ' | 0x7f.. => out.push_str(&format!("%{byte:02X}")),
             plain => out.push(char::from(plain)),
         }
     }
@@ -385,6 +424,9 @@ mod tests {
             ("content-length", "x-event-content-length"),
             ("webhook-id", "x-event-webhook-id"),
             ("tenant_id", "x-event-tenant_id"),
+            ("subject", "x-event-subject"),
+            ("partitionkey", "x-event-partitionkey"),
+            ("datacontenttype", "x-event-datacontenttype"),
         ] {
             assert_eq!(event_header(name), sent);
         }
@@ -392,10 +434,41 @@ mod tests {
 
     #[test]
     fn any_text_fits_a_header() {
+        // The first is the example of the HTTP binding.
         assert_eq!(
-            percent_encoded("Euro € \"100%\""),
-            "Euro %E2%82%AC %22100%25%22"
+            percent_encoded("Euro € 😀"),
+            "Euro%20%E2%82%AC%20%F0%9F%98%80"
         );
+        assert_eq!(percent_encoded("\"100%\"\u{7f}"), "%22100%25%22%7F");
+    }
+
+    #[test]
+    fn headers_that_are_no_attributes_go_as_they_are() {
+        let sink = build("http://93.184.216.34/").unwrap();
+        let event = crate::Event::new("t")
+            .header("tracestate", "a=1%2, b=\"2\"")
+            .header("x-name", "ä b")
+            .header("tenant", "a b");
+        let message = Message::from_event(event, "/s", std::time::UNIX_EPOCH);
+        let headers = sink.headers(&message, 1);
+        assert_eq!(headers["tracestate"], "a=1%2, b=\"2\"");
+        assert_eq!(headers["x-name"], "%C3%A4%20b");
+        assert_eq!(headers["ce-tenant"], "a%20b");
+    }
+
+    #[test]
+    fn ports_of_other_services_are_refused() {
+        for port in [1, 22, 25, 587, 993] {
+            let url = format!("http://93.184.216.34:{port}/");
+            assert!(matches!(build(&url), Err(InvalidWebhook::Port)), "{port}");
+        }
+        for port in [80, 443, 8080, 65535] {
+            assert!(build(&format!("http://93.184.216.34:{port}/")).is_ok());
+        }
+        let inside = WebhookSink::builder("http://127.0.0.1:81/")
+            .secret(SECRET.parse().unwrap())
+            .allow_private(true);
+        assert!(inside.build().is_ok());
     }
 
     #[test]
