@@ -81,19 +81,22 @@ pub(super) async fn publish(
 }
 
 async fn one(lane: LaneRef, part: Part, timeout: Duration) -> Result {
-    let call = AssertUnwindSafe(part.sink.publish(lane, &part.messages)).catch_unwind();
     let all = |outcome: Outcome| vec![outcome; part.messages.len()];
-    let (mut outcomes, crashed, down): (Vec<Outcome>, _, _) =
-        match tokio::time::timeout(timeout, call).await {
-            Ok(Ok(Ok(outcomes))) => (outcomes.into_iter().collect(), false, None),
-            Ok(Ok(Err(down))) => (all(Outcome::NotTried), false, Some(down)),
-            Ok(Err(_panic)) => (all(Outcome::retry("the sink panicked")), true, None),
-            Err(_elapsed) => (
-                all(Outcome::retry("the sink did not answer in time")),
-                true,
-                None,
-            ),
-        };
+    // Inside the block, so that a panic is caught wherever the sink has it: before it has a future, in it, and while it
+    // is dropped. One that got away would take the batch along, and the lane would never be free again.
+    let call = AssertUnwindSafe(async {
+        tokio::time::timeout(timeout, part.sink.publish(lane, &part.messages)).await
+    });
+    let (mut outcomes, crashed, down): (Vec<Outcome>, _, _) = match call.catch_unwind().await {
+        Ok(Ok(Ok(outcomes))) => (outcomes.into_iter().collect(), false, None),
+        Ok(Ok(Err(down))) => (all(Outcome::NotTried), false, Some(down)),
+        Ok(Err(_elapsed)) => (
+            all(Outcome::retry("the sink did not answer in time")),
+            true,
+            None,
+        ),
+        Err(_panic) => (all(Outcome::retry("the sink panicked")), true, None),
+    };
     outcomes.resize(part.tried.len(), Outcome::NotTried);
     Result {
         route: part.route,

@@ -26,6 +26,7 @@ on_both![
     an_outage_spends_no_attempt,
     an_outage_of_one_sink_leaves_the_others_alone,
     a_message_that_panics_the_sink_dies_alone,
+    a_sink_that_panics_before_it_has_a_future_strands_no_lane,
     a_sink_that_never_returns_is_cut_off,
 ];
 
@@ -283,6 +284,51 @@ async fn a_message_that_panics_the_sink_dies_alone<Db: OutboxDb>(pool: Pool<Db>)
         Some("poison")
     );
     relay.drain(SOON).await;
+}
+
+/// Panics while it makes its future, not while the future runs.
+struct Hasty(MemorySink);
+
+impl Sink for Hasty {
+    fn publish(
+        &self,
+        lane: LaneRef,
+        batch: &[Message],
+    ) -> impl Future<Output = Result<Outcomes, SinkDown>> + Send {
+        assert!(
+            batch
+                .iter()
+                .all(|message| message.subject() != Some("poison")),
+            "boom"
+        );
+        self.0.publish(lane, batch)
+    }
+}
+
+async fn a_sink_that_panics_before_it_has_a_future_strands_no_lane<Db: OutboxDb>(pool: Pool<Db>) {
+    let outbox = outbox(&pool, 1).await;
+    let sink = MemorySink::new();
+    put(
+        &pool,
+        &outbox,
+        vec![named("1", "a"), named("poison", "p"), named("2", "b")],
+    )
+    .await;
+    let relay = quick(&pool, &outbox)
+        .max_attempts(3)
+        .sink("*", Hasty(sink.clone()))
+        .build()
+        .await
+        .unwrap();
+    let relay = relay.spawn(CancellationToken::new());
+    let admin = Admin::new(pool.clone());
+    until("the poison is dead and the rest delivered", async || {
+        let lag = admin.lag().await.unwrap();
+        (lag.pending, lag.dead) == (0, 1)
+    })
+    .await;
+    assert_eq!(relay.drain(SOON).await.unsettled, 0);
+    assert_eq!(names(&sink.messages()), ["1", "2"]);
 }
 
 /// Never answers for one message, at once for the others.
