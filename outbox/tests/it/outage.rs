@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mainstay_outbox::{Admin, ChannelSink, Event, MemorySink, OutboxDb};
 use sqlx::{
-    Pool, Sqlite,
+    Connection, Pool, Sqlite,
     sqlite::{SqliteConnectOptions, SqlitePoolOptions},
 };
 use tokio::time::timeout;
@@ -19,15 +19,21 @@ const SOON: Duration = Duration::from_secs(20);
 async fn lanes_of_a_relay_that_died_are_taken_after_the_lease<Db: OutboxDb>(pool: Pool<Db>) {
     let outbox = outbox(&pool, 4).await;
     let (sink, mut deliveries) = ChannelSink::new(1);
-    let doomed = quick(&pool, &outbox).sink("*", sink).build().await.unwrap();
     // A runtime of its own that is shut down: its tasks end wherever they are, as if the process had been killed.
+    // With a pool of its own as well: connections die with the runtime they were opened in.
     let process = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .unwrap();
+    let (options, theirs) = (pool.connect_options(), outbox.clone());
     let handle = process
-        .spawn(async move { doomed.spawn(CancellationToken::new()) })
+        .spawn(async move {
+            let options = <Db::Connection as Connection>::Options::clone(&options);
+            let pool = Pool::connect_with(options).await.unwrap();
+            let doomed = quick(&pool, &theirs).sink("*", sink).build().await.unwrap();
+            doomed.spawn(CancellationToken::new())
+        })
         .await
         .unwrap();
     put(
