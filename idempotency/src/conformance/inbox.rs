@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::{Pool, Transaction};
 
-use super::keys::LOOKALIKES;
+use super::keys::{IDLE_MAX, LOOKALIKES};
 use crate::store::IdempotencyDb;
 use crate::{Error, ErrorKind, Seen};
 
@@ -35,11 +35,11 @@ pub(super) async fn a_message_is_first_once_per_consumer<D: IdempotencyDb>(
         }
         let mut tx = D::begin(pool).await?;
         assert_eq!(
-            D::inbox_try(&mut tx, consumer.as_bytes(), b"m").await?,
+            D::inbox_try(&mut tx, consumer.as_bytes(), b"m", IDLE_MAX).await?,
             Some(Seen::Duplicate)
         );
         assert_eq!(
-            D::inbox_try(&mut tx, consumer.as_bytes(), b"n").await?,
+            D::inbox_try(&mut tx, consumer.as_bytes(), b"n", IDLE_MAX).await?,
             Some(Seen::First)
         );
         commit(tx).await?;

@@ -9,7 +9,7 @@ use sqlx::{Pool, Transaction};
 use crate::store::{Claim, Claimed, IdempotencyDb, Inserted};
 use crate::{Error, ErrorKind, Fingerprint, KEY_BYTES_MAX, Key, Recorded, Scope};
 
-const IDLE_MAX: Duration = Duration::from_secs(30);
+pub(super) const IDLE_MAX: Duration = Duration::from_secs(30);
 
 fn claim_of(tenant: &str, key: impl AsRef<[u8]>, body: &str) -> Result<Claim, Error> {
     let key = Key::new(key).map_err(|error| Error::new(ErrorKind::InvalidId, error))?;

@@ -175,10 +175,13 @@ pub trait IdempotencyDb: Database {
     ) -> impl Future<Output = Result<Seen, Error>> + Send;
 
     /// Notes a message in the caller's transaction, or answers `None` at once when another one is noting it.
+    ///
+    /// `idle_max` bounds the transaction as it does for [`claim`](Self::claim).
     fn inbox_try(
         conn: &mut Self::Connection,
         consumer: &[u8],
         message: &[u8],
+        idle_max: Duration,
     ) -> impl Future<Output = Result<Option<Seen>, Error>> + Send;
 
     /// Deletes at most `batch_max` records that are older than `older_than` by the database's clock. Keys in flight

@@ -68,7 +68,7 @@ impl IdempotencyDb for Postgres {
         )
         .bind(claim.request_lock())
         .bind(claim.lock())
-        .bind(idle_max.as_millis().clamp(1, 2_147_483_647).to_string())
+        .bind(setting_ms(idle_max))
         .fetch_one(&mut **tx)
         .await
         .and_then(|row| row.try_get(0))
@@ -217,16 +217,19 @@ impl IdempotencyDb for Postgres {
         conn: &mut PgConnection,
         consumer: &[u8],
         message: &[u8],
+        idle_max: Duration,
     ) -> Result<Option<Seen>, Error> {
         // The conflict is found in the index, not in the statement's snapshot, so lock and insert may share a statement.
         let row = sqlx::query(
             "with held as materialized (select pg_try_advisory_xact_lock($3) as yes), \
              noted as (insert into mainstay_inbox (consumer, message) select $1, $2 from held where yes on conflict do nothing returning 1) \
-             select (select yes from held), exists (select from noted)",
+             select (select yes from held), exists (select from noted), \
+             set_config('idle_in_transaction_session_timeout', $4, true)",
         )
         .bind(consumer)
         .bind(message)
         .bind(lock(b"mainstay inbox 1\0", &[consumer, message]))
+        .bind(setting_ms(idle_max))
         .fetch_one(conn)
         .await
         .map_err(error)?;
@@ -263,6 +266,11 @@ impl IdempotencyDb for Postgres {
         .map_err(error)?;
         Ok(deleted.rows_affected())
     }
+}
+
+/// As a setting takes it: 0 would mean no limit, and there is a largest.
+fn setting_ms(duration: Duration) -> String {
+    duration.as_millis().clamp(1, 2_147_483_647).to_string()
 }
 
 /// At most a hundred years: intervals, and times before now, have an end.

@@ -181,6 +181,7 @@ impl IdempotencyDb for Sqlite {
         conn: &mut SqliteConnection,
         consumer: &[u8],
         message: &[u8],
+        _idle_max: Duration,
     ) -> Result<Option<Seen>, Error> {
         // Inside BEGIN IMMEDIATE nobody else can be noting anything.
         Self::inbox_once(conn, consumer, message).await.map(Some)

@@ -9,14 +9,14 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::HeaderMap;
 use mainstay_errors::Error as AnyError;
-use sqlx::{Database, Pool};
-use tokio::time::{Instant, sleep, timeout_at};
+use sqlx::{Database, Pool, Transaction};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::{Delivery, Verifier, WebhookError};
 use crate::on_commit::OnCommit;
-use crate::store::{IdempotencyDb, Seen};
+use crate::store::{IdempotencyDb, Seen, roll_back, within};
 use crate::tx::{IdemTx, Returned, Slot};
 use crate::{Error, ErrorKind, inbox};
 
@@ -43,6 +43,7 @@ pub struct Webhooks<D: Database> {
     pool: Pool<D>,
     tracker: TaskTracker,
     on_commit: OnCommit,
+    effect_time_max: Duration,
 }
 
 /// What became of a delivery. Both are reasons to answer 2xx.
@@ -55,7 +56,10 @@ pub enum Received<T> {
     Duplicate,
 }
 
-/// How long to look for the outcome of a commit that went unanswered.
+/// Senders give up after 15 to 30 s, and what is slower holds a connection for nobody.
+const EFFECT_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// How long to wait for the answer to a commit, and, if none comes, to look for its outcome.
 const RESOLVE_TIME_MAX: Duration = Duration::from_secs(5);
 
 impl<D: IdempotencyDb> Webhooks<D> {
@@ -66,6 +70,7 @@ impl<D: IdempotencyDb> Webhooks<D> {
             pool,
             tracker: TaskTracker::new(),
             on_commit: OnCommit::default(),
+            effect_time_max: EFFECT_TIME_MAX,
         }
     }
 
@@ -80,6 +85,17 @@ impl<D: IdempotencyDb> Webhooks<D> {
     #[must_use]
     pub fn on_commit(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.on_commit = OnCommit::new(hook);
+        self
+    }
+
+    /// Longest time for an effect, before it is dropped and rolled back with a 504. Default 30 s: it holds a connection
+    /// and, on SQLite, the one writer's place, and a sender that has hung up does not stop it.
+    ///
+    /// Postgres is told to end a transaction that sits idle five seconds longer than this, in case this process
+    /// vanishes without a word; this process waits as long for the database to answer, in case that does.
+    #[must_use]
+    pub fn effect_time_max(mut self, time: Duration) -> Self {
+        self.effect_time_max = time;
         self
     }
 
@@ -140,16 +156,15 @@ impl<D: IdempotencyDb> Webhooks<D> {
         Fut: Future<Output = Result<T, E>>,
         E: Into<AnyError>,
     {
-        let mut tx = D::begin(&self.pool).await?;
-        let early = match D::inbox_try(&mut tx, &mark.consumer, &mark.message).await {
-            Ok(Some(Seen::First)) => None,
-            Ok(Some(Seen::Duplicate)) => Some(Ok(Received::Duplicate)),
-            Ok(None) => Some(Err(WebhookError::InFlight.into())),
-            Err(error) => Some(Err(error.into())),
-        };
-        if let Some(early) = early {
-            D::rollback(tx).await;
-            return early;
+        let idle_max = self.effect_time_max.saturating_add(Duration::from_secs(5));
+        let noting = note::<D>(self.pool.clone(), mark.clone(), idle_max);
+        let (tx, seen) = within(&self.tracker, idle_max, noting).await?;
+        if seen != Some(Seen::First) {
+            roll_back(&self.tracker, tx).await;
+            return match seen {
+                Some(_) => Ok(Received::Duplicate),
+                None => Err(WebhookError::InFlight.into()),
+            };
         }
         let slot = Slot::ready(tx);
         let lent = slot
@@ -158,35 +173,41 @@ impl<D: IdempotencyDb> Webhooks<D> {
             .ok_or(ErrorKind::TransactionEnded)
             .map_err(Error::from)?;
         // What the effect left behind in a panic is dropped, not looked at: the transaction is rolled back.
-        let applied = AssertUnwindSafe(async { effect(lent, delivery).await })
-            .catch_unwind()
-            .await;
+        let applying = AssertUnwindSafe(async { effect(lent, delivery).await }).catch_unwind();
+        let applied = timeout(self.effect_time_max, applying).await;
         let Returned::Tx(mut tx) = slot.close() else {
             let lost = Error::new(
                 ErrorKind::TransactionEnded,
                 "the effect kept its transaction past its end",
             );
-            return applied.map_or_else(|panic| resume_unwind(panic), |_| Err(lost.into()));
+            return match applied {
+                Ok(Err(panic)) => resume_unwind(panic),
+                _ => Err(lost.into()),
+            };
         };
         let value = match applied {
-            Ok(Ok(value)) => value,
-            Ok(Err(error)) => {
-                D::rollback(tx).await;
-                return Err(error.into());
-            }
-            Err(panic) => {
-                D::rollback(tx).await;
-                resume_unwind(panic)
+            Ok(Ok(Ok(value))) => value,
+            failed => {
+                roll_back(&self.tracker, tx).await;
+                return match failed {
+                    Ok(Err(panic)) => resume_unwind(panic),
+                    Ok(Ok(applied)) => applied.map(Received::First).map_err(Into::into),
+                    Err(_elapsed) => Err(WebhookError::TimedOut.into()),
+                };
             }
         };
-        if let Err(error) = D::check_open(&mut tx).await {
-            D::rollback(tx).await;
+        // Dropped when it takes too long, as an effect's statement is: what follows is a rollback.
+        let open = timeout(idle_max, D::check_open(&mut tx)).await;
+        let open = open.map_err(|elapsed| Error::new(ErrorKind::Unavailable, elapsed));
+        if let Err(error) = open.flatten() {
+            roll_back(&self.tracker, tx).await;
             return Err(error.into());
         }
-        match D::commit(tx).await {
+        let committing = async move { D::commit(tx).await };
+        match within(&self.tracker, RESOLVE_TIME_MAX, committing).await {
             Ok(()) => {}
             Err(lost) if lost.kind() == ErrorKind::Unavailable => {
-                self.resolve(mark, lost).await?;
+                self.resolve(mark, idle_max, lost).await?;
             }
             Err(refused) => return Err(refused.into()),
         }
@@ -194,9 +215,9 @@ impl<D: IdempotencyDb> Webhooks<D> {
         Ok(Received::First(value))
     }
 
-    /// COMMIT went unanswered. `Ok` when the mark is there, so the effect is; the lost error when the old transaction
+    /// COMMIT went unanswered, be it that the connection broke or that there is only silence. `Ok` when the mark is there, so the effect is; the lost error when the old transaction
     /// has ended and left nothing; unknown when neither could be learnt in time.
-    async fn resolve(&self, mark: Mark, lost: Error) -> Result<(), AnyError> {
+    async fn resolve(&self, mark: Mark, idle_max: Duration, lost: Error) -> Result<(), AnyError> {
         tracing::warn!(error = %lost, "commit unanswered, reading the inbox again");
         let deadline = Instant::now() + RESOLVE_TIME_MAX;
         let mut pause = Duration::from_millis(20);
@@ -204,10 +225,9 @@ impl<D: IdempotencyDb> Webhooks<D> {
             let (pool, mark) = (self.pool.clone(), mark.clone());
             // In a task, because a begin must not be dropped half way. The mark it may set is rolled back.
             let look = self.tracker.spawn(async move {
-                let mut tx = D::begin(&pool).await?;
-                let seen = D::inbox_try(&mut tx, &mark.consumer, &mark.message).await;
+                let (tx, seen) = note::<D>(pool, mark, idle_max).await?;
                 D::rollback(tx).await;
-                seen
+                Ok::<_, Error>(seen)
             });
             match timeout_at(deadline, look).await {
                 Ok(Ok(Ok(Some(Seen::Duplicate)))) => return Ok(()),
@@ -218,6 +238,21 @@ impl<D: IdempotencyDb> Webhooks<D> {
             pause = (pause * 2).min(Duration::from_secs(1));
         }
         Err(WebhookError::OutcomeUnknown.into())
+    }
+}
+
+async fn note<D: IdempotencyDb>(
+    pool: Pool<D>,
+    mark: Mark,
+    idle_max: Duration,
+) -> Result<(Transaction<'static, D>, Option<Seen>), Error> {
+    let mut tx = D::begin(&pool).await?;
+    match D::inbox_try(&mut tx, &mark.consumer, &mark.message, idle_max).await {
+        Ok(seen) => Ok((tx, seen)),
+        Err(error) => {
+            D::rollback(tx).await;
+            Err(error)
+        }
     }
 }
 
@@ -233,6 +268,7 @@ impl<D: Database> Clone for Webhooks<D> {
             pool: self.pool.clone(),
             tracker: self.tracker.clone(),
             on_commit: self.on_commit.clone(),
+            effect_time_max: self.effect_time_max,
         }
     }
 }

@@ -162,6 +162,9 @@ pub enum WebhookError {
     /// 409 `webhook_in_flight`, with `Retry-After: 1`: the same delivery is being applied.
     #[error("the same delivery is being applied")]
     InFlight,
+    /// 504 `webhook_timeout`: the effect took too long and was rolled back; deliver again.
+    #[error("the effect took too long")]
+    TimedOut,
     /// 503 `webhook_outcome_unknown`: the commit went unanswered; deliver again.
     #[error("the commit's outcome is unknown")]
     OutcomeUnknown,
@@ -189,6 +192,12 @@ const IN_FLIGHT: Descriptor = Descriptor::new("webhook_in_flight", Category::Abo
     .with_title("Webhook in flight")
     .with_docs("The same delivery is being applied. Deliver it again to learn how that ended.")
     .with_owner("mainstay_idempotency");
+const TIMED_OUT: Descriptor = Descriptor::new("webhook_timeout", Category::DeadlineExceeded)
+    .with_title("The delivery took too long")
+    .with_docs("Applying the delivery was stopped and rolled back. Deliver it again.")
+    .with_retry(mainstay_errors::Retry::Backoff)
+    .with_outcome(mainstay_errors::Outcome::NotApplied)
+    .with_owner("mainstay_idempotency");
 const OUTCOME_UNKNOWN: Descriptor = Descriptor::new("webhook_outcome_unknown", Category::Unavailable)
     .with_title("Outcome unknown")
     .with_docs("The commit was sent and its answer was lost. Deliver again under the same id: it is applied once.")
@@ -202,6 +211,7 @@ impl Fault for WebhookError {
         SIGNATURE_INVALID,
         OUT_OF_TOLERANCE,
         IN_FLIGHT,
+        TIMED_OUT,
         OUTCOME_UNKNOWN,
     ];
 
@@ -211,6 +221,7 @@ impl Fault for WebhookError {
             Self::Signature => &SIGNATURE_INVALID,
             Self::Timestamp => &OUT_OF_TOLERANCE,
             Self::InFlight => &IN_FLIGHT,
+            Self::TimedOut => &TIMED_OUT,
             Self::OutcomeUnknown => &OUTCOME_UNKNOWN,
         }
     }

@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use mainstay_errors::{Category, Error, Problem};
+use mainstay_errors::{Category, Error, Outcome, Problem};
 use mainstay_idempotency::webhook::{Received, Secret, Verifier, Webhooks, sign};
 use sqlx::Pool;
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::db::{TestDb, on_each};
@@ -21,6 +22,7 @@ on_each!(
     an_effect_that_fails_runs_again,
     an_effect_that_panics_runs_again,
     an_effect_that_keeps_its_transaction_runs_again,
+    an_effect_that_takes_too_long_is_rolled_back,
     a_delivery_in_progress_is_not_acknowledged,
     a_sender_that_hangs_up_does_not_stop_the_effect
 );
@@ -254,6 +256,35 @@ async fn until_applied<D: TestDb>(
         tokio::task::yield_now().await;
     }
     panic!("the rollback never came");
+}
+
+async fn an_effect_that_takes_too_long_is_rolled_back<D: TestDb>(pool: Pool<D>) {
+    let sender = sender();
+    let webhooks = Webhooks::new(pool.clone()).effect_time_max(Duration::from_millis(50));
+    let headers = sender.delivery("msg_1", 0);
+    let slow = webhooks.receive(
+        &sender.verifier,
+        "provider",
+        &headers,
+        BODY.into(),
+        at(0),
+        |mut tx, delivery| async move {
+            D::effect(&mut tx, &delivery.id)
+                .await
+                .map_err(Error::internal)?;
+            std::future::pending::<Result<(), Error>>().await
+        },
+    );
+    let given_up = timeout(Duration::from_secs(5), slow).await.unwrap();
+    let problem = Problem::from(given_up.unwrap_err());
+    assert_eq!((problem.status(), problem.code()), (504, "webhook_timeout"));
+    assert_eq!(problem.outcome(), Outcome::NotApplied);
+    assert_eq!(D::effects(&pool, "msg_1").await, 0);
+    let webhooks = Webhooks::new(pool.clone());
+    assert_eq!(
+        sender.deliver(&webhooks, "msg_1", 0).await.unwrap(),
+        Received::First("applied")
+    );
 }
 
 async fn a_delivery_in_progress_is_not_acknowledged<D: TestDb>(pool: Pool<D>) {
