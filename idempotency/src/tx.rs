@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sqlx::{Database, Pool, Transaction};
 
-use crate::{Error, ErrorKind, IdempotencyDb};
+use crate::store::in_task;
+use crate::{Error, IdempotencyDb};
 
 /// The request's transaction, lent to the handler; give it back by letting it go out of scope.
 ///
@@ -120,23 +121,31 @@ impl<D: IdempotencyDb> Slot<D> {
                 }
             }
         };
-        // In a task: if this future is dropped, the transaction is begun to its end and then rolled back by its drop.
-        let begun = tokio::spawn({
-            let pool = pool.clone();
-            async move { D::begin(&pool).await }
-        });
-        match begun
-            .await
-            .unwrap_or_else(|error| Err(Error::new(ErrorKind::Unavailable, error)))
-        {
-            Ok(tx) => Ok(Some(IdemTx {
-                tx: Some(tx),
-                slot: self.clone(),
-            })),
-            Err(error) => {
-                *self.state() = State::Lazy(pool);
-                Err(error)
-            }
+        let mut unopened = Unopened {
+            slot: self,
+            pool: Some(pool.clone()),
+        };
+        let tx = in_task(async move { D::begin(&pool).await }).await?;
+        unopened.pool = None;
+        Ok(Some(IdemTx {
+            tx: Some(tx),
+            slot: self.clone(),
+        }))
+    }
+}
+
+/// Puts a slot back as it was when nothing comes of opening it, be it by an error or because the future was dropped.
+/// What the task has begun by then is rolled back by its drop.
+struct Unopened<'a, D: Database> {
+    slot: &'a Slot<D>,
+    pool: Option<Pool<D>>,
+}
+
+impl<D: Database> Drop for Unopened<'_, D> {
+    fn drop(&mut self) {
+        let mut state = self.slot.state();
+        if let (State::Lent, Some(pool)) = (&*state, self.pool.take()) {
+            *state = State::Lazy(pool);
         }
     }
 }
@@ -144,5 +153,23 @@ impl<D: IdempotencyDb> Slot<D> {
 impl<D: Database> Clone for Slot<D> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
+    }
+}
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use futures_util::FutureExt;
+    use sqlx::{Sqlite, SqlitePool};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_handler_that_gives_up_opening_has_nothing_on_loan() {
+        let slot = Slot::<Sqlite>::lazy(SqlitePool::connect_lazy("sqlite::memory:").unwrap());
+        assert!(slot.lend().now_or_never().is_none(), "it takes a task");
+        assert!(slot.lend().await.unwrap().is_some(), "asked for again");
+        let slot = Slot::<Sqlite>::lazy(SqlitePool::connect_lazy("sqlite::memory:").unwrap());
+        assert!(slot.lend().now_or_never().is_none());
+        assert!(matches!(slot.close(), Returned::NeverOpened));
     }
 }
