@@ -107,9 +107,8 @@ impl MemorySink {
         state.offered.push(message.clone());
         if outcome == Outcome::Acked {
             state.acked.push(message.clone());
-            let acked = state.acked.len();
-            drop(state);
-            self.inner.arrived.send_replace(acked);
+            // Under the lock: told in another order than counted, the last of several lanes could be forgotten.
+            self.inner.arrived.send_replace(state.acked.len());
         }
         Ok(outcome)
     }
