@@ -256,7 +256,11 @@ impl<Db: OutboxDb> RelayBuilder<Db> {
 
     /// How long one `publish` may take before it is dropped and its messages are charged an attempt. Default 60 s.
     ///
-    /// A last resort against a sink that never returns; sinks bound their own calls and say
+    /// In its first half messages are started, the second is for those under way: see
+    /// [`LaneRef::is_held`](crate::LaneRef::is_held). Give it more than twice what a sink may need for one message.
+    ///
+    /// A last resort against a sink that never returns: the sink then counts as down, and while it is given its time its
+    /// lanes stand still, for other sinks' messages as well. Sinks bound their own calls and say
     /// [`SinkDown`](crate::SinkDown).
     pub fn publish_timeout(mut self, timeout: Duration) -> Self {
         self.config.publish_timeout = timeout;

@@ -3,6 +3,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::join_all};
+use tokio::time::Instant;
 
 use super::route::DynSink;
 use crate::{
@@ -67,6 +68,8 @@ pub(super) async fn publish(
         lane: lane.number(),
         epoch: lane.epoch(),
     };
+    // What is started in the first half has the second to end in; the rest is given back, not cut off.
+    let lane = lane.starting_until(Instant::now() + timeout / 2);
     let results = join_all(
         parts
             .into_iter()
@@ -103,5 +106,68 @@ async fn one(lane: LaneRef, part: Part, timeout: Duration) -> Result {
         outcomes: part.tried.into_iter().zip(outcomes).collect(),
         crashed,
         down,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::{
+        event::Event,
+        sink::{Outcomes, Sink, publish_each},
+    };
+
+    /// Takes a second for each message.
+    struct Slow;
+
+    impl Sink for Slow {
+        async fn publish(
+            &self,
+            lane: LaneRef,
+            batch: &[Message],
+        ) -> std::result::Result<Outcomes, SinkDown> {
+            publish_each(&lane, batch, 1, async |_: &Message| {
+                sleep(Duration::from_secs(1)).await;
+                Ok(Outcome::Acked)
+            })
+            .await
+        }
+    }
+
+    /// L2: a batch that takes longer than a publish may.
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_sink_sheds_the_tail_of_its_batch() {
+        let mut part = Part::new(0, Arc::new(Slow));
+        for id in 0..100 {
+            let event = Event::new("t").key("hot");
+            part.push(Candidate {
+                lane: 0,
+                id,
+                attempts: 0,
+                suspect: false,
+                message: Message::from_event(event, "/s", UNIX_EPOCH),
+            });
+        }
+        let before = Instant::now();
+        let limit = Duration::from_secs(60);
+        let lane = LaneRef::detached();
+        let published = publish(lane, vec![part], Vec::new(), limit).await;
+        let result = &published.results[0];
+        assert!(!result.crashed, "what was acked is lost, the rest charged");
+        let acked = result
+            .outcomes
+            .iter()
+            .take_while(|(_, outcome)| *outcome == Outcome::Acked);
+        assert_eq!(acked.count(), 30, "half of the time is for starting");
+        let rest = result.outcomes.iter().skip(30);
+        assert!(
+            rest.clone()
+                .all(|(_, outcome)| *outcome == Outcome::NotTried)
+        );
+        assert_eq!(before.elapsed(), Duration::from_secs(30));
     }
 }

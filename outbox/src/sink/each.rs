@@ -11,7 +11,8 @@ use crate::message::Message;
 ///
 /// A key stops at its first message that is not acked; its later ones are [`Outcome::NotTried`]. When `publish` says
 /// [`SinkDown`], nothing further is started: what was acked before stays acked, the rest is not tried. Only when nothing
-/// at all could be done is the whole batch `SinkDown`. Stops as well once the lane is lost.
+/// at all could be done is the whole batch `SinkDown`. Starts nothing more either once the lane says
+/// [`is_held`](LaneRef::is_held) no longer.
 ///
 /// # Errors
 /// [`SinkDown`] when it was met and no message of the batch had any other outcome.

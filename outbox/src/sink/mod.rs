@@ -71,6 +71,8 @@ pub struct LaneRef {
     lane: i32,
     epoch: i64,
     lease: Arc<Lease>,
+    /// When this batch's time for starting further messages is over.
+    start_until: Option<Instant>,
 }
 
 /// A lane's lease as the relay's own clock sees it, shared with the batches in flight.
@@ -113,7 +115,21 @@ impl Lease {
 
 impl LaneRef {
     pub(crate) const fn new(lane: i32, epoch: i64, lease: Arc<Lease>) -> Self {
-        Self { lane, epoch, lease }
+        Self {
+            lane,
+            epoch,
+            lease,
+            start_until: None,
+        }
+    }
+
+    /// The lane for a batch that starts no message after this moment.
+    #[cfg(feature = "sqlx")]
+    pub(crate) fn starting_until(self, moment: Instant) -> Self {
+        Self {
+            start_until: Some(moment),
+            ..self
+        }
     }
 
     /// A lane that stays held; for tests of your own sinks.
@@ -135,12 +151,16 @@ impl LaneRef {
         self.epoch
     }
 
-    /// Whether the relay may still publish from this lane: false once its lease has run out or is known to be lost.
+    /// Whether a further message of this batch may be started: false once the lane's lease has run out or is known to be
+    /// lost, and once half of the relay's `publish_timeout` is over.
     ///
-    /// Sinks ask before each message, so that a relay that was paused publishes as little as possible when it wakes.
+    /// Sinks ask before each message; what they do not start is [`NotTried`](Outcome::NotTried). So a relay that was
+    /// paused publishes as little as possible when it wakes, and a batch that takes too long gives its rest back
+    /// instead of being cut off with its outcomes.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        self.lease.is_held()
+        let in_time = self.start_until.is_none_or(|until| Instant::now() < until);
+        in_time && self.lease.is_held()
     }
 }
 

@@ -103,9 +103,12 @@ impl WebhookSink {
         }
     }
 
-    async fn post(&self, message: &Message) -> Result<Outcome, SinkDown> {
+    async fn post(&self, lane: &LaneRef, message: &Message) -> Result<Outcome, SinkDown> {
         // Never closed, so the permit is always granted; without one the bound is merely not kept.
         let _place = self.places.acquire().await.ok();
+        if !lane.is_held() {
+            return Ok(Outcome::NotTried); // waiting for the place took too long
+        }
         let headers = self.headers(message, now_unix());
         let request = self
             .client
@@ -194,7 +197,7 @@ impl WebhookSink {
 impl Sink for WebhookSink {
     async fn publish(&self, lane: LaneRef, batch: &[Message]) -> Result<Outcomes, SinkDown> {
         publish_each(&lane, batch, self.max_in_flight, |message| {
-            self.post(message)
+            self.post(&lane, message)
         })
         .await
     }
