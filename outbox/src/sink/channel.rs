@@ -33,9 +33,13 @@ impl Sink for ChannelSink {
                 message: message.clone(),
                 answer,
             };
-            if self.sender.send(delivery).await.is_err() {
+            let Ok(place) = self.sender.reserve().await else {
                 return Err(SinkDown::new("the receiver of the channel is gone"));
+            };
+            if !lane.is_held() {
+                return Ok(Outcome::NotTried); // waiting for the place took too long
             }
+            place.send(delivery);
             Ok(answered
                 .await
                 .unwrap_or_else(|_| Outcome::retry("the delivery was dropped without an answer")))
@@ -53,10 +57,17 @@ pub struct Deliveries {
 impl Deliveries {
     /// The next delivery; `None` once every sender is gone.
     ///
+    /// Deliveries that the relay has stopped waiting for meanwhile are left out: they come again.
+    ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn recv(&mut self) -> Option<Delivery> {
-        self.receiver.recv().await
+        loop {
+            let delivery = self.receiver.recv().await?;
+            if !delivery.answer.is_closed() {
+                return Some(delivery);
+            }
+        }
     }
 }
 
@@ -93,5 +104,32 @@ impl Delivery {
     fn answer_with(self, outcome: Outcome) {
         // A relay that has stopped waiting delivers it again: at least once.
         let _ = self.answer.send(outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use futures_util::FutureExt;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::event::Event;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_waits_for_any_more_is_not_received() {
+        let (sink, mut deliveries) = ChannelSink::new(8);
+        let message =
+            |name: &str| Message::from_event(Event::new("t").subject(name), "/s", UNIX_EPOCH);
+        let stale = [message("cut off")];
+        let publish = sink.publish(LaneRef::detached(), &stale);
+        assert!(timeout(Duration::from_secs(1), publish).await.is_err());
+
+        let fresh = [message("waited for")];
+        let mut publish = Box::pin(sink.publish(LaneRef::detached(), &fresh));
+        assert!((&mut publish).now_or_never().is_none());
+        let received = deliveries.recv().await.unwrap();
+        assert_eq!(received.message().subject(), Some("waited for"));
     }
 }
