@@ -25,6 +25,9 @@ impl Recorded {
     /// # Errors
     /// [`RecordError::HeadersTooLarge`] over [`HEADER_BYTES_MAX`].
     pub fn encode_headers(&self) -> Result<Vec<u8>, RecordError> {
+        if !self.headers_fit() {
+            return Err(RecordError::HeadersTooLarge);
+        }
         let mut bytes = vec![VERSION];
         for (name, value) in &self.headers {
             for part in [name.as_str().as_bytes(), value.as_bytes()] {
@@ -32,11 +35,17 @@ impl Recorded {
                 bytes.extend_from_slice(&length.to_be_bytes());
                 bytes.extend_from_slice(part);
             }
-            if bytes.len() > HEADER_BYTES_MAX {
-                return Err(RecordError::HeadersTooLarge);
-            }
         }
         Ok(bytes)
+    }
+
+    /// Whether the headers stay within [`HEADER_BYTES_MAX`], with what their encoding adds.
+    pub(crate) fn headers_fit(&self) -> bool {
+        let encoded = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + 4);
+        1 + encoded.sum::<usize>() <= HEADER_BYTES_MAX
     }
 
     /// Puts a record together from its columns.

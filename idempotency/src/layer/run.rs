@@ -141,18 +141,21 @@ where
         }
     };
     let keep = config.policy.keep(answered.status().as_u16());
-    let kept = match keep {
-        Keep::Release => {
-            local.roll_back(tx).await;
-            count("released");
-            return Ran::Answer(answered.map(Body::from));
-        }
-        Keep::Commit => local.commit(tx, claim, &record(config, &answered)).await,
-        Keep::Record => {
-            local
-                .record_without_effects(tx, claim, &record(config, &answered))
-                .await
-        }
+    if keep == Keep::Release {
+        local.roll_back(tx).await;
+        count("released");
+        return Ran::Answer(answered.map(Body::from));
+    }
+    let recorded = record(config, &answered);
+    if !recorded.headers_fit() {
+        tracing::error!(key = ?claim.key, "the answer's headers are too large to be kept, rolling back");
+        local.roll_back(tx).await;
+        return Ran::Answer(refuse(Some(claim), IdempotencyError::ResponseNotKept));
+    }
+    let kept = if keep == Keep::Commit {
+        local.commit(tx, claim, &recorded).await
+    } else {
+        local.record_without_effects(tx, claim, &recorded).await
     };
     Ran::Answer(match kept {
         Ok(Kept::Ours) => {

@@ -211,6 +211,10 @@ async fn act<D: TestDb>(world: &World<D>, body: &str) -> Response {
         "panic" => panic!("as asked"),
         "forever" => std::future::pending().await,
         "bytes" => vec![b'x'; words.next().unwrap().parse().unwrap()].into_response(),
+        "etag" => {
+            let etag = "x".repeat(words.next().unwrap().parse().unwrap());
+            ([("etag", etag)], "").into_response()
+        }
         "endless" => Body::from_stream(futures_util::stream::repeat_with(|| {
             Ok::<_, std::io::Error>(Bytes::from_static(&[0; 1024]))
         }))

@@ -194,6 +194,13 @@ async fn bodies_have_caps<D: TestDb>(pool: Pool<D>) {
         (app.effects("bytes 32").await, app.effects("bytes 33").await),
         (1, 0)
     );
+    // Headers, too: it is the answer that is too large, not a statement that was refused.
+    assert_eq!(app.post("k5", "etag 16000").await.status, StatusCode::OK);
+    for (key, body) in [("k6", "etag 17000"), ("k7", "etag 70000")] {
+        let answer = app.post(key, body).await;
+        assert_eq!(answer.code(), "idempotency_response_not_kept");
+        assert_eq!(app.effects(body).await, 0, "{body}");
+    }
 }
 
 async fn an_answer_that_breaks_off_or_never_ends_commits_nothing<D: TestDb>(pool: Pool<D>) {
