@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::StatusCode;
-use mainstay_errors::{Outcome, Retry};
-use mainstay_idempotency::IdempotencyDb;
+use mainstay_errors::{Error, Outcome, Problem, Retry};
+use mainstay_idempotency::webhook::{Delivery, Received, Secret, Verifier, Webhooks, sign};
+use mainstay_idempotency::{IdemTx, IdempotencyDb};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Pool, Postgres, Sqlite};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::app::{App, request};
-use crate::db;
+use crate::db::{self, TestDb};
 
 const PASS: u8 = 0;
 /// Cut when a COMMIT comes by, without passing it on.
@@ -339,6 +341,40 @@ async fn sqlite_refusing_a_commit_is_not_applied() {
         assert_eq!((app.effects("orphan").await, app.runs(), app.commits()), (0, 2, 0));
         let tx = Sqlite::begin(&pool).await.unwrap();
         tx.rollback().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+async fn a_webhooks_lost_commit_is_read_from_its_mark() {
+    db::on::<Postgres, _>(|pool| async move {
+        let (wire, wired) = through_wire(&pool).await;
+        let (secret, webhooks) = (Secret::generate(), Webhooks::new(wired.clone()));
+        let verifier = Verifier::new(secret.clone());
+        let deliver = async |id: &str| {
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+            let headers = sign(&secret, id, now, b"").unwrap();
+            let effect = |mut tx: IdemTx<Postgres>, delivery: Delivery| async move {
+                let effect = Postgres::effect(&mut tx, &delivery.id).await;
+                effect.map_err(Error::internal)
+            };
+            webhooks
+                .receive(&verifier, "provider", &headers, Bytes::new(), now, effect)
+                .await
+        };
+        wire.set(AFTER_COMMIT);
+        assert_eq!(deliver("heard").await.unwrap(), Received::First(()));
+        assert_eq!(deliver("heard").await.unwrap(), Received::Duplicate);
+        wire.set(BEFORE_COMMIT);
+        let lost = Problem::from(deliver("lost").await.unwrap_err());
+        assert_eq!((lost.status(), lost.outcome()), (503, Outcome::NotApplied));
+        assert_eq!(Postgres::effects(&pool, "lost").await, 0);
+        assert_eq!(deliver("lost").await.unwrap(), Received::First(()));
+        for id in ["heard", "lost"] {
+            assert_eq!(Postgres::effects(&pool, id).await, 1, "{id}");
+        }
+        wired.close().await;
     })
     .await;
 }
