@@ -28,7 +28,7 @@
 //!             None => Err(Problem::new(Category::Unauthenticated, "who_are_you")),
 //!         }
 //!     });
-//!     Router::new().route("/payments", post(pay)).layer(idempotency)
+//!     Router::new().route("/payments", post(pay)).route_layer(idempotency)
 //! }
 //! # }
 //! ```

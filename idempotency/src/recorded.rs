@@ -45,7 +45,7 @@ impl Recorded {
             .headers
             .iter()
             .map(|(name, value)| name.as_str().len() + value.len() + 4);
-        1 + encoded.sum::<usize>() <= HEADER_BYTES_MAX
+        encoded.sum::<usize>() < HEADER_BYTES_MAX // the version takes a byte
     }
 
     /// Puts a record together from its columns.

@@ -18,12 +18,6 @@ async fn note<D: IdempotencyDb>(
     Ok((tx, seen))
 }
 
-async fn commit<D: IdempotencyDb>(tx: Transaction<'static, D>) -> Result<(), Error> {
-    tx.commit()
-        .await
-        .map_err(|error| Error::new(ErrorKind::Database, error))
-}
-
 pub(super) async fn a_message_is_first_once_per_consumer<D: IdempotencyDb>(
     pool: &Pool<D>,
 ) -> Result<(), Error> {
@@ -31,7 +25,7 @@ pub(super) async fn a_message_is_first_once_per_consumer<D: IdempotencyDb>(
         for expected in [Seen::First, Seen::Duplicate, Seen::Duplicate] {
             let (tx, seen) = note(pool, consumer, "m").await?;
             assert_eq!(seen, expected, "{consumer}");
-            commit(tx).await?;
+            D::commit(tx).await?;
         }
         let mut tx = D::begin(pool).await?;
         assert_eq!(
@@ -42,7 +36,7 @@ pub(super) async fn a_message_is_first_once_per_consumer<D: IdempotencyDb>(
             D::inbox_try(&mut tx, consumer.as_bytes(), b"n", IDLE_MAX).await?,
             Some(Seen::First)
         );
-        commit(tx).await?;
+        D::commit(tx).await?;
     }
     Ok(())
 }
@@ -65,7 +59,7 @@ pub(super) async fn messages_that_look_alike_are_different_messages<D: Idempoten
         for (consumer, message) in [("alike", *name), (*name, "alike")] {
             let (tx, seen) = note(pool, consumer, message).await?;
             assert_eq!(seen, Seen::First, "{consumer:?} {message:?}");
-            commit(tx).await?;
+            D::commit(tx).await?;
         }
     }
     Ok(())
@@ -80,7 +74,7 @@ pub(super) async fn concurrent_deliveries_apply_one<D: IdempotencyDb>(
             tokio::spawn(async move {
                 loop {
                     match note(&pool, "concurrent", "m").await {
-                        Ok((tx, seen)) => return commit(tx).await.map(|()| seen),
+                        Ok((tx, seen)) => return D::commit(tx).await.map(|()| seen),
                         Err(busy) if busy.kind() == ErrorKind::Busy => {
                             tokio::task::yield_now().await;
                         }
@@ -105,7 +99,7 @@ pub(super) async fn only_old_messages_are_reaped<D: IdempotencyDb>(
     pool: &Pool<D>,
 ) -> Result<(), Error> {
     let (tx, _) = note(pool, "reap", "m").await?;
-    commit(tx).await?;
+    D::commit(tx).await?;
     assert_eq!(
         D::reap_inbox(pool, Duration::from_hours(1), 100).await?,
         0,

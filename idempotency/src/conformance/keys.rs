@@ -52,13 +52,7 @@ async fn done<D: IdempotencyDb>(
         "{claim:?} is fresh, not {found:?}"
     );
     assert_eq!(D::record(&mut tx, claim, recorded).await?, Inserted::Stored);
-    commit(tx).await
-}
-
-async fn commit<D: IdempotencyDb>(tx: Transaction<'static, D>) -> Result<(), Error> {
-    tx.commit()
-        .await
-        .map_err(|error| Error::new(ErrorKind::Database, error))
+    D::commit(tx).await
 }
 
 pub(super) async fn a_claim_that_is_recorded_is_found_byte_for_byte<D: IdempotencyDb>(
@@ -162,7 +156,7 @@ pub(super) async fn a_held_key_is_not_given_to_another<D: IdempotencyDb>(
         None,
         "nothing shows before the commit"
     );
-    commit(holder).await?;
+    D::commit(holder).await?;
     let (tx, found) = claimed(pool, &claim).await?;
     assert!(
         matches!(found, Claimed::Recorded { .. }),
@@ -267,7 +261,7 @@ pub(super) async fn an_open_transaction_is_open<D: IdempotencyDb>(
     D::check_open(&mut tx).await?;
     D::record(&mut tx, &claim, &answer("")).await?;
     D::check_open(&mut tx).await?;
-    commit(tx).await?;
+    D::commit(tx).await?;
     assert!(
         D::lookup(pool, &claim.scope, &claim.key).await?.is_some(),
         "checking changes nothing"

@@ -28,7 +28,8 @@ use crate::{Parse, Scope};
 /// Gives every keyed request of the routes below it one transaction, and every retry the first answer.
 ///
 /// Put it inside authentication and inside [`ProblemLayer`](mainstay_errors::ProblemLayer), outside the handler:
-/// a replay must not go to somebody who may not ask.
+/// a replay must not go to somebody who may not ask. In axum `route_layer` keeps it from asking unknown paths for a key.
+/// Once per route is enough: a second one further in finds the key in flight.
 ///
 /// Without [`scope`](Self::scope) it is not a layer and does not compile as one: keys of different callers must never meet.
 ///

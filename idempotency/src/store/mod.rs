@@ -116,6 +116,8 @@ pub enum Seen {
 ///
 /// None of these futures is cancel-safe: [`begin`](Self::begin) may leave an open transaction on a pooled connection when
 /// dropped (sqlx 0.9, Postgres). The layer and the webhook receiver run them in spawned tasks; so must other callers.
+/// [`record`](Self::record) and [`check_open`](Self::check_open) may be dropped when they take too long, if
+/// [`rollback`](Self::rollback) follows.
 pub trait IdempotencyDb: Database {
     /// Creates and updates the tables. Several processes may do so at once.
     fn migrate(pool: &Pool<Self>) -> impl Future<Output = Result<(), Error>> + Send;

@@ -149,8 +149,9 @@ impl IdempotencyDb for Postgres {
 
     async fn check_open(tx: &mut Transaction<'static, Postgres>) -> Result<(), Error> {
         // COMMIT of an aborted transaction succeeds and rolls back; any statement in it fails, so ask with one. Outside
-        // a transaction block a simple query's two clocks are equal; within one, BEGIN was earlier.
-        let open: bool = sqlx::raw_sql("select transaction_timestamp() < statement_timestamp()")
+        // a transaction block a simple query's two times are one; within one, BEGIN had its own, which is later when the
+        // clock was set back.
+        let open: bool = sqlx::raw_sql("select transaction_timestamp() <> statement_timestamp()")
             .fetch_one(&mut **tx)
             .await
             .and_then(|row| row.try_get(0))
