@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::{
     Config, Drained,
-    publish::{Part, Published, publish},
+    publish::{self, Part, Published, publish},
     route::Routes,
 };
 use crate::{
@@ -30,7 +30,7 @@ use crate::{
     error::Error,
     gate::Pass,
     plan::{Cut, Fate, KeyPolicy, Tried, Way, cut, fate},
-    sink::{LaneRef, Lease, Outcome, SinkDown},
+    sink::{LaneRef, Lease, Outcome},
     store::{Ask, Candidate, Held, InFlight, OutboxDb, Settlement},
     telemetry::{self, Tally},
 };
@@ -59,6 +59,8 @@ pub(super) struct Engine<Db: OutboxDb> {
     unsettled: Vec<Settlement>,
     /// Messages in `publishing`.
     in_flight: usize,
+    /// Their payloads' bytes.
+    in_flight_bytes: u64,
     /// Topics whose sink was found down, as far as they have been met.
     shut_topics: HashSet<String>,
     /// Whether the last look sent a probe to a sink that was down.
@@ -120,6 +122,7 @@ impl<Db: OutboxDb> Engine<Db> {
             publishing: JoinSet::new(),
             unsettled: Vec::new(),
             in_flight: 0,
+            in_flight_bytes: 0,
             shut_topics: HashSet::new(),
             probed_last: false,
             hold_probes: false,
@@ -194,6 +197,12 @@ impl<Db: OutboxDb> Engine<Db> {
         if self.draining.is_some() {
             if !self.handed_over {
                 self.handed_over = self.hand_over().await;
+                return;
+            }
+            // Those whose batch has ended since.
+            let idle = self.held(|slot| !slot.busy);
+            if !idle.is_empty() {
+                self.give_back(idle).await;
             }
             return;
         }
@@ -379,8 +388,12 @@ impl<Db: OutboxDb> Engine<Db> {
         let now = Instant::now();
         self.schedule_poll(now, false);
         let room = (self.config.in_flight_max as usize).saturating_sub(self.in_flight);
+        let bytes = self
+            .config
+            .in_flight_bytes_max
+            .saturating_sub(self.in_flight_bytes);
         let lanes = self.idle_lanes(now);
-        if room == 0 || lanes.is_empty() {
+        if room == 0 || bytes == 0 || lanes.is_empty() {
             return;
         }
         if let Some(probe) = self.routes.all_shut_until(now) {
@@ -393,7 +406,7 @@ impl<Db: OutboxDb> Engine<Db> {
             lanes,
             batch: self.config.batch.min(room),
             total: room,
-            bytes: self.config.in_flight_bytes_max,
+            bytes,
             skip_topics: self.topics_shut(now),
             block_keys: self.config.key_policy == KeyPolicy::Block,
         };
@@ -401,7 +414,7 @@ impl<Db: OutboxDb> Engine<Db> {
         let Some(due) = self.ask("claim", candidates).await else {
             return;
         };
-        let (cuts, news) = self.cut(due);
+        let (cuts, news) = self.cut(due, now);
         if self.start(cuts).await {
             self.schedule_poll(Instant::now(), true);
         }
@@ -412,8 +425,10 @@ impl<Db: OutboxDb> Engine<Db> {
     }
 
     /// Decides per lane what of it is published. Says as well whether the next look would pass over more than this one.
-    fn cut(&mut self, due: Vec<Candidate>) -> (Vec<(Held, Cut)>, bool) {
-        let now = Instant::now();
+    ///
+    /// `now` is when it was decided which topics to pass over: a gate whose wait has ended since then must stay shut, or
+    /// a later message of a key would go because the earlier one, of another topic, was not looked for.
+    fn cut(&mut self, due: Vec<Candidate>, now: Instant) -> (Vec<(Held, Cut)>, bool) {
         let mut by_lane: BTreeMap<i32, Vec<Candidate>> = BTreeMap::new();
         for candidate in due {
             self.cursor = candidate.lane;
@@ -484,6 +499,7 @@ impl<Db: OutboxDb> Engine<Db> {
                 self.in_flight += cut.publish.len();
                 let lane = LaneRef::new(held.lane, held.epoch, Arc::clone(&slot.lease));
                 let parts = parts(&self.routes, cut.publish);
+                self.in_flight_bytes += parts.iter().map(Part::bytes).sum::<u64>();
                 for part in &parts {
                     if let Some(route) = self.routes.get_mut(part.route) {
                         route.gate.probe();
@@ -524,8 +540,9 @@ impl<Db: OutboxDb> Engine<Db> {
         };
         let mut untouched = 0;
         for result in published.results {
-            self.judge(result.route, result.down.as_ref(), &result.outcomes, now);
+            self.judge(&result, now);
             self.in_flight = self.in_flight.saturating_sub(result.outcomes.len());
+            self.in_flight_bytes = self.in_flight_bytes.saturating_sub(result.bytes);
             for (tried, outcome) in result.outcomes {
                 match fate(
                     tried,
@@ -552,26 +569,22 @@ impl<Db: OutboxDb> Engine<Db> {
     }
 
     /// Opens or shuts the gate of a sink by what it said.
-    fn judge(
-        &mut self,
-        route: usize,
-        down: Option<&SinkDown>,
-        outcomes: &[(Tried, Outcome)],
-        now: Instant,
-    ) {
-        let Some(route) = self.routes.get_mut(route) else {
+    fn judge(&mut self, result: &publish::Result, now: Instant) {
+        let Some(route) = self.routes.get_mut(result.route) else {
             return;
         };
         let topics = route.pattern.as_str();
-        if let Some(down) = down {
+        let nothing = |(_, outcome): &(Tried, Outcome)| *outcome == Outcome::NotTried;
+        let up = route.gate.pass(now) == Pass::Open;
+        if result.crashed && result.suspect && up {
+            // Others get their answers: it is the message, which hung or killed its publisher before, and not the sink.
+        } else if let Some(down) = &result.down {
             if let Some(wait) = route.gate.down(now, &mut rand::rng()) {
                 telemetry::sink_down(1);
                 warn!(target: TARGET, relay = %self.relay, topics, reason = %down.reason(), ?wait, "sink down");
             }
-        } else if outcomes
-            .iter()
-            .all(|(_, outcome)| *outcome == Outcome::NotTried)
-        {
+        } else if result.crashed || result.outcomes.iter().all(nothing) {
+            // A panic says nothing about the sink: that a probe met one does not mean that the outage is over.
             route.gate.untried(now);
         } else if route.gate.answered() {
             info!(target: TARGET, relay = %self.relay, topics, "sink up again");
@@ -761,5 +774,116 @@ async fn woken(wake: &mut Option<watch::Receiver<u64>>) {
         // Every outbox is gone: from here on only polls find something.
         *wake = None;
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use sqlx::{Sqlite, SqlitePool};
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::{
+        event::Event,
+        message::Message,
+        relay::Relay,
+        sink::{MemorySink, SinkDown},
+    };
+
+    /// An engine that holds lane 0 of a database that it is never to ask.
+    fn engine() -> Engine<Sqlite> {
+        let pool = SqlitePool::connect_lazy("sqlite::memory:").unwrap();
+        let second = Duration::from_secs(1);
+        let built = Relay::builder(pool.clone())
+            .sink("*", MemorySink::new())
+            .sink_backoff(Backoff::constant(second));
+        let (relay, tally) = (Uuid::now_v7(), Arc::default());
+        let mut engine = Engine::new(pool, relay, built.config, 1, built.routes, None, tally);
+        let slot = Slot {
+            epoch: 1,
+            lease: Arc::new(Lease::new(Instant::now(), second)),
+            busy: false,
+            rest_until: None,
+        };
+        engine.lanes.insert(0, slot);
+        engine
+    }
+
+    fn candidate(id: i64, topic: &str) -> Candidate {
+        let event = Event::new("t").topic(topic).key("k");
+        Candidate {
+            lane: 0,
+            id,
+            attempts: 0,
+            suspect: false,
+            message: Message::from_event(event, "/s", UNIX_EPOCH),
+        }
+    }
+
+    fn result(crashed: bool, suspect: bool, down: Option<SinkDown>) -> publish::Result {
+        let tried = Tried { id: 1, attempts: 0 };
+        publish::Result {
+            route: 0,
+            outcomes: vec![(tried, Outcome::retry("crashed"))],
+            bytes: 0,
+            crashed,
+            suspect,
+            down,
+        }
+    }
+
+    fn pass(engine: &Engine<Sqlite>) -> Pass {
+        match engine.routes.way("any", Instant::now()) {
+            Way::Route { pass, .. } => pass,
+            Way::None => panic!("there is a sink for all"),
+        }
+    }
+
+    /// The earlier message of the key was passed over in the database, by its topic; the later one's was not known yet.
+    #[tokio::test(start_paused = true)]
+    async fn a_gate_that_opens_during_a_look_stays_shut_for_that_look() {
+        let mut engine = engine();
+        let down = result(false, false, Some(SinkDown::new("gone")));
+        engine.judge(&down, Instant::now());
+        engine.shut_topics.insert("earlier".to_owned());
+        let looked = Instant::now();
+        assert_eq!(engine.topics_shut(looked), ["earlier"]);
+        advance(Duration::from_secs(2)).await;
+        assert_eq!(pass(&engine), Pass::Probe);
+
+        let (cuts, _) = engine.cut(vec![candidate(2, "later")], looked);
+        assert!(cuts.iter().all(|(_, cut)| cut.publish.is_empty()));
+        assert!(engine.topics_shut(Instant::now()).is_empty());
+        let due = vec![candidate(1, "earlier"), candidate(2, "later")];
+        let (cuts, _) = engine.cut(due, Instant::now());
+        assert_eq!(cuts[0].1.publish[0].1.id, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sink_that_never_answers_counts_as_down_unless_a_suspect_hung_it() {
+        let hung = |suspect| result(true, suspect, Some(SinkDown::new("no answer")));
+        let mut engine = engine();
+        engine.judge(&hung(true), Instant::now());
+        assert_eq!(pass(&engine), Pass::Open);
+        engine.judge(&hung(false), Instant::now());
+        assert_eq!(pass(&engine), Pass::Shut);
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(pass(&engine), Pass::Probe);
+        engine.routes.get_mut(0).unwrap().gate.probe();
+        engine.judge(&hung(true), Instant::now());
+        assert_eq!(pass(&engine), Pass::Shut, "a probe that hangs is no answer");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_panics_does_not_end_an_outage() {
+        let mut engine = engine();
+        let down = result(false, false, Some(SinkDown::new("gone")));
+        engine.judge(&down, Instant::now());
+        advance(Duration::from_secs(1)).await;
+        engine.routes.get_mut(0).unwrap().gate.probe();
+        engine.judge(&result(true, false, None), Instant::now());
+        assert_eq!(pass(&engine), Pass::Shut);
     }
 }

@@ -203,7 +203,9 @@ impl<Db: OutboxDb> RelayBuilder<Db> {
         self
     }
 
-    /// The most payload bytes claimed in one go; one message always fits. Default 16 MiB.
+    /// The most payload bytes claimed and not settled, over all lanes. Default 16 MiB.
+    ///
+    /// The message that crosses it still goes, so that none is too large to be delivered.
     pub fn in_flight_bytes_max(mut self, bytes: u64) -> Self {
         self.config.in_flight_bytes_max = bytes;
         self

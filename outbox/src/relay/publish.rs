@@ -19,6 +19,8 @@ pub(super) struct Part {
     pub(super) sink: Arc<dyn DynSink>,
     tried: Vec<Tried>,
     messages: Vec<Message>,
+    /// It is one message that may have killed what published it before.
+    suspect: bool,
 }
 
 impl Part {
@@ -28,7 +30,16 @@ impl Part {
             sink,
             tried: Vec::new(),
             messages: Vec::new(),
+            suspect: false,
         }
+    }
+
+    /// Of the payloads.
+    pub(super) fn bytes(&self) -> u64 {
+        self.messages
+            .iter()
+            .map(|message| message.payload().len() as u64)
+            .sum()
     }
 
     pub(super) fn push(&mut self, candidate: Candidate) {
@@ -36,6 +47,7 @@ impl Part {
             id: candidate.id,
             attempts: candidate.attempts,
         });
+        self.suspect |= candidate.suspect;
         self.messages.push(candidate.message);
     }
 }
@@ -52,8 +64,13 @@ pub(super) struct Published {
 pub(super) struct Result {
     pub(super) route: usize,
     pub(super) outcomes: Vec<(Tried, Outcome)>,
+    /// Of the payloads.
+    pub(super) bytes: u64,
     /// The sink panicked or never answered: these messages may be why.
     pub(super) crashed: bool,
+    /// It was one message that may have killed what published it before.
+    pub(super) suspect: bool,
+    /// The sink said so, or never answered.
     pub(super) down: Option<SinkDown>,
 }
 
@@ -83,6 +100,8 @@ pub(super) async fn publish(
     }
 }
 
+const NO_ANSWER: &str = "the sink did not answer in time";
+
 async fn one(lane: LaneRef, part: Part, timeout: Duration) -> Result {
     let all = |outcome: Outcome| vec![outcome; part.messages.len()];
     // Inside the block, so that a panic is caught wherever the sink has it: before it has a future, in it, and while it
@@ -94,15 +113,17 @@ async fn one(lane: LaneRef, part: Part, timeout: Duration) -> Result {
         Ok(Ok(Ok(outcomes))) => (outcomes.into_iter().collect(), false, None),
         Ok(Ok(Err(down))) => (all(Outcome::NotTried), false, Some(down)),
         Ok(Err(_elapsed)) => (
-            all(Outcome::retry("the sink did not answer in time")),
+            all(Outcome::retry(NO_ANSWER)),
             true,
-            None,
+            Some(SinkDown::new(NO_ANSWER)),
         ),
         Err(_panic) => (all(Outcome::retry("the sink panicked")), true, None),
     };
     outcomes.resize(part.tried.len(), Outcome::NotTried);
     Result {
         route: part.route,
+        bytes: part.bytes(),
+        suspect: part.suspect,
         outcomes: part.tried.into_iter().zip(outcomes).collect(),
         crashed,
         down,

@@ -9,7 +9,7 @@ use sqlx::Pool;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{BeginImmediately, on_both, outbox, put, quick};
+use crate::support::{BeginImmediately, on_both, outbox, put, quick, until};
 
 on_both![
     a_commit_is_delivered_and_a_rollback_is_not,
@@ -17,6 +17,8 @@ on_both![
     a_relay_without_a_wake_polls,
     a_channel_delivers_until_acked,
     a_drain_ends_what_is_in_flight_and_starts_nothing,
+    a_drain_hands_over_each_lane_when_it_is_done,
+    payloads_in_flight_are_bounded_over_all_claims,
     a_cancelled_token_drains,
     topics_choose_their_sinks,
     a_relay_that_does_not_fit_is_not_built,
@@ -179,6 +181,65 @@ async fn a_drain_ends_what_is_in_flight_and_starts_nothing<Db: OutboxDb>(pool: P
     );
     assert_eq!((messages[0].event_type(), messages[0].attempt()), ("b", 1));
     next.drain(SOON).await;
+}
+
+async fn a_drain_hands_over_each_lane_when_it_is_done<Db: OutboxDb>(pool: Pool<Db>) {
+    let outbox = outbox(&pool, 8).await;
+    let (sink, mut deliveries) = ChannelSink::new(8);
+    let relay = quick(&pool, &outbox)
+        .lease(Duration::from_secs(60))
+        .sink("*", sink)
+        .build()
+        .await
+        .unwrap();
+    let relay = relay.spawn(CancellationToken::new());
+    let events = ["e", "g", "h"].map(|key| Event::new("t").key(key)); // three lanes
+    put(&pool, &outbox, events.into()).await;
+    let mut waiting = Vec::new();
+    while waiting.len() < 3 {
+        waiting.push(timeout(SOON, deliveries.recv()).await.unwrap().unwrap());
+    }
+    let drain = tokio::spawn(relay.drain(SOON));
+    for free in 5..8 {
+        until("idle lanes are free", async || {
+            Db::survey(pool.clone()).await.unwrap().free == free
+        })
+        .await;
+        waiting.pop().unwrap().ack();
+    }
+    assert_eq!(drain.await.unwrap().unsettled, 0);
+}
+
+async fn payloads_in_flight_are_bounded_over_all_claims<Db: OutboxDb>(pool: Pool<Db>) {
+    let outbox = outbox(&pool, 16).await;
+    let (sink, mut deliveries) = ChannelSink::new(100);
+    let relay = quick(&pool, &outbox)
+        .in_flight_bytes_max(1_000)
+        .sink("*", sink)
+        .build()
+        .await
+        .unwrap();
+    let relay = relay.spawn(CancellationToken::new());
+    let events = (0..20).map(|n: u8| Event::new("t").key([n]).bytes("t/t", vec![n; 600]));
+    put(&pool, &outbox, events.collect()).await;
+    // One message may cross the bound, so there are two at a time, however many lanes could have more.
+    let mut two = Vec::new();
+    for _ in 0..2 {
+        two.push(timeout(SOON, deliveries.recv()).await.unwrap().unwrap());
+    }
+    let third = timeout(Duration::from_millis(300), deliveries.recv()).await;
+    assert!(third.is_err(), "a third message was in flight");
+    for delivery in two {
+        delivery.ack();
+    }
+    for _ in 2..20 {
+        timeout(SOON, deliveries.recv())
+            .await
+            .unwrap()
+            .unwrap()
+            .ack();
+    }
+    assert_eq!(relay.drain(SOON).await.unsettled, 0);
 }
 
 async fn a_cancelled_token_drains<Db: OutboxDb>(pool: Pool<Db>) {
