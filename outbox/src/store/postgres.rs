@@ -326,7 +326,8 @@ impl OutboxDb for Postgres {
         lease: Duration,
         batches: Vec<InFlight>,
     ) -> Result<Vec<i32>, Error> {
-        // Lists of different lengths do not fit into one array of arrays: one flat list, grouped again by lane.
+        // Lists of different lengths do not fit into one array of arrays: one flat list, grouped again by lane. Once for
+        // all lanes: looked through once for each, 64 lanes of 1000 messages took longer than everything else together.
         let mut lanes = Vec::new();
         let mut ids = Vec::new();
         for batch in &batches {
@@ -337,11 +338,13 @@ impl OutboxDb for Postgres {
         }
         let held = sqlx::query_scalar(
             "UPDATE mainstay_outbox_lane l
-             SET in_flight = (
-                     SELECT array_agg(f.id) FROM unnest($3::integer[], $4::bigint[]) AS f(lane, id)
-                     WHERE f.lane = l.lane),
+             SET in_flight = f.ids,
                  lease_until = clock_timestamp() + $5 * interval '1 microsecond'
              FROM unnest($1::integer[], $2::bigint[]) AS w(lane, epoch)
+             LEFT JOIN (
+                 SELECT u.lane, array_agg(u.id) AS ids FROM unnest($3::integer[], $4::bigint[]) AS u(lane, id)
+                 GROUP BY u.lane) f
+                 ON f.lane = w.lane
              WHERE l.lane = w.lane AND l.epoch = w.epoch
              RETURNING l.lane",
         )
