@@ -41,8 +41,8 @@ pub(crate) fn fenced(n: u64) {
     count!("mainstay_outbox_fenced_total", n);
 }
 
-/// Lanes taken from a relay that stopped renewing them.
-pub(crate) fn taken_over(n: u64) {
+/// Lanes leased: at the start, after another relay gave them back, or after its lease ran out.
+pub(crate) fn acquired(n: u64) {
     count!("mainstay_outbox_lanes_acquired_total", n);
 }
 

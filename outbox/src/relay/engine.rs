@@ -346,7 +346,7 @@ impl<Db: OutboxDb> Engine<Db> {
                     "lane taken over with messages in flight: they are charged an attempt"
                 );
             }
-            telemetry::taken_over(1);
+            telemetry::acquired(1);
             let slot = Slot {
                 epoch: grant.epoch,
                 lease: Arc::new(Lease::new(asked, self.config.lease)),
@@ -777,7 +777,7 @@ async fn woken(wake: &mut Option<watch::Receiver<u64>>) {
     }
 }
 
-#[cfg(all(test, feature = "sqlite"))]
+#[cfg(test)]
 mod tests {
     use std::time::UNIX_EPOCH;
 

@@ -285,7 +285,7 @@ pub(crate) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Headers from their stored JSON object. A row somebody edited by hand is delivered without them, not never.
+/// Headers from their stored JSON list of pairs. A row somebody edited by hand is delivered without them, not never.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) fn parse_headers(json: &str) -> Vec<(String, String)> {
     match serde_json::from_str::<Vec<(String, String)>>(json) {
