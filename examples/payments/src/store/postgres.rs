@@ -28,6 +28,8 @@ impl Store for Postgres {
                 ("client_connection_check_interval", "100"),
                 ("idle_in_transaction_session_timeout", "30000"),
                 ("statement_timeout", "15000"),
+                // Every statement here is short: compiling one costs more than running it.
+                ("jit", "off"),
             ]);
         // A pool keeps trying and then says only that time was up; one connection says what is wrong.
         let first = timeout(PATIENCE, PgConnection::connect_with(&options)).await;

@@ -18,11 +18,9 @@ pub(super) fn verdict(status: StatusCode, headers: &HeaderMap) -> Outcome {
             after: retry_after(headers),
             reason,
         },
-        408 | 409 | 425 => Outcome::Retry {
-            after: None,
-            reason,
-        },
-        400..=499 => Outcome::Reject { reason },
+        // What the endpoint says of this message, or of itself for good (410). Any other 4xx speaks of the endpoint as it is
+        // now, such as a wrong secret or a route that is being deployed: that must not bury the backlog.
+        400 | 410 | 413 | 414 | 415 | 422 | 431 => Outcome::Reject { reason },
         _ => Outcome::Retry {
             after: None,
             reason,
@@ -71,11 +69,12 @@ mod tests {
             (&[200, 201, 204, 299][..], "ack"),
             (
                 &[
-                    301, 302, 307, 308, 408, 409, 425, 429, 500, 502, 503, 504, 599,
+                    301, 302, 307, 308, 401, 403, 404, 405, 408, 409, 425, 429, 500, 502, 503, 504,
+                    599,
                 ],
                 "retry",
             ),
-            (&[400, 401, 403, 404, 410, 413, 422], "reject"),
+            (&[400, 410, 413, 414, 415, 422, 431], "reject"),
         ] {
             for status in statuses {
                 assert_eq!(kind(*status), expected, "{status}");

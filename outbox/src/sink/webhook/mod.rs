@@ -34,9 +34,9 @@ use crate::message::Message;
 /// | answer | outcome |
 /// |---|---|
 /// | 2xx | acked |
-/// | 408, 409, 425, 429, 5xx | retry; `Retry-After`, seconds or date, is honoured on 429 and 503 |
-/// | 410 and every other 4xx | rejected |
-/// | 1xx, 3xx | retry: redirects are not followed, they could point anywhere |
+/// | 400, 410, 413, 414, 415, 422, 431: this message will never do | rejected |
+/// | every other status: not now | retry; `Retry-After`, seconds or date, is honoured on 429 and 503 |
+/// | 1xx, 3xx | retry as well: redirects are not followed, they could point anywhere |
 /// | no connection (resolver, refused, connect timeout, TLS) | the sink is down, no attempt is spent |
 /// | connection lost or timeout after the request went out | retry: it may have arrived |
 /// | an address that is not public | rejected, without a connection |
