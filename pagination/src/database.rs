@@ -51,8 +51,8 @@ pub trait PageDb: Database + sealed::Sealed {
     #[doc(hidden)]
     const AGREES: (&'static str, &'static str);
 
-    /// Pushes the value as a bind parameter of the column's own type. Only values that are
-    /// [`bindable`](Self::bindable) may be pushed.
+    /// Pushes the value as a bind parameter of the column's own type. With a value that is not
+    /// [`bindable`](Self::bindable) the statement fails or finds nothing; it never panics.
     #[doc(hidden)]
     fn bind(query: &mut QueryBuilder<Self>, key: &Key, kind: KeyKind);
 
@@ -120,6 +120,10 @@ impl<D: PageDb> PageSource<D> for &mut <D as Database>::Connection {
 pub trait PushKey {
     /// Pushes the value as a bind parameter (NULL as the word). Timestamps are bound as `timestamptz` on
     /// Postgres, integers as `int8`.
+    ///
+    /// It never panics, whatever the value, where `push_bind` panics on one that cannot be encoded. Postgres
+    /// answers text with a NUL, and an instant before 4714 BC, with an error: check a client's filter first if
+    /// that should be a 400.
     fn push_key(&mut self, value: impl Into<Key>) -> &mut Self;
 }
 

@@ -33,6 +33,10 @@ impl PageDb for Postgres {
             Key::Text(value) => query.push_bind(value.as_str()),
             Key::Bytes(value) => query.push_bind(value.as_slice()),
             Key::Uuid(value) => query.push_bind(*value),
+            // sqlx panics on a parameter that cannot be encoded; this the database refuses instead.
+            Key::Micros(value) if to_postgres(*value).is_err() => {
+                query.push("timestamptz '4715-01-01 00:00:00 BC'")
+            }
             Key::Micros(value) if kind == KeyKind::Timestamp => {
                 query.push_bind(LocalMicros(*value))
             }

@@ -160,3 +160,28 @@ fn values_the_database_cannot_hold_are_malformed_cursors() {
         "{error}"
     );
 }
+
+/// sqlx's `push_bind` panics on a value it cannot encode; a filter's value comes from a client.
+#[tokio::test]
+#[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+async fn a_filter_postgres_cannot_hold_is_an_error_not_a_panic() {
+    use mainstay_pagination::{PushKey, UnixMicros};
+    use sqlx::Postgres;
+
+    let scratch = crate::support::Scratch::create().await;
+    let mut connection = scratch.connect().await;
+    let order = KeysetDef::new("t").unique_asc(Column::i64("id").not_null());
+    for micros in [i64::MIN + 1, -300_000_000_000_000_000] {
+        let page: Result<Page<Row>, _> = order
+            .select(|q: &mut QueryBuilder<Postgres>| {
+                q.push("SELECT 1::int8 AS id WHERE now() > ")
+                    .push_key(UnixMicros(micros));
+            })
+            .unbound()
+            .fetch(&mut connection, &PageRequest::first(1), &codec())
+            .await;
+        assert!(matches!(page, Err(PageError::Database(_))), "{micros}");
+    }
+    drop(connection);
+    scratch.drop_database().await;
+}
