@@ -1,0 +1,231 @@
+//! From what is due to what is being published.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use tokio::time::Instant;
+
+use super::{Engine, POLL_MIN, SHUT_TOPICS_MAX, Slot};
+use crate::{
+    gate::Pass,
+    plan::{Cut, KeyPolicy, Way, cut},
+    relay::{
+        publish::{Part, publish},
+        route::Routes,
+    },
+    sink::LaneRef,
+    store::{Ask, Candidate, Held, InFlight, OutboxDb, Settlement},
+};
+
+impl<Db: OutboxDb> Engine<Db> {
+    /// Claims what is due in the lanes that have no batch under way, and starts publishing it.
+    pub(super) async fn claim(&mut self) {
+        let now = Instant::now();
+        self.schedule_poll(now, false);
+        let room = (self.config.in_flight_max as usize).saturating_sub(self.in_flight);
+        let bytes = self
+            .config
+            .in_flight_bytes_max
+            .saturating_sub(self.in_flight_bytes);
+        let lanes = self.idle_lanes(now);
+        if room == 0 || bytes == 0 || lanes.is_empty() {
+            return;
+        }
+        if let Some(probe) = self.routes.all_shut_until(now) {
+            self.clock.poll = probe;
+            return;
+        }
+        self.hold_probes = self.probed_last && self.routes.any_open(now);
+        let room = u32::try_from(room).unwrap_or(u32::MAX);
+        let ask = Ask {
+            lanes,
+            batch: self.config.batch.min(room),
+            total: room,
+            bytes,
+            skip_topics: self.topics_shut(now),
+            block_keys: self.config.key_policy == KeyPolicy::Block,
+        };
+        let candidates = Db::candidates(self.pool.clone(), ask);
+        let Some(due) = self.ask("claim", candidates).await else {
+            return;
+        };
+        let (cuts, news) = self.cut(due, now);
+        if self.start(cuts).await {
+            self.schedule_poll(Instant::now(), true);
+        }
+        if news {
+            // What stands behind the messages of a sink that is down shows once those are passed over.
+            self.clock.poll = Instant::now();
+        }
+    }
+
+    /// Decides per lane what of it is published. Says as well whether the next look would pass over more than this one.
+    ///
+    /// `now` is when it was decided which topics to pass over: a gate whose wait has ended since then must stay shut, or
+    /// a later message of a key would go because the earlier one, of another topic, was not looked for.
+    pub(super) fn cut(&mut self, due: Vec<Candidate>, now: Instant) -> (Vec<(Held, Cut)>, bool) {
+        let mut by_lane: BTreeMap<i32, Vec<Candidate>> = BTreeMap::new();
+        for candidate in due {
+            self.cursor = candidate.lane;
+            by_lane.entry(candidate.lane).or_default().push(candidate);
+        }
+        let mut probed = HashSet::new();
+        let mut cuts = Vec::with_capacity(by_lane.len());
+        for (lane, due) in by_lane {
+            let Some(slot) = self.lanes.get(&lane) else {
+                continue;
+            };
+            let held = Held {
+                lane,
+                epoch: slot.epoch,
+            };
+            let way = |topic: &str| self.way(topic, now);
+            let cut = cut(due, &self.config.rules, way, &mut probed);
+            cuts.push((held, cut));
+        }
+        self.probed_last = !probed.is_empty();
+        let mut news = self.probed_last;
+        for topic in cuts
+            .iter_mut()
+            .flat_map(|(_, cut)| cut.passed_over.drain(..))
+        {
+            if self.shut_topics.len() < SHUT_TOPICS_MAX {
+                news |= self.shut_topics.insert(topic);
+            } else {
+                self.shut_topics.clear();
+            }
+        }
+        (cuts, news)
+    }
+
+    /// Records the batches as in flight and publishes those whose lane is still held. Says whether anything came of it.
+    async fn start(&mut self, cuts: Vec<(Held, Cut)>) -> bool {
+        let batches: Vec<InFlight> = cuts
+            .iter()
+            .filter(|(_, cut)| !cut.publish.is_empty())
+            .map(|(held, cut)| InFlight {
+                held: *held,
+                ids: cut
+                    .publish
+                    .iter()
+                    .map(|(_, candidate)| candidate.id)
+                    .collect(),
+            })
+            .collect();
+        let mut recorded: HashSet<i32> = HashSet::new();
+        if !batches.is_empty() {
+            let asked = Instant::now();
+            let held: Vec<Held> = batches.iter().map(|batch| batch.held).collect();
+            let record = Db::record(self.pool.clone(), self.config.lease, batches);
+            let Some(kept) = self.ask("record", record).await else {
+                return false;
+            };
+            self.keep(&held, &kept, asked);
+            recorded.extend(kept);
+        }
+        let mut any = false;
+        for (held, cut) in cuts {
+            let Some(slot) = self.lanes.get_mut(&held.lane) else {
+                continue;
+            };
+            if recorded.contains(&held.lane) && !cut.publish.is_empty() {
+                slot.busy = true;
+                any = true;
+                self.in_flight += cut.publish.len();
+                let lane = LaneRef::new(held.lane, held.epoch, Arc::clone(&slot.lease));
+                let parts = parts(&self.routes, cut.publish);
+                self.in_flight_bytes += parts.iter().map(Part::bytes).sum::<u64>();
+                for part in &parts {
+                    if let Some(route) = self.routes.get_mut(part.route) {
+                        route.gate.probe();
+                    }
+                }
+                self.publishing
+                    .spawn(publish(lane, parts, cut.dead, self.config.publish_timeout));
+            } else if cut.publish.is_empty() && !cut.dead.is_empty() {
+                slot.busy = true;
+                any = true;
+                self.unsettled.push(Settlement {
+                    held,
+                    acked: Vec::new(),
+                    failed: Vec::new(),
+                    dead: cut.dead,
+                });
+            }
+        }
+        any
+    }
+
+    /// Lanes without a batch under way, beginning after the one that was served last.
+    fn idle_lanes(&self, now: Instant) -> Vec<i32> {
+        let idle = |(&lane, slot): (&i32, &Slot)| {
+            let rested = slot.rest_until.is_none_or(|until| now >= until);
+            (!slot.busy && rested).then_some(lane)
+        };
+        let after = self
+            .lanes
+            .range(self.cursor.saturating_add(1)..)
+            .filter_map(idle);
+        let before = self.lanes.range(..=self.cursor).filter_map(idle);
+        after.chain(before).collect()
+    }
+
+    /// The way of a topic. While other sinks are up, no two looks in a row probe: what stands behind has its turn.
+    pub(super) fn way(&self, topic: &str, now: Instant) -> Way {
+        match self.routes.way(topic, now) {
+            Way::Route {
+                route,
+                pass: Pass::Probe,
+            } if self.hold_probes => Way::Route {
+                route,
+                pass: Pass::Shut,
+            },
+            way => way,
+        }
+    }
+
+    /// The topics to pass over now. Those whose sink is up again are forgotten.
+    pub(super) fn topics_shut(&mut self, now: Instant) -> Vec<String> {
+        let pass = |topic: &str| match self.way(topic, now) {
+            Way::Route { pass, .. } => pass,
+            Way::None => Pass::Open,
+        };
+        let mut kept = self.shut_topics.clone();
+        kept.retain(|topic| pass(topic) != Pass::Open);
+        let shut = kept
+            .iter()
+            .filter(|topic| pass(topic) == Pass::Shut)
+            .cloned()
+            .collect();
+        self.shut_topics = kept;
+        shut
+    }
+
+    /// Looks again soon after something was found, and ever later while nothing is.
+    fn schedule_poll(&mut self, now: Instant, found: bool) {
+        let delay = if found {
+            POLL_MIN
+        } else {
+            self.clock.poll_delay
+        };
+        self.clock.poll = now + delay;
+        self.clock.poll_delay = (delay * 2).min(self.config.poll_interval);
+    }
+}
+
+/// A batch by sink, each part in order.
+fn parts(routes: &Routes, publish: Vec<(usize, Candidate)>) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::new();
+    for (route, candidate) in publish {
+        if let Some(part) = parts.iter_mut().find(|part| part.route == route) {
+            part.push(candidate);
+        } else if let Some(sink) = routes.sink(route) {
+            let mut part = Part::new(route, sink);
+            part.push(candidate);
+            parts.push(part);
+        }
+    }
+    parts
+}

@@ -1,0 +1,314 @@
+//! The relay's loop: one task that alone talks to the database, one step at a time, while batches are published beside it.
+//!
+//! Its steps are lease, claim, settle and drain. Each is one atomic store operation whose repetition does no harm, so a step
+//! that failed or whose outcome is unknown is simply done again after a wait; what is in memory stays until it is written.
+//! This file is the loop itself; each step has a file of its own.
+
+mod claim;
+mod lanes;
+mod settle;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use mainstay_retry::Backoff;
+use sqlx::Pool;
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::{Config, Drained, publish::Published, route::Routes};
+use crate::{
+    TARGET,
+    error::Error,
+    sink::Lease,
+    store::{OutboxDb, Settlement},
+    telemetry::Tally,
+};
+
+/// The shortest wait between two looks: what a busy relay does without a wake.
+const POLL_MIN: Duration = Duration::from_millis(5);
+
+/// Topics remembered as belonging to a sink that is down; above it all are forgotten and learnt again.
+const SHUT_TOPICS_MAX: usize = 10_000;
+
+/// Waits between two tries while the database is away.
+const DATABASE_BACKOFF: Backoff =
+    Backoff::equal_jitter(Duration::from_millis(50), Duration::from_secs(5));
+
+pub(super) struct Engine<Db: OutboxDb> {
+    pool: Pool<Db>,
+    relay: Uuid,
+    config: Config,
+    lanes_total: u16,
+    routes: Routes,
+    wake: Option<watch::Receiver<u64>>,
+    tally: Arc<Tally>,
+    lanes: BTreeMap<i32, Slot>,
+    publishing: JoinSet<Published>,
+    /// Published and not yet written down.
+    unsettled: Vec<Settlement>,
+    /// Messages in `publishing`.
+    in_flight: usize,
+    /// Their payloads' bytes.
+    in_flight_bytes: u64,
+    /// Topics whose sink was found down, as far as they have been met.
+    shut_topics: HashSet<String>,
+    /// Whether the last look sent a probe to a sink that was down.
+    probed_last: bool,
+    /// Whether this look sends none, because it is the turn of what stands behind.
+    hold_probes: bool,
+    /// Where the last claim stopped, so that lanes are served in turn.
+    cursor: i32,
+    clock: Clock,
+    database: Database,
+    draining: Option<Instant>,
+    handed_over: bool,
+}
+
+/// A lane this relay holds.
+struct Slot {
+    epoch: i64,
+    lease: Arc<Lease>,
+    /// Has a batch in `publishing` or `unsettled`.
+    busy: bool,
+    /// Not to be claimed before: its last batch got nowhere.
+    rest_until: Option<Instant>,
+}
+
+/// When the periodic steps are due.
+struct Clock {
+    beat: Instant,
+    survey: Instant,
+    poll: Instant,
+    poll_delay: Duration,
+}
+
+/// Whether the database answers.
+struct Database {
+    failures: u32,
+    retry_at: Instant,
+}
+
+impl<Db: OutboxDb> Engine<Db> {
+    pub(super) fn new(
+        pool: Pool<Db>,
+        relay: Uuid,
+        config: Config,
+        lanes_total: u16,
+        routes: Routes,
+        wake: Option<watch::Receiver<u64>>,
+        tally: Arc<Tally>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            pool,
+            relay,
+            config,
+            lanes_total,
+            routes,
+            wake,
+            tally,
+            lanes: BTreeMap::new(),
+            publishing: JoinSet::new(),
+            unsettled: Vec::new(),
+            in_flight: 0,
+            in_flight_bytes: 0,
+            shut_topics: HashSet::new(),
+            probed_last: false,
+            hold_probes: false,
+            cursor: 0,
+            clock: Clock {
+                beat: now,
+                survey: now,
+                poll: now,
+                poll_delay: POLL_MIN,
+            },
+            database: Database {
+                failures: 0,
+                retry_at: now,
+            },
+            draining: None,
+            handed_over: false,
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        cancel: CancellationToken,
+        mut orders: watch::Receiver<Option<Instant>>,
+    ) -> Drained {
+        info!(target: TARGET, relay = %self.relay, "relay started");
+        loop {
+            let ordered = *orders.borrow_and_update();
+            if ordered.is_some() {
+                self.draining = ordered;
+            } else if self.draining.is_none() && cancel.is_cancelled() {
+                self.draining = Some(Instant::now() + self.config.drain_timeout);
+            }
+            if self.ends() {
+                break;
+            }
+            self.step().await;
+            if self.ends() {
+                break; // that step settled the last of it
+            }
+            let until = self.next_step();
+            let draining = self.draining.is_some();
+            tokio::select! {
+                Some(joined) = self.publishing.join_next() => self.collect(joined),
+                () = sleep_until(until) => {}
+                () = woken(&mut self.wake), if !draining => {
+                    self.clock.poll = Instant::now();
+                    self.clock.poll_delay = POLL_MIN;
+                }
+                () = cancel.cancelled(), if !draining => {}
+                // The handle may be gone: then the token alone ends the relay.
+                Ok(()) = orders.changed() => {}
+            }
+            // Whatever else has come back is settled in the same statement.
+            while let Some(joined) = self.publishing.try_join_next() {
+                self.collect(joined);
+            }
+        }
+        self.leave().await
+    }
+
+    /// Everything that is due, in the order of its urgency. Stops at the first sign that the database is away.
+    async fn step(&mut self) {
+        if Instant::now() < self.database.retry_at {
+            return;
+        }
+        if Instant::now() >= self.clock.beat && !self.beat().await {
+            return;
+        }
+        if !self.unsettled.is_empty() && !self.settle().await {
+            return;
+        }
+        if self.draining.is_some() {
+            if !self.handed_over {
+                self.handed_over = self.hand_over().await;
+                return;
+            }
+            // Those whose batch has ended since.
+            let idle = self.held(|slot| !slot.busy);
+            if !idle.is_empty() {
+                self.give_back(idle).await;
+            }
+            return;
+        }
+        if Instant::now() >= self.clock.survey && !self.rebalance().await {
+            return;
+        }
+        if Instant::now() >= self.clock.poll {
+            self.claim().await;
+        }
+    }
+
+    /// When `step` has something to do again, if nothing else happens.
+    fn next_step(&self) -> Instant {
+        let mut next = self.clock.beat;
+        if let Some(deadline) = self.draining {
+            next = next.min(deadline);
+        } else {
+            next = next.min(self.clock.survey).min(self.clock.poll);
+        }
+        if !self.unsettled.is_empty() {
+            next = Instant::now();
+        }
+        let next = next.max(self.database.retry_at);
+        self.draining.map_or(next, |deadline| next.min(deadline))
+    }
+
+    fn ends(&self) -> bool {
+        self.draining.is_some_and(|deadline| {
+            let idle = self.publishing.is_empty() && self.unsettled.is_empty();
+            idle || Instant::now() >= deadline
+        })
+    }
+
+    /// Runs a store operation. `None` means that it failed, or took too long and its outcome is unknown: do it again later.
+    async fn ask<T>(
+        &mut self,
+        what: &'static str,
+        operation: impl Future<Output = Result<T, Error>>,
+    ) -> Option<T> {
+        let limit = self.config.lease.max(Duration::from_secs(5));
+        let error: Box<dyn std::error::Error + Send + Sync> =
+            match tokio::time::timeout(limit, operation).await {
+                Ok(Ok(answer)) => {
+                    if self.database.failures > 0 {
+                        info!(target: TARGET, relay = %self.relay, "the database is back");
+                    }
+                    self.database.failures = 0;
+                    return Some(answer);
+                }
+                Ok(Err(error)) => error.into(),
+                Err(elapsed) => elapsed.into(),
+            };
+        let failures = self.database.failures.saturating_add(1);
+        let wait = DATABASE_BACKOFF.delay(failures, Duration::ZERO, &mut rand::rng());
+        self.database = Database {
+            failures,
+            retry_at: Instant::now() + wait,
+        };
+        let cause = error.source().map(ToString::to_string);
+        warn!(target: TARGET, relay = %self.relay, operation = what, %error, cause, ?wait, "database operation failed");
+        None
+    }
+
+    /// Gives everything back. What was cut off stays recorded in flight, for the next owner to charge.
+    async fn leave(mut self) -> Drained {
+        let written = |s: &Settlement| s.acked.len() + s.failed.len() + s.dead.len();
+        let cut_off = self.in_flight + self.unsettled.iter().map(written).sum::<usize>();
+        for slot in self.lanes.values() {
+            slot.lease.lose();
+        }
+        // Nothing may still be publishing when the next owner begins; a sink that blocks its thread is not waited for.
+        let cut = self.publishing.shutdown();
+        let _ = tokio::time::timeout(Duration::from_secs(1), cut).await;
+        let held = self.held(|_| true);
+        // A few tries: if the database is away, the leases run out by themselves.
+        for _ in 0..3 {
+            let gone = self.handed_over || self.hand_over().await;
+            let release = Db::release(self.pool.clone(), held.clone());
+            if gone && self.ask("release", release).await.is_some() {
+                break;
+            }
+            sleep_until(
+                self.database
+                    .retry_at
+                    .min(Instant::now() + Duration::from_millis(200)),
+            )
+            .await;
+        }
+        self.tally.holds(0);
+        info!(target: TARGET, relay = %self.relay, unsettled = cut_off, "relay stopped");
+        Drained {
+            unsettled: cut_off as u64,
+        }
+    }
+}
+
+/// Waits for a commit; for ever when nobody can tell.
+async fn woken(wake: &mut Option<watch::Receiver<u64>>) {
+    let told = match wake {
+        Some(commits) => commits.changed().await.is_ok(),
+        None => false,
+    };
+    if !told {
+        // Every outbox is gone: from here on only polls find something.
+        *wake = None;
+        std::future::pending::<()>().await;
+    }
+}
