@@ -73,7 +73,7 @@ impl CursorCodec {
         }
     }
 
-    /// Refuses cursors older than this, to the second. Default: none; three days is a common choice, and
+    /// Refuses cursors older than this, up to a second late. Default: none; three days is a common choice, and
     /// the key ring's oldest key must live at least as long.
     ///
     /// With a time to live, cursors made without one are refused as expired.
@@ -103,7 +103,7 @@ impl CursorCodec {
         }
         out.push(&fingerprint.0)?;
         if let Some(ttl) = self.ttl {
-            let at = unix_seconds(now).saturating_add(ttl.as_secs());
+            let at = expiry(now, ttl);
             out.push(&u32::try_from(at).unwrap_or(u32::MAX).to_be_bytes())?;
         }
         for key in keys {
@@ -257,6 +257,15 @@ fn take_sized<'b>(rest: &mut &'b [u8]) -> Result<&'b [u8], CursorError> {
         .ok_or(CursorError::Malformed)?;
     *rest = tail;
     Ok(head)
+}
+
+/// The first whole second at which the time to live has passed: rounded up, so that one below a second is
+/// not over at once.
+fn expiry(now: SystemTime, ttl: Duration) -> u64 {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let at = now.saturating_add(ttl);
+    at.as_secs()
+        .saturating_add(u64::from(at.subsec_nanos() > 0))
 }
 
 fn unix_seconds(now: SystemTime) -> u64 {

@@ -230,6 +230,29 @@ fn a_cursor_expires_to_the_second() {
 }
 
 #[test]
+fn a_time_to_live_is_never_cut_short() {
+    for (ttl, now) in [
+        (Duration::from_millis(500), now()),
+        (
+            Duration::from_millis(1_500),
+            now() + Duration::from_millis(900),
+        ),
+        (Duration::from_secs(2), now() + Duration::from_millis(999)),
+    ] {
+        let codec = signed().ttl(ttl);
+        let cursor = codec.encode(&keys(), acme(), now).unwrap();
+        let at = |after| codec.decode(&cursor, &NEWEST, acme(), now + after);
+        assert!(at(Duration::ZERO).is_ok(), "{ttl:?}");
+        assert!(at(ttl - Duration::from_millis(1)).is_ok(), "{ttl:?}");
+        assert_eq!(
+            at(ttl + Duration::from_secs(1)),
+            Err(CursorError::Expired),
+            "{ttl:?}"
+        );
+    }
+}
+
+#[test]
 fn only_the_canonical_spelling_is_accepted() {
     for codec in [
         signed(),
