@@ -26,6 +26,9 @@ fn push(out: &mut String, uri: &Uri, cursor: Option<(&str, &str)>, rel: &str) {
         escape(out, scheme);
         out.push_str("://");
         escape(out, authority.as_str());
+    } else if uri.path().starts_with("//") {
+        // Alone, such a path would name a host; behind a dot segment it stays a path.
+        out.push_str("/.");
     }
     escape(out, uri.path());
     let mut separator = '?';
@@ -123,6 +126,18 @@ mod tests {
         };
         let header = header(&info, &Uri::from_static("/p?after=X")).unwrap();
         assert_eq!(header, "</p>; rel=\"first\"");
+    }
+
+    #[test]
+    fn a_path_of_two_slashes_does_not_lead_to_another_host() {
+        assert_eq!(
+            links("//evil.example/p", false, false),
+            "</.//evil.example/p>; rel=\"first\""
+        );
+        assert_eq!(
+            links("https://api.example//evil.example/p", false, false),
+            "<https://api.example//evil.example/p>; rel=\"first\""
+        );
     }
 
     #[test]

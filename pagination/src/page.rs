@@ -57,6 +57,10 @@ impl<T> Page<T> {
     /// The `Link` header (RFC 8288) of a page served at `uri`: `first`, and `prev` and `next` where there
     /// are such pages. All parameters of `uri` stay, apart from `after` and `before`, which are replaced.
     ///
+    /// Give it the URI the client used: in a nested axum router that is `OriginalUri`, since `Uri` there lacks
+    /// the prefix. A URI with a host (HTTP/2 requests have one) makes absolute links to that host, behind a
+    /// proxy perhaps not the public one; its path and query alone make relative links, which are always right.
+    ///
     /// `None` if the URI cannot stand in a header.
     #[must_use]
     pub fn link_header(&self, uri: &Uri) -> Option<HeaderValue> {
