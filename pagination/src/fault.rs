@@ -39,7 +39,13 @@ pub(crate) fn problem(violations: Vec<Violation>) -> Problem {
 /// Every violation a `PageError` can name, made once, so that one can be lent.
 #[cfg(feature = "sqlx")]
 static VIOLATIONS: LazyLock<Vec<Violation>> = LazyLock::new(|| {
-    let limits = LimitError::ALL.map(limit);
+    // The maximum in an error is its own list's, which is not known here.
+    let limits = LimitError::ALL.map(|error| match error {
+        LimitError::TooLarge { .. } => {
+            limit(error).with_detail("the page size is above the list's maximum")
+        }
+        _ => limit(error),
+    });
     let cursors = [PageDirection::Forward, PageDirection::Backward]
         .into_iter()
         .flat_map(|direction| {
@@ -192,6 +198,17 @@ mod tests {
                 (400, "/limit")
             );
         }
+    }
+
+    #[test]
+    fn a_limit_is_not_told_another_maximum_than_its_own() {
+        let refused = crate::PageLimits::new(5, 50)
+            .on_exceed(crate::OnExceed::Reject)
+            .resolve(Some(60))
+            .unwrap_err();
+        let problem = PageError::from(refused).to_problem();
+        let detail = problem.errors()[0].detail().unwrap();
+        assert!(!detail.contains("10000"), "{detail}");
     }
 
     #[test]
