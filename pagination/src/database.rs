@@ -68,6 +68,10 @@ pub trait PageDb: Database + sealed::Sealed {
     #[doc(hidden)]
     fn is_some(row: &Self::Row, column: &str) -> Result<bool, PageError>;
 
+    /// Whether all columns but the last, which is the probe's, are NULL.
+    #[doc(hidden)]
+    fn is_blank(row: &Self::Row) -> Result<bool, PageError>;
+
     #[doc(hidden)]
     fn pool_rows(pool: &Pool<Self>, query: QueryBuilder<Self>) -> RowsFuture<'_, Self>;
 

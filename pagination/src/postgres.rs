@@ -85,6 +85,15 @@ impl PageDb for Postgres {
             .map_err(PageError::database)
     }
 
+    fn is_blank(row: &PgRow) -> Result<bool, PageError> {
+        for i in 0..row.len().saturating_sub(1) {
+            if !row.try_get_raw(i).map_err(PageError::database)?.is_null() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn pool_rows(pool: &Pool<Self>, mut query: QueryBuilder<Self>) -> RowsFuture<'_, Self> {
         Box::pin(async move { query.build().fetch_all(pool).await })
     }

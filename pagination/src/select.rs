@@ -312,7 +312,11 @@ impl Reader<'_> {
             (Behind::InColumn, Some(row)) => D::is_some(row, BEHIND)?,
             _ => false,
         };
-        if self.behind == Behind::InColumn && self.stands_for_nothing::<D>(&found)? {
+        // An empty page with a probe is one row of NULLs. (Not only its unique column: a row of the caller's
+        // in which that is NULL must be reported, not dropped.)
+        if let (Behind::InColumn, [row]) = (self.behind, found.as_slice())
+            && D::is_blank(row)?
+        {
             found.clear();
         }
         let ahead = self.cut::<D>(&mut found)?;
@@ -339,15 +343,6 @@ impl Reader<'_> {
                 end_cursor,
             },
         })
-    }
-
-    /// Whether the rows are the one row of NULLs that an empty page has beside its probe: then even the
-    /// unique column is NULL.
-    fn stands_for_nothing<D: PageDb>(&self, found: &[D::Row]) -> Result<bool, PageError> {
-        match (found, self.order.columns().last()) {
-            ([row], Some(unique)) => Ok(D::read(row, unique)?.is_null()),
-            _ => Ok(false),
-        }
     }
 
     /// Takes the row beyond the page away, and says whether there was one.

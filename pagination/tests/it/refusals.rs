@@ -51,6 +51,48 @@ async fn a_null_in_a_not_null_column_is_an_error() {
     ));
 }
 
+/// An empty page with a probe is one row of NULLs; a row whose tie-breaker is NULL must not pass for it.
+#[tokio::test]
+async fn a_null_tie_breaker_is_an_error_beside_a_probe_too() {
+    let mut connection = sqlite().await;
+    for (order, rank) in [
+        (BY_RANK, "2"),
+        (
+            KeysetDef::new("by_rank")
+                .asc(Column::i64("rank").nulls_last())
+                .unique_asc(Column::i64("id").not_null()),
+            "NULL",
+        ),
+    ] {
+        let sql = format!(
+            "SELECT column1 AS id, column2 AS rank, 'x' AS name FROM (VALUES (1, 1), (NULL, {rank}))"
+        );
+        let cursor = codec()
+            .encode(
+                &[Key::I64(1), Key::I64(1)],
+                mainstay_pagination::Fingerprint::of(&order, ()),
+                std::time::UNIX_EPOCH,
+            )
+            .unwrap();
+        let page: Result<Page<Row>, _> = order
+            .select(|q: &mut QueryBuilder<Sqlite>| {
+                q.push(sql.as_str());
+            })
+            .unbound()
+            .previous(mainstay_pagination::Probe::Exact)
+            .fetch(
+                &mut connection,
+                &PageRequest::first(5).after(cursor),
+                &codec(),
+            )
+            .await;
+        assert!(
+            matches!(page, Err(PageError::NullKey { column: "id" })),
+            "{page:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_value_of_another_type_is_an_error() {
     let mut connection = sqlite().await;
