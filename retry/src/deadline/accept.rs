@@ -13,7 +13,7 @@ use super::Deadline;
 /// Writes the [`Deadline`] that a caller sent in [`HEADER`](super::HEADER) into the request's extensions.
 ///
 /// A caller may ask for less time than the server's own limit, not for more; without a readable header the limit
-/// holds. The layer only tells: a handler reads the extension, gives it to its statements as a timeout, and puts it into
+/// holds; of stacked limits the sooner. The layer only tells: a handler reads the extension, gives it to its statements as a timeout, and puts it into
 /// the requests it makes itself, where [`DeadlineLayer`](super::DeadlineLayer) keeps it.
 #[derive(Clone, Copy, Debug)]
 pub struct AcceptDeadlineLayer {
@@ -67,8 +67,9 @@ where
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         let now = tokio::time::Instant::now().into_std();
         let limit = Deadline::after(now, self.limit);
-        let deadline =
-            Deadline::read(request.headers(), now).map_or(limit, |asked| asked.min(limit));
+        let asked = Deadline::read(request.headers(), now);
+        let outer = request.extensions().get::<Deadline>().copied();
+        let deadline = [asked, outer].into_iter().flatten().fold(limit, Ord::min);
         request.extensions_mut().insert(deadline);
         self.inner.call(request)
     }

@@ -189,3 +189,17 @@ async fn a_server_takes_the_callers_deadline_up_to_its_own_limit() {
         );
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_servers_inner_limit_does_not_lengthen_the_outer_one() {
+    let server = Server::statuses([]);
+    let mut service = ServiceBuilder::new()
+        .layer(AcceptDeadlineLayer::at_most(secs(1)))
+        .layer(AcceptDeadlineLayer::at_most(secs(30)))
+        .service(server.clone());
+    status(&mut service, get()).await;
+    assert_eq!(
+        server.seen(|seen| seen.deadline),
+        [Some(Deadline::within(secs(1)))]
+    );
+}
