@@ -146,13 +146,15 @@ impl Refill {
         let paid = self.paid.load(Ordering::Relaxed);
         let earned = u128::from(elapsed.saturating_sub(paid)) * u128::from(self.parts_per_second)
             / 1_000_000_000;
-        // Time too short for one part stays unpaid, so that frequent calls do not lose it.
         if earned == 0 {
             return 0;
         }
+        // Only the time that whole parts took is paid for. The rest stays, so that frequent calls do not lose it.
+        let took = (earned * 1_000_000_000).div_ceil(u128::from(self.parts_per_second));
+        let until = paid.saturating_add(u64::try_from(took).unwrap_or(u64::MAX));
         match self
             .paid
-            .compare_exchange(paid, elapsed, Ordering::Relaxed, Ordering::Relaxed)
+            .compare_exchange(paid, until, Ordering::Relaxed, Ordering::Relaxed)
         {
             Ok(_) => u64::try_from(earned).unwrap_or(u64::MAX),
             Err(_) => 0, // another call was paid for this time
@@ -355,6 +357,21 @@ mod tests {
             at(100_000) && at(100_000) && !at(100_000),
             "an idle day fills two tokens, not ten thousand"
         );
+    }
+
+    #[test]
+    fn asking_often_does_not_lose_the_refill() {
+        let budget = TokenBudget::success_credit(0.0)
+            .refill_per_second(0.0001)
+            .build()
+            .unwrap();
+        let t0 = start();
+        budget.refill.take(t0);
+        // One part in ten microseconds, asked for every nineteen.
+        let earned: u64 = (1..=10_000)
+            .map(|n| budget.refill.take(t0 + Duration::from_micros(19 * n)))
+            .sum();
+        assert_eq!(earned, 19_000);
     }
 
     #[test]
