@@ -12,7 +12,7 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -106,11 +106,16 @@ where
         if let Poll::Ready(outcome) = this.future.poll(cx) {
             return Poll::Ready(outcome.map_err(Error::from_inner));
         }
-        if this.timer.is_none() {
+        if let Some(timer) = this.timer.as_mut().as_pin_mut() {
+            // The clock has the say: a future that uses up its task's turn each time leaves none for the timer.
+            if timer.deadline() > Instant::now() {
+                ready!(timer.poll(cx));
+            }
+        } else {
             this.timer.set(Some(sleep(*this.limit)));
-        }
-        if let Some(timer) = this.timer.as_pin_mut() {
-            ready!(timer.poll(cx));
+            if let Some(timer) = this.timer.as_pin_mut() {
+                ready!(timer.poll(cx));
+            }
         }
         Poll::Ready(Err(AttemptTimedOut::new(*this.limit).into()))
     }
@@ -121,5 +126,32 @@ impl<F> fmt::Debug for AttemptTimeoutFuture<F> {
         f.debug_struct("AttemptTimeoutFuture")
             .field("limit", &self.limit)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, pin::pin, task::Waker};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_that_uses_up_every_turn_ends_all_the_same() {
+        let limit = Duration::from_secs(1);
+        let mut attempt = pin!(AttemptTimeoutFuture {
+            future: Box::pin(async {
+                loop {
+                    tokio::task::consume_budget().await;
+                }
+                #[expect(unreachable_code, reason = "names the type")]
+                Ok::<(), Infallible>(())
+            }),
+            limit,
+            timer: None,
+        });
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(attempt.as_mut().poll(&mut cx).is_pending());
+        tokio::time::advance(limit).await;
+        assert!(attempt.as_mut().poll(&mut cx).is_ready());
     }
 }
