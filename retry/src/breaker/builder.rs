@@ -134,7 +134,7 @@ impl CircuitBreakerBuilder {
                 half_open.max_wait.is_zero(),
                 "half-open would give probes no time",
             ),
-            (wait_in_open.max().is_zero(), "open would not last"),
+            (wait_in_open.scheduled(1).is_zero(), "open would not last"),
         ];
         let faults: Vec<_> = checks
             .into_iter()

@@ -244,3 +244,13 @@ async fn a_permit_counts_once() {
     two.record(Verdict::Success);
     assert_eq!(breaker.handle().state(), State::Closed);
 }
+
+#[test]
+fn an_open_state_that_would_be_over_at_once_is_refused() {
+    let zero = Backoff::exponential(ms(0), secs(60));
+    let error = CircuitBreaker::builder("x")
+        .wait_in_open(zero)
+        .build()
+        .unwrap_err();
+    assert_eq!(error.faults(), ["open would not last"]);
+}
