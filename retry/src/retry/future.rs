@@ -13,7 +13,11 @@ use tower_service::Service;
 
 use super::service::Rules;
 use crate::{
-    classify::Classify, deadline::Deadline, error::mark_attempted, policy::Attempt, replay::Replay,
+    classify::Classify,
+    deadline::Deadline,
+    error::{mark_attempted, own_kind},
+    policy::Attempt,
+    replay::Replay,
     verdict::Verdict,
 };
 
@@ -111,7 +115,8 @@ where
                     if matches!(verdict, Verdict::Success) {
                         return Poll::Ready(outcome);
                     }
-                    let wait = this.again.as_mut().and_then(|again| {
+                    let again = this.again.as_mut().filter(|_| !is_final(&outcome));
+                    let wait = again.and_then(|again| {
                         let now = Instant::now().into_std();
                         policy.decide(verdict, again.attempt, &mut again.prev, again.deadline, now)
                     });
@@ -158,6 +163,12 @@ where
             }
         }
     }
+}
+
+/// Whether this is a refusal of our own, which no classifier may overrule.
+fn is_final<T, E: 'static>(outcome: &Result<T, E>) -> bool {
+    let kind = outcome.as_ref().err().and_then(own_kind);
+    kind.is_some_and(|kind| !kind.is_retryable())
 }
 
 /// The outcome as the caller gets it. A refusal of our own must not hide that earlier attempts went out.

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use mainstay_retry::{
-    AttachIdempotencyKeyLayer, Backoff, BoxError, CircuitBreaker, CloneReplay, Deadline,
-    EveryError, HttpClassify, HttpReplay, NonIdempotent, RetryLayer, TokenBudget,
+    AttachIdempotencyKeyLayer, Backoff, BoxError, CircuitBreaker, Classify, CloneReplay, Deadline,
+    Error, EveryError, HttpClassify, HttpReplay, Kind, NonIdempotent, RetryLayer, TokenBudget,
+    Verdict,
 };
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
@@ -292,7 +293,7 @@ async fn a_circuit_that_opens_between_attempts_is_told_as_attempted() {
         .service(server.clone());
     for attempted in [true, false] {
         match send(&mut client, get()).await.unwrap_err() {
-            mainstay_retry::Error::CircuitOpen(open) => assert_eq!(open.attempted(), attempted),
+            Error::CircuitOpen(open) => assert_eq!(open.attempted(), attempted),
             other => panic!("{other}"),
         }
     }
@@ -413,4 +414,35 @@ async fn calls_that_fail_together_come_back_apart() {
     waits.dedup();
     // Timers have a grain of a millisecond, and there are a thousand of those in the second.
     assert!(waits.len() > 550, "{} distinct", waits.len());
+}
+
+/// Thinks that everything may pass.
+#[derive(Clone)]
+struct Hopeful;
+
+impl<T> Classify<T, Error> for Hopeful {
+    fn classify(&self, outcome: Result<&T, &Error>) -> Verdict {
+        outcome.map_or(Verdict::Retryable(Kind::Transient, None), |_| {
+            Verdict::Success
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_circuit_is_final_whatever_a_classifier_says() {
+    let server = Server::statuses([]);
+    let breaker = CircuitBreaker::builder("test").build().unwrap();
+    breaker.handle().force_open();
+    let budget = TokenBudget::success_credit(0.0)
+        .capacity(5)
+        .shared()
+        .unwrap();
+    let mut client = ServiceBuilder::new()
+        .layer(RetryLayer::new(Hopeful, HttpReplay::new()).budget(budget.clone()))
+        .layer(breaker.layer())
+        .service(server);
+    let start = Instant::now();
+    let error = send(&mut client, get()).await.unwrap_err();
+    assert!(error.is_circuit_open());
+    assert_eq!((start.elapsed(), budget.tokens()), (ms(0), 5));
 }
