@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod concurrent;
 mod cursors;
 mod extractor;
 mod payments;
