@@ -21,9 +21,13 @@ impl Fingerprint {
     /// Hash the *meaning*, not the spelling: `status=a,b` and `status=b,a` are one filter, so sort and
     /// normalise first. Leave out the page size and the cursor: both may change between pages.
     ///
-    /// The bytes fed by `Hash` are taken in a fixed width and byte order, and `Hash` of std's types is
+    /// Numbers fed by `Hash` are taken in a fixed width and byte order, and `Hash` of std's types is
     /// prefix-free, so `("ab", "c")` and `("a", "bc")` differ. A type whose `Hash` changes makes old
     /// cursors foreign ([`CursorError::WrongQuery`](crate::CursorError::WrongQuery)), never wrong.
+    ///
+    /// One thing is out of reach: slices, vectors and arrays of integers wider than a byte hand over their
+    /// memory as it is, so instances that differ in byte order (or, for `usize`, in width) do not take each
+    /// other's cursors. If yours do, give such lists as text.
     #[must_use]
     pub fn of(order: &KeysetDef, binding: impl Hash) -> Self {
         let mut hasher = Fixed(Sha256::new());

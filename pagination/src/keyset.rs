@@ -59,6 +59,10 @@ impl Column<Undecided> {
         /// A float: Postgres `float4` or `float8`, SQLite `REAL`.
         f64 => F64,
         /// Text: Postgres `text` or `varchar`, SQLite `TEXT`.
+        ///
+        /// All keys of a row together fit a cursor up to about 700 bytes; a page that begins or ends at a longer
+        /// one is an error (`PageError::KeyTooLarge`). Where users write the text, bound it: in the table,
+        /// or with a column such as `left(title, 100) AS title_key` and an index on that expression.
         text => Text,
         /// Bytes: Postgres `bytea`, SQLite `BLOB`.
         bytes => Bytes,

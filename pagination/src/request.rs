@@ -62,7 +62,8 @@ impl PageRequest {
         }
     }
 
-    /// The rows that follow this cursor. A request has one anchor: this replaces any other.
+    /// The rows that follow this cursor. A request has one anchor: this replaces any other, and makes the
+    /// request a forward one however it began, so `last(n).after(c)` are the n rows next after `c`.
     #[must_use]
     pub fn after(self, cursor: impl Into<Cursor>) -> Self {
         Self {
@@ -72,7 +73,8 @@ impl PageRequest {
         }
     }
 
-    /// The rows that precede this cursor. A request has one anchor: this replaces any other.
+    /// The rows that precede this cursor. A request has one anchor: this replaces any other, and makes the
+    /// request a backward one however it began, so `first(n).before(c)` are the n rows next before `c`.
     #[must_use]
     pub fn before(self, cursor: impl Into<Cursor>) -> Self {
         Self {

@@ -270,6 +270,7 @@ impl<D: PageDb> PagePlan<D> {
         } = self;
         let found = source.rows(query).await.map_err(PageError::database)?;
         tracing::debug!(
+            target: "mainstay_pagination",
             keyset = order.name(),
             ?strategy,
             ?direction,
