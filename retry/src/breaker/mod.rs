@@ -8,8 +8,8 @@
 //! What counts as failure is said by the same [verdict](crate::Verdict) that the retry layer acts on. A throttled
 //! caller, a deadline of the caller's own and a call that was dropped count neither way.
 //!
-//! Every outcome is stamped with the *generation*, the period between two changes of state, that let its call in, and
-//! changes nothing in a later one: a slow success from before the outage does not close the circuit.
+//! Every outcome is stamped with the *generation*, the period between two changes of state or orders from outside, that
+//! let its call in, and changes nothing in a later one: a slow success from before the outage does not close the circuit.
 //!
 //! ```
 //! use std::time::Duration;

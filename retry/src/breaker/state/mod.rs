@@ -239,11 +239,9 @@ impl Machine {
     /// Puts the breaker into `state`, whatever it was in.
     pub(super) fn force(&self, state: State, now: Instant) -> Option<Transition> {
         let mut slow = self.lock();
-        if self.load().state() == state {
-            self.clear_failures(self.load());
-            return None;
-        }
-        Some(self.change(&mut slow, state, now))
+        // Even when the state stays the same, calls under way belong to what was before the order.
+        let change = self.change(&mut slow, state, now);
+        (change.from != change.to).then_some(change)
     }
 
     fn clear_failures(&self, mut word: Word) {

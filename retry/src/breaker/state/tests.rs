@@ -272,6 +272,9 @@ proptest! {
                 Step::Wait(millis) => { now += Duration::from_millis(millis); None }
                 Step::Force(to) => { forced = true; machine.force(to, now) }
             };
+            if forced && change.is_none() {
+                generation += 1; // the same state anew: no event, but what was under way is stale
+            }
             if let Some(change) = change {
                 prop_assert_eq!(change.from, state);
                 prop_assert!(change.generation > generation);
@@ -309,4 +312,15 @@ fn threads_that_fail_together_open_it_once() {
         });
         assert_eq!(opened, 1);
     }
+}
+
+#[test]
+fn what_was_under_way_when_a_closed_circuit_is_reset_does_not_count() {
+    let (machine, now) = (machine(1, 1), start());
+    let before = granted(&machine, now);
+    assert_eq!(machine.force(State::Closed, now), None);
+    assert_eq!(machine.record(before, BAD, || now), None);
+    assert_eq!(machine.state(), State::Closed);
+    fail(&machine, now);
+    assert_eq!(machine.state(), State::Open);
 }
