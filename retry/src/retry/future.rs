@@ -153,6 +153,9 @@ where
                     } else {
                         replay.replay(&again.spare)
                     };
+                    if spare.is_none() {
+                        again.attempt.max = again.attempt.number;
+                    }
                     let mut request = again.spare;
                     replay.refresh(&mut request, Instant::now().into_std());
                     replay.stamp(&mut request, again.attempt);

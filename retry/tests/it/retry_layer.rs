@@ -1,12 +1,19 @@
-use std::{pin::Pin, task::Poll};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::Poll,
+};
 
 use bytes::Bytes;
 use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use mainstay_retry::{
-    AttachIdempotencyKeyLayer, Backoff, BoxError, CircuitBreaker, Classify, CloneReplay, Deadline,
-    Error, EveryError, HttpClassify, HttpReplay, Kind, NonIdempotent, RetryLayer, TokenBudget,
-    Verdict,
+    AttachIdempotencyKeyLayer, Attempt, Backoff, BoxError, CircuitBreaker, Classify, CloneReplay,
+    Deadline, Error, EveryError, HttpClassify, HttpReplay, Kind, NonIdempotent, Replay, RetryLayer,
+    TokenBudget, Verdict,
 };
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
@@ -384,7 +391,6 @@ async fn any_request_and_error_will_do() {
             }
         }
     });
-    use std::sync::atomic::Ordering::Relaxed;
     let mut client = RetryLayer::new(EveryError, CloneReplay).layer(service);
     assert_eq!(
         client.ready().await.unwrap().call("you".into()).await,
@@ -445,4 +451,29 @@ async fn an_open_circuit_is_final_whatever_a_classifier_says() {
     let error = send(&mut client, get()).await.unwrap_err();
     assert!(error.is_circuit_open());
     assert_eq!((start.elapsed(), budget.tokens()), (ms(0), 5));
+}
+
+/// Makes copies of the first attempt's request only.
+#[derive(Clone, Default)]
+struct OneCopy(Arc<AtomicBool>);
+
+impl Replay<Req> for OneCopy {
+    fn replay(&self, request: &Req) -> Option<Req> {
+        (!self.0.swap(true, Relaxed)).then(|| request.clone())
+    }
+
+    fn stamp(&self, request: &mut Req, attempt: Attempt) {
+        request.extensions_mut().insert(attempt);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_cannot_be_copied_knows_that_it_is_the_last() {
+    let server = Server::statuses([503, 503, 200]);
+    let layer = RetryLayer::new(HttpClassify, OneCopy::default());
+    assert_eq!(status(&mut layer.layer(server.clone()), get()).await, 503);
+    assert_eq!(
+        server.seen(|seen| seen.attempt.unwrap().is_last()),
+        [false, true]
+    );
 }
