@@ -74,11 +74,13 @@ pub(super) struct Circuit {
 impl Circuit {
     pub(super) fn try_acquire(self: &Arc<Self>) -> Result<Permit, CircuitOpen> {
         let (admission, change) = self.machine.admit(now);
-        self.tell(change);
-        match admission {
+        // Before anybody is told: a listener that panics must not keep the permit.
+        let admitted = match admission {
             Admission::Granted(generation) => Ok(Permit::new(Arc::clone(self), generation)),
             Admission::Refused(wait) => Err(CircuitOpen::new(Arc::clone(&self.name), wait)),
-        }
+        };
+        self.tell(change);
+        admitted
     }
 
     pub(super) fn would_refuse(&self) -> bool {

@@ -254,3 +254,41 @@ fn an_open_state_that_would_be_over_at_once_is_refused() {
         .unwrap_err();
     assert_eq!(error.faults(), ["open would not last"]);
 }
+
+/// A listener that fails at the first thing it hears.
+struct Panics;
+
+impl tracing::Subscriber for Panics {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        panic!("scripted panic");
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_panics_does_not_keep_the_probe_permit() {
+    let breaker = breaker(1);
+    let failure = Verdict::Failure(Kind::Server);
+    breaker.try_acquire().unwrap().record(failure);
+    advance(secs(1)).await;
+    let probe = || tracing::subscriber::with_default(Panics, || breaker.try_acquire().is_ok());
+    std::panic::catch_unwind(AssertUnwindSafe(probe)).unwrap_err();
+    assert_eq!(breaker.handle().state(), State::HalfOpen);
+    breaker.try_acquire().unwrap().record(Verdict::Success);
+    assert_eq!(breaker.handle().state(), State::Closed);
+}
