@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod collations;
 mod concurrent;
 mod cursors;
 mod extractor;
