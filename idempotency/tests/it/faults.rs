@@ -138,7 +138,7 @@ async fn sqlite_replays_past_a_writer_and_refuses_the_rest() {
 
 #[tokio::test]
 #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
-async fn a_backend_killed_under_the_handler_leaves_nothing() {
+async fn a_backend_killed_under_the_handler_leaves_nothing_on_postgres() {
     db::on::<Postgres, _>(|pool| async move {
         let app = App::new(pool.clone());
         let cut = tokio::spawn({
@@ -166,7 +166,7 @@ async fn a_backend_killed_under_the_handler_leaves_nothing() {
 
 #[tokio::test]
 #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
-async fn a_statement_that_hangs_delays_neither_the_answer_nor_another_key() {
+async fn a_statement_that_hangs_delays_neither_the_answer_nor_another_key_on_postgres() {
     db::on::<Postgres, _>(|pool| async move {
         let app = App::with(pool.clone(), |layer| {
             layer.handler_time_max(Duration::from_millis(100))

@@ -120,7 +120,7 @@ async fn through_wire(pool: &Pool<Postgres>) -> (Wire, Pool<Postgres>) {
 
 #[tokio::test]
 #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
-async fn a_commit_that_happened_unheard_is_answered_as_it_was() {
+async fn a_commit_that_happened_unheard_is_answered_as_it_was_on_postgres() {
     db::on::<Postgres, _>(|pool| async move {
         let (wire, wired) = through_wire(&pool).await;
         let app = App::new(wired.clone());
@@ -154,7 +154,7 @@ async fn a_commit_that_happened_unheard_is_answered_as_it_was() {
 
 #[tokio::test]
 #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
-async fn a_commit_that_never_arrived_is_told_as_not_applied() {
+async fn a_commit_that_never_arrived_is_told_as_not_applied_on_postgres() {
     db::on::<Postgres, _>(|pool| async move {
         let (wire, wired) = through_wire(&pool).await;
         let app = App::new(wired.clone());
@@ -181,7 +181,7 @@ async fn a_commit_that_never_arrived_is_told_as_not_applied() {
 
 #[tokio::test]
 #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
-async fn a_lost_commit_is_not_taken_for_another_requests_equal_answer() {
+async fn a_lost_commit_is_not_taken_for_another_requests_equal_answer_on_postgres() {
     db::on::<Postgres, _>(|pool| async move {
         let (wire, wired) = through_wire(&pool).await;
         let (ours, theirs) = (App::new(wired.clone()), App::new(pool));
@@ -218,7 +218,7 @@ async fn a_lost_commit_is_not_taken_for_another_requests_equal_answer() {
 /// No error ever comes: a network that swallows packets, a host that froze.
 #[tokio::test]
 #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
-async fn a_commit_met_with_silence_is_unknown_in_time() {
+async fn a_commit_met_with_silence_is_unknown_in_time_on_postgres() {
     db::on::<Postgres, _>(|pool| async move {
         let (wire, wired) = through_wire(&pool).await;
         let app = App::with(wired.clone(), |layer| {
@@ -256,7 +256,7 @@ async fn a_commit_met_with_silence_is_unknown_in_time() {
 
 #[tokio::test]
 #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
-async fn a_commit_nobody_can_tell_about_is_unknown_and_the_same_key_finds_out() {
+async fn a_commit_nobody_can_tell_about_is_unknown_and_the_same_key_finds_out_on_postgres() {
     db::on::<Postgres, _>(|pool| async move {
         let (wire, wired) = through_wire(&pool).await;
         let app = App::with(wired.clone(), |layer| {
@@ -299,7 +299,7 @@ async fn a_commit_nobody_can_tell_about_is_unknown_and_the_same_key_finds_out() 
 
 #[tokio::test]
 #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
-async fn a_commit_that_the_database_refuses_is_not_applied() {
+async fn a_commit_that_the_database_refuses_is_not_applied_on_postgres() {
     db::on::<Postgres, _>(|pool| async move {
         let mut conn = pool.acquire().await.unwrap();
         sqlx::raw_sql(
@@ -347,7 +347,7 @@ async fn sqlite_refusing_a_commit_is_not_applied() {
 
 #[tokio::test]
 #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
-async fn a_webhooks_lost_commit_is_read_from_its_mark() {
+async fn a_webhooks_lost_commit_is_read_from_its_mark_on_postgres() {
     db::on::<Postgres, _>(|pool| async move {
         let (wire, wired) = through_wire(&pool).await;
         let (secret, webhooks) = (Secret::generate(), Webhooks::new(wired.clone()));

@@ -344,7 +344,7 @@ async fn a_relay_that_does_not_fit_is_not_built<Db: OutboxDb>(pool: Pool<Db>) {
 /// G1: a transaction that takes the lower id commits last, and both are delivered at once.
 #[tokio::test]
 #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
-async fn a_late_commit_with_a_lower_id_is_found_at_once() {
+async fn a_late_commit_with_a_lower_id_is_found_at_once_on_postgres() {
     let database = crate::support::postgres().await;
     let pool = database.pool.clone();
     let outbox = outbox(&pool, 1).await;

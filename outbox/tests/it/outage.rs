@@ -68,7 +68,7 @@ async fn lanes_of_a_relay_that_died_are_taken_after_the_lease<Db: OutboxDb>(pool
 /// D1: every connection to the database is cut, again and again.
 #[tokio::test]
 #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
-async fn cut_connections_lose_nothing_and_reorder_nothing() {
+async fn cut_connections_lose_nothing_and_reorder_nothing_on_postgres() {
     let database = postgres().await;
     let pool = database.pool.clone();
     let outbox = outbox(&pool, 8).await;
