@@ -2,6 +2,7 @@
 
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
+use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgRow, PgTypeInfo, PgValueFormat, PgValueRef};
 use sqlx::{Decode, Encode, Pool, Postgres, QueryBuilder, Row, Type, TypeInfo, ValueRef};
 use uuid::Uuid;
@@ -17,6 +18,10 @@ use crate::seek::Dialect;
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 /// The first instant Postgres takes (4714-11-24 BC), in microseconds since its own epoch.
 const POSTGRES_MIN: i64 = -211_813_488_000_000_000;
+
+/// The OIDs of the two types, as they are in every Postgres.
+const TIMESTAMP: u32 = 1114;
+const TIMESTAMPTZ: u32 = 1184;
 
 impl sealed::Sealed for Postgres {}
 
@@ -38,9 +43,9 @@ impl PageDb for Postgres {
                 query.push("timestamptz '4715-01-01 00:00:00 BC'")
             }
             Key::Micros(value) if kind == KeyKind::Timestamp => {
-                query.push_bind(LocalMicros(*value))
+                query.push_bind(Stamp::<TIMESTAMP>(*value))
             }
-            Key::Micros(value) => query.push_bind(UnixMicros(*value)),
+            Key::Micros(value) => query.push_bind(Stamp::<TIMESTAMPTZ>(*value)),
         };
     }
 
@@ -129,17 +134,17 @@ impl Decode<'_, Postgres> for UnixMicros {
     }
 }
 
-/// The same microseconds for a `timestamp` column. As a `timestamptz` they would be compared in the
-/// session's time zone.
-struct LocalMicros(i64);
+/// A key of the type with this OID. (As a `timestamptz`, a `timestamp` would be compared in the session's time
+/// zone.) A type given by its name costs each connection a query to look it up.
+struct Stamp<const OID: u32>(i64);
 
-impl Type<Postgres> for LocalMicros {
+impl<const OID: u32> Type<Postgres> for Stamp<OID> {
     fn type_info() -> PgTypeInfo {
-        PgTypeInfo::with_name("timestamp")
+        PgTypeInfo::with_oid(Oid(OID))
     }
 }
 
-impl Encode<'_, Postgres> for LocalMicros {
+impl<const OID: u32> Encode<'_, Postgres> for Stamp<OID> {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
         Encode::<Postgres>::encode(to_postgres(self.0)?, buffer)
     }
@@ -175,6 +180,20 @@ fn from_postgres(value: &PgValueRef<'_>) -> Result<i64, BoxDynError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_types_of_keys_need_no_lookup() {
+        assert!(
+            <Stamp<TIMESTAMP> as Type<Postgres>>::type_info()
+                .oid()
+                .is_some()
+        );
+        assert!(
+            <Stamp<TIMESTAMPTZ> as Type<Postgres>>::type_info()
+                .oid()
+                .is_some()
+        );
+    }
 
     #[test]
     fn instants_postgres_cannot_hold_are_not_bindable() {
