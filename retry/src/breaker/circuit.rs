@@ -84,7 +84,9 @@ impl Circuit {
     }
 
     pub(super) fn would_refuse(&self) -> bool {
-        self.machine.would_refuse(now)
+        let (refuse, change) = self.machine.would_refuse(now);
+        self.tell(change);
+        refuse
     }
 
     /// What a call gets that is refused without asking again.

@@ -292,3 +292,22 @@ async fn a_listener_that_panics_does_not_keep_the_probe_permit() {
     breaker.try_acquire().unwrap().record(Verdict::Success);
     assert_eq!(breaker.handle().state(), State::Closed);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_hangs_does_not_make_later_callers_wait_for_the_service_inside() {
+    let server = Server::statuses([]);
+    let (client, handle) = opened(&server).await;
+    advance(secs(1)).await;
+    server.push([Step::Hang]);
+    let mut probing = client.clone();
+    let probe = probing.ready().await.unwrap().call(get());
+    assert_eq!(handle.state(), State::HalfOpen);
+    // The probe has the last place inside, and the time for probes is over.
+    server.set_never_ready(true);
+    advance(secs(10)).await;
+    let mut late = client.clone();
+    let mut call = Box::pin(async move { refusal(send(&mut late, get()).await.unwrap_err()) });
+    assert!(futures_poll(&mut call), "still waiting");
+    assert_eq!(handle.state(), State::Open);
+    drop(probe);
+}

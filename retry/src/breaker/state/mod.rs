@@ -146,18 +146,24 @@ impl Machine {
         self.load().state()
     }
 
-    /// Whether [`admit`](Self::admit) would refuse now. Changes nothing.
-    pub(super) fn would_refuse(&self, now: impl FnOnce() -> Instant) -> bool {
+    /// Whether [`admit`](Self::admit) would refuse now. Lets nobody in, but ends a half-open state whose time is over:
+    /// whoever is refused on this answer does not come to `admit`, and the state would never end.
+    pub(super) fn would_refuse(&self, now: impl FnOnce() -> Instant) -> (bool, Option<Transition>) {
         match self.load().state() {
-            State::Closed | State::ForcedClosed | State::Disabled => false,
-            State::ForcedOpen => true,
+            State::Closed | State::ForcedClosed | State::Disabled => (false, None),
+            State::ForcedOpen => (true, None),
             State::Open | State::HalfOpen => {
-                let slow = self.lock();
-                let over = slow.until.is_none_or(|until| until <= now());
+                let now = now();
+                let mut slow = self.lock();
+                let over = slow.until.is_none_or(|until| until <= now);
                 match self.load().state() {
-                    State::Open => !over,
-                    State::HalfOpen => !over && !slow.has_room(&self.settings),
-                    _ => false,
+                    State::Open => (!over, None),
+                    State::HalfOpen if over => {
+                        (true, Some(self.change(&mut slow, State::Open, now)))
+                    }
+                    State::HalfOpen => (!slow.has_room(&self.settings), None),
+                    State::ForcedOpen => (true, None),
+                    State::Closed | State::ForcedClosed | State::Disabled => (false, None),
                 }
             }
         }

@@ -34,7 +34,7 @@ fn granted(machine: &Machine, now: Instant) -> u64 {
 }
 
 fn refused(machine: &Machine, now: Instant) -> Duration {
-    assert!(machine.would_refuse(|| now));
+    assert_eq!(machine.would_refuse(|| now), (true, None));
     match machine.admit(|| now).0 {
         Admission::Granted(_) => panic!("granted in {:?}", machine.state()),
         Admission::Refused(wait) => wait,
@@ -154,6 +154,16 @@ fn a_probe_that_never_ends_does_not_keep_it_half_open() {
 }
 
 #[test]
+fn asking_whether_it_would_refuse_ends_half_open_too() {
+    let (machine, now) = opened(1);
+    granted(&machine, now + secs(1));
+    let (refuse, change) = machine.would_refuse(|| now + secs(11));
+    assert!(refuse);
+    assert_eq!(change.unwrap().to, State::Open);
+    assert_eq!(refused(&machine, now + secs(11)), secs(2));
+}
+
+#[test]
 fn a_success_from_before_the_outage_does_not_close_it() {
     let (machine, now) = (machine(1, 1), start());
     let old = granted(&machine, now);
@@ -252,15 +262,14 @@ proptest! {
             let mut forced = false;
             let change = match step {
                 Step::Admit => {
-                    let refuse = machine.would_refuse(|| now);
+                    let (refuse, ended) = machine.would_refuse(|| now);
                     let (admission, change) = machine.admit(|| now);
                     if let Admission::Granted(generation) = admission {
                         prop_assert!(!refuse);
                         out.push(generation);
-                    } else if refuse {
-                        prop_assert_eq!(change, None);
                     }
-                    change
+                    prop_assert!(!refuse || change.is_none());
+                    ended.or(change)
                 }
                 Step::Record(_, _) if out.is_empty() => None,
                 Step::Record(which, health) => {
