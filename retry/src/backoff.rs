@@ -48,7 +48,8 @@ pub enum Jitter {
     Full,
     /// Uniform in `[wait / 2, wait]`: never comes back at once.
     Equal,
-    /// Uniform in `[initial, 3 × previous wait]`, capped: a random walk that does not look at the attempt number.
+    /// Uniform in `[initial, 3 × previous wait]`, capped: a random walk that does not look at the attempt number. The
+    /// first wait is `initial` for everybody, so callers that failed together spread only from the second on.
     Decorrelated,
 }
 

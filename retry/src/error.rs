@@ -210,7 +210,8 @@ pub(crate) fn mark_attempted<E: 'static>(error: &mut E) {
 
 const CHAIN_MAX: usize = 16;
 
-/// The sort of one of our own errors, whatever type it travels in; `None` for everybody else's.
+/// The sort of one of our own errors, bare, boxed or a cause of a boxed one; `None` for everybody else's, and for a
+/// typed wrapper, whose causes cannot be seen from here.
 pub(crate) fn own_kind<E: 'static>(error: &E) -> Option<Kind> {
     let any: &dyn Any = error;
     if let Some(error) = any.downcast_ref::<Error>() {

@@ -75,8 +75,9 @@
 //! Decisions are pure: [`Backoff`], [`TokenBudget`], the breaker's state machine and header parsing know no runtime and
 //! take `now` as an argument. All clocks are tokio's, so a test that pauses time pauses everything. Layers keep their
 //! state behind an `Arc` in the layer or its service, use the instance that was polled ready, ask for readiness anew
-//! before each further attempt, and have named futures. A success takes no lock, no timer and no random number; of the
-//! layers only the deadline looks at the clock.
+//! before each further attempt, and have named futures. Retry, budget and a closed breaker take no lock, clock, timer or
+//! random number for a success; the deadline looks at the clock once, it and the attempt timeout set a timer when an
+//! answer is not at hand at once, and a fresh idempotency key takes the time and random bits.
 //!
 //! # Features and telemetry
 //!

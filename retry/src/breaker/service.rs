@@ -14,7 +14,9 @@ use crate::{
 
 /// A service behind a circuit breaker. Made by [`CircuitBreakerLayer`](super::CircuitBreakerLayer).
 ///
-/// An open circuit is ready at once, without a look at the service inside, and refuses in `call`.
+/// An open circuit is ready at once, without a look at the service inside, and refuses in `call`. When it opens between
+/// `poll_ready` and `call`, what the service inside had reserved, such as the permit of a concurrency limit, stays with
+/// this instance until it makes a call or is dropped.
 pub struct Breaker<S, C> {
     inner: S,
     circuit: Arc<Circuit>,

@@ -72,7 +72,7 @@ where
                 mut timer,
             } => {
                 // The clock is asked before the call gets its turn, so that no attempt starts after the deadline even
-                // if the timer is late. On the first poll that was just done by `call`.
+                // if the timer is late. The first poll spares that: `call` has done it, usually just before.
                 if timer.is_some() && deadline.has_passed(Instant::now().into_std()) {
                     return Poll::Ready(Err(DeadlineExceeded::new(true).into()));
                 }

@@ -6,7 +6,8 @@
 //! it is: this layer makes no errors and changes none.
 //!
 //! A response that leads to another attempt is dropped before the wait, so that its connection is not held. Every
-//! attempt after the first waits until the service is ready anew. A call that cannot be repeated costs no copy.
+//! attempt after the first waits until the service is ready anew; only a [`DeadlineLayer`](crate::DeadlineLayer) above
+//! cuts that wait off. A call that cannot be repeated costs no copy.
 
 mod future;
 mod layer;
