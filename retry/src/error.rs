@@ -79,7 +79,8 @@ impl CircuitOpen {
     }
 
     /// Whether an earlier attempt of the same call went out before the circuit opened, so that the request may have
-    /// taken effect after all.
+    /// taken effect after all. The retry layer knows; [`retry()`](crate::retry()) leaves errors as they are, so that
+    /// `false` there speaks of the last run alone.
     pub fn attempted(&self) -> bool {
         self.attempted
     }
@@ -130,7 +131,8 @@ impl Error {
         match self {
             Self::CircuitOpen(open) => open.attempted = true,
             Self::DeadlineExceeded(late) => late.started = true,
-            Self::AttemptTimedOut(_) | Self::Inner(_) => {}
+            Self::Inner(inner) => mark_boxed(inner),
+            Self::AttemptTimedOut(_) => {}
         }
     }
 
@@ -194,17 +196,27 @@ impl From<AttemptTimedOut> for Error {
     }
 }
 
-/// [`Error::mark_attempted`] on the error of a service, if it is one of ours.
+/// [`Error::mark_attempted`] on the error of a service, if it is one of ours, bare or boxed.
 pub(crate) fn mark_attempted<E: 'static>(error: &mut E) {
     let any: &mut dyn Any = error;
-    let ours = if any.is::<Error>() {
-        any.downcast_mut::<Error>()
-    } else {
-        any.downcast_mut::<BoxError>()
-            .and_then(|error| error.downcast_mut::<Error>())
-    };
-    if let Some(error) = ours {
+    if let Some(error) = any.downcast_mut::<Error>() {
         error.mark_attempted();
+    } else if let Some(error) = any.downcast_mut::<BoxError>() {
+        mark_boxed(error);
+    } else if let Some(open) = any.downcast_mut::<CircuitOpen>() {
+        open.attempted = true;
+    } else if let Some(late) = any.downcast_mut::<DeadlineExceeded>() {
+        late.started = true;
+    }
+}
+
+fn mark_boxed(error: &mut BoxError) {
+    if let Some(error) = error.downcast_mut::<Error>() {
+        error.mark_attempted();
+    } else if let Some(open) = error.downcast_mut::<CircuitOpen>() {
+        open.attempted = true;
+    } else if let Some(late) = error.downcast_mut::<DeadlineExceeded>() {
+        late.started = true;
     }
 }
 
@@ -266,6 +278,24 @@ mod tests {
         assert!(Error::from_inner(Error::from(open())).is_circuit_open());
         let boxed: BoxError = Box::new(Error::from(open()));
         assert!(Error::from_inner(boxed).is_circuit_open());
+    }
+
+    #[test]
+    fn every_refusal_that_is_known_is_marked_as_attempted() {
+        let mut bare = open();
+        mark_attempted(&mut bare);
+        assert!(bare.attempted());
+        let mut late = DeadlineExceeded::new(false);
+        mark_attempted(&mut late);
+        assert!(late.started());
+        let mut boxed: BoxError = Box::new(open());
+        mark_attempted(&mut boxed);
+        assert!(boxed.downcast_ref::<CircuitOpen>().unwrap().attempted());
+        let mut inner = Error::Inner(Box::new(open()));
+        mark_attempted(&mut inner);
+        assert!(
+            matches!(inner, Error::Inner(boxed) if boxed.downcast_ref::<CircuitOpen>().unwrap().attempted())
+        );
     }
 
     #[test]
