@@ -14,7 +14,7 @@ use crate::{
 ///
 /// A closure `Fn(Result<&Res, &E>) -> Verdict` is a classifier. It is not shown this crate's own refusals: an open
 /// circuit and a spent deadline are final whatever it would say. A type that implements this by hand is shown them;
-/// the retry layer does not try them again either way.
+/// they are not tried again either way.
 pub trait Classify<Res, E> {
     /// The verdict on one attempt. Called once per attempt, on the hot path.
     fn classify(&self, outcome: Result<&Res, &E>) -> Verdict;

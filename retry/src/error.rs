@@ -79,8 +79,7 @@ impl CircuitOpen {
     }
 
     /// Whether an earlier attempt of the same call went out before the circuit opened, so that the request may have
-    /// taken effect after all. The retry layer knows; [`retry()`](crate::retry()) leaves errors as they are, so that
-    /// `false` there speaks of the last run alone.
+    /// taken effect after all.
     pub fn attempted(&self) -> bool {
         self.attempted
     }

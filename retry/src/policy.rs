@@ -12,6 +12,7 @@ use crate::{
     budget::{Budget, TokenBudget},
     classify::Classify,
     deadline::Deadline,
+    error::{mark_attempted, own_kind},
     verdict::{Kind, Verdict},
 };
 
@@ -201,7 +202,7 @@ pub(crate) const TARGET: &str = "mainstay_retry";
 /// ```
 ///
 /// # Errors
-/// The error of the last run, untouched.
+/// The error of the last run, untouched; but a refusal of our own is told when earlier runs went before it.
 ///
 /// # Cancel safety
 /// Dropping the future drops the run or the wait under way. What was paid from the budget stays paid.
@@ -210,6 +211,7 @@ where
     C: Classify<T, E>,
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, E>>,
+    E: 'static,
 {
     run(policy, None, operation).await
 }
@@ -217,7 +219,7 @@ where
 /// [`retry`], with a deadline: a wait that could not end before it is not begun. A run under way is not cut off.
 ///
 /// # Errors
-/// The error of the last run, untouched.
+/// The error of the last run, untouched; but a refusal of our own is told when earlier runs went before it.
 ///
 /// # Cancel safety
 /// As [`retry`].
@@ -230,6 +232,7 @@ where
     C: Classify<T, E>,
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, E>>,
+    E: 'static,
 {
     run(policy, Some(deadline), operation).await
 }
@@ -243,18 +246,19 @@ where
     C: Classify<T, E>,
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, E>>,
+    E: 'static,
 {
     let mut attempt = Attempt::first(policy.attempts());
     let mut prev = Duration::ZERO;
     loop {
         let outcome = operation().await;
         let verdict = policy.judge(&outcome);
-        if verdict == Verdict::Success {
-            return outcome;
+        if verdict == Verdict::Success || is_final(&outcome) {
+            return last(outcome, attempt.number > 1);
         }
         let now = tokio::time::Instant::now().into_std();
         let Some(wait) = policy.decide(verdict, attempt, &mut prev, deadline, now) else {
-            return outcome;
+            return last(outcome, attempt.number > 1);
         };
         drop(outcome); // whatever it holds is not held through the wait
         attempt = attempt.next();
@@ -263,6 +267,20 @@ where
             tokio::time::sleep(wait).await;
         }
     }
+}
+
+/// Whether this is a refusal of our own, which no classifier may overrule.
+pub(crate) fn is_final<T, E: 'static>(outcome: &Result<T, E>) -> bool {
+    let kind = outcome.as_ref().err().and_then(own_kind);
+    kind.is_some_and(|kind| !kind.is_retryable())
+}
+
+/// The outcome as the caller gets it. A refusal of our own must not hide that earlier attempts went out.
+pub(crate) fn last<T, E: 'static>(mut outcome: Result<T, E>, repeated: bool) -> Result<T, E> {
+    if let (true, Err(error)) = (repeated, outcome.as_mut()) {
+        mark_attempted(error);
+    }
+    outcome
 }
 
 impl fmt::Display for Attempt {

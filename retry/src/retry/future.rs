@@ -15,8 +15,7 @@ use super::service::Rules;
 use crate::{
     classify::Classify,
     deadline::Deadline,
-    error::{mark_attempted, own_kind},
-    policy::Attempt,
+    policy::{Attempt, is_final, last},
     replay::Replay,
     verdict::Verdict,
 };
@@ -166,20 +165,6 @@ where
             }
         }
     }
-}
-
-/// Whether this is a refusal of our own, which no classifier may overrule.
-fn is_final<T, E: 'static>(outcome: &Result<T, E>) -> bool {
-    let kind = outcome.as_ref().err().and_then(own_kind);
-    kind.is_some_and(|kind| !kind.is_retryable())
-}
-
-/// The outcome as the caller gets it. A refusal of our own must not hide that earlier attempts went out.
-fn last<T, E: 'static>(mut outcome: Result<T, E>, repeated: bool) -> Result<T, E> {
-    if let (true, Err(error)) = (repeated, outcome.as_mut()) {
-        mark_attempted(error);
-    }
-    outcome
 }
 
 impl<S, Req, C, R> fmt::Debug for RetryFuture<S, Req, C, R>

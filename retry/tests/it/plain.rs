@@ -2,7 +2,7 @@ use std::cell::Cell;
 
 use mainstay_retry::{
     Backoff, CircuitBreaker, Classify, Deadline, Error, EveryError, Kind, RetryPolicy, TokenBudget,
-    Verdict, retry, retry_until,
+    Trip, Verdict, retry, retry_until,
 };
 use tokio::time::Instant;
 
@@ -100,5 +100,23 @@ async fn our_refusals_are_final_even_for_a_classifier_that_says_otherwise() {
         });
         outcome.await.unwrap_err();
         assert_eq!(runs.get(), 1, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_circuit_that_opens_between_runs_is_told_as_attempted() {
+    let breaker = CircuitBreaker::builder("mail")
+        .trip(Trip::consecutive(1))
+        .build()
+        .unwrap();
+    let policy = RetryPolicy::new(EveryError);
+    let outcome = retry(&policy, async || {
+        let permit = breaker.try_acquire()?;
+        permit.record(Verdict::Failure(Kind::Transient));
+        Err::<(), _>(Error::Inner("reset".into()))
+    });
+    match outcome.await.unwrap_err() {
+        Error::CircuitOpen(open) => assert!(open.attempted()),
+        other => panic!("{other}"),
     }
 }
