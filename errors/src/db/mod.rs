@@ -89,11 +89,9 @@ fn condition_of(error: &sqlx::Error) -> Condition {
     match error {
         sqlx::Error::Database(error) => database(error.as_ref()),
         sqlx::Error::Io(error) => match error.kind() {
-            // Nothing was sent yet.
-            io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::NotFound
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable => Condition::CannotConnect,
+            // Nothing was sent yet. Unreachable is not among them: a connection that was in use reports it
+            // too, once its retransmissions have run out.
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Condition::CannotConnect,
             _ => Condition::ConnectionLost,
         },
         sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_) => Condition::ConnectionLost,
@@ -273,6 +271,14 @@ mod tests {
             ),
             (
                 sqlx::Error::Io(Io::from(io::ErrorKind::UnexpectedEof)),
+                Condition::ConnectionLost,
+            ),
+            (
+                sqlx::Error::Io(Io::from(io::ErrorKind::HostUnreachable)),
+                Condition::ConnectionLost,
+            ),
+            (
+                sqlx::Error::Io(Io::from(io::ErrorKind::NetworkUnreachable)),
                 Condition::ConnectionLost,
             ),
             (
