@@ -137,8 +137,17 @@ pub(crate) fn docs(attrs: &[Attribute]) -> String {
     lines.join("\n").trim().to_owned()
 }
 
-/// Whether thiserror was told to print the source in this variant's place.
-pub(crate) fn is_transparent(attrs: &[Attribute]) -> bool {
+/// Whether thiserror was told to print the source in this variant's place. What stands on the enum holds for
+/// the variants that have no `#[error(..)]` of their own.
+pub(crate) fn prints_source(variant: &[Attribute], on_enum: &[Attribute]) -> bool {
+    if variant.iter().any(|attr| attr.path().is_ident("error")) {
+        is_transparent(variant)
+    } else {
+        is_transparent(on_enum)
+    }
+}
+
+fn is_transparent(attrs: &[Attribute]) -> bool {
     attrs
         .iter()
         .filter(|attr| attr.path().is_ident("error"))

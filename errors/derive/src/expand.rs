@@ -41,7 +41,7 @@ pub(crate) fn fault(input: &DeriveInput) -> Result<TokenStream> {
                         quote!(Self::#name),
                         name,
                         &variant.fields,
-                        &variant.attrs,
+                        [&variant.attrs, &input.attrs],
                         on,
                     )
                 });
@@ -63,7 +63,7 @@ pub(crate) fn fault(input: &DeriveInput) -> Result<TokenStream> {
                 quote!(Self),
                 &input.ident,
                 &data.fields,
-                &input.attrs,
+                [&input.attrs, &[]],
                 on,
             )?);
             on_type
@@ -234,7 +234,7 @@ impl<'a> Case<'a> {
         path: TokenStream,
         name: &'a Ident,
         fields: &'a Fields,
-        attrs: &[Attribute],
+        [attrs, on_enum]: [&[Attribute]; 2],
         on: OnVariant,
     ) -> Result<Self> {
         if let Some(span) = on.delegate {
@@ -269,7 +269,7 @@ impl<'a> Case<'a> {
             ));
         }
         if let Some(span) = on.public
-            && attr::is_transparent(attrs)
+            && attr::prints_source(attrs, on_enum)
         {
             return Err(Error::new(
                 span,
