@@ -5,14 +5,14 @@ use std::ops::{Deref, DerefMut};
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use super::probe::{self, Source};
 use crate::violation::segment;
-use crate::{Fault, Location, Problem, Violation, Violations, http_codes};
+use crate::{Error, Fault, Location, Problem, Violation, Violations, http_codes};
 
 /// A JSON body, and a JSON response.
 ///
@@ -140,7 +140,14 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
-        axum::Json(self.0).into_response()
+        // What serde says of a value that does not serialise is for the log: it repeats values.
+        match serde_json::to_vec(&self.0) {
+            Ok(body) => {
+                let json = HeaderValue::from_static("application/json");
+                ([(header::CONTENT_TYPE, json)], body).into_response()
+            }
+            Err(error) => Error::internal(error).into_response(),
+        }
     }
 }
 

@@ -13,5 +13,7 @@
 mod database;
 mod derive;
 #[cfg(feature = "axum")]
+mod hostile;
+#[cfg(feature = "axum")]
 mod layer;
 mod total;

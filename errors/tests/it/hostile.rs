@@ -1,0 +1,44 @@
+//! What a hostile reading of the crate found, each kept from coming back.
+
+use std::collections::HashMap;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::DefaultBodyLimit;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::{Request, StatusCode};
+use mainstay_errors::{Category, Json, Problem, ProblemLayer, Query};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
+use tower::ServiceExt;
+
+async fn sent(app: Router, request: Request<Body>) -> (http::response::Parts, String) {
+    let (parts, body) = app.oneshot(request).await.unwrap().into_parts();
+    let body = to_bytes(body, usize::MAX).await.unwrap();
+    (parts, String::from_utf8(body.to_vec()).unwrap())
+}
+
+fn at(path: &str) -> Request<Body> {
+    Request::get(path).body(Body::empty()).unwrap()
+}
+
+struct Unprintable;
+
+impl Serialize for Unprintable {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("hunter2"))
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_serialise_says_nothing_of_why() {
+    let response = Json(Unprintable).into_response();
+    assert_eq!(response.status(), 500);
+    assert_eq!(
+        response.headers()["content-type"],
+        "application/problem+json"
+    );
+    let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    assert!(!String::from_utf8_lossy(&body).contains("hunter2"));
+}
