@@ -1,6 +1,8 @@
 //! The codes of failures that come from HTTP itself rather than from an application: no such route,
 //! wrong method, unreadable body.
 
+#[cfg(feature = "axum")]
+use crate::Outcome;
 use crate::{Category, Descriptor, Retry};
 
 const fn describe(
@@ -219,6 +221,10 @@ pub(crate) fn for_status(status: u16) -> Descriptor {
     };
     match found {
         Some(descriptor) => *descriptor,
+        // The client went away, as proxies spell it: the handler may have been done by then.
+        None if status == 499 => CLIENT_ERROR
+            .with_status(status)
+            .with_outcome(Outcome::Unknown),
         None if other.category().allows_status(status) => other.with_status(status),
         None => other,
     }

@@ -42,3 +42,16 @@ async fn an_answer_that_does_not_serialise_says_nothing_of_why() {
     let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
     assert!(!String::from_utf8_lossy(&body).contains("hunter2"));
 }
+
+#[tokio::test]
+async fn a_bare_499_does_not_claim_that_nothing_was_applied() {
+    let app = Router::new()
+        .route("/", get(|| async { StatusCode::from_u16(499).unwrap() }))
+        .layer(ProblemLayer::default());
+    let (_, body) = sent(app, at("/")).await;
+    let document: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        (&document["status"], &document["outcome"]),
+        (&499.into(), &"unknown".into())
+    );
+}
