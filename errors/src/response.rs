@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::{Error, PROBLEM_JSON, Problem};
 
@@ -82,13 +82,12 @@ pub(crate) fn represent(problem: &Problem, headers: &mut HeaderMap) -> Body {
 }
 
 /// Headers that describe the body they came with and nothing else.
-const REPRESENTATION: [&str; 14] = [
+const REPRESENTATION: [&str; 13] = [
     "content-type",
     "content-length",
     "content-encoding",
     "content-language",
     "content-location",
-    "content-range",
     "content-digest",
     "repr-digest",
     "digest",
@@ -101,8 +100,12 @@ const REPRESENTATION: [&str; 14] = [
 
 /// Takes away what described a body that is about to be replaced, and keeps everything else: `Allow`,
 /// `WWW-Authenticate`, `Retry-After`, cookies, CORS.
-pub(crate) fn drop_representation(headers: &mut HeaderMap) {
+pub(crate) fn drop_representation(status: StatusCode, headers: &mut HeaderMap) {
     for name in REPRESENTATION {
         headers.remove(name);
+    }
+    // The one status with which `Content-Range` is not about the body: it says how long the whole is.
+    if status != StatusCode::RANGE_NOT_SATISFIABLE {
+        headers.remove(header::CONTENT_RANGE);
     }
 }

@@ -118,7 +118,7 @@ fn finish(
     shared.log.log(&problem, error);
     let (mut parts, _) = response.into_parts();
     parts.status = problem.status_code();
-    drop_representation(&mut parts.headers);
+    drop_representation(parts.status, &mut parts.headers);
     if let (StatusCode::UNAUTHORIZED, Some(challenge)) = (parts.status, &shared.challenge) {
         let entry = parts.headers.entry(header::WWW_AUTHENTICATE);
         entry.or_insert_with(|| challenge.clone());

@@ -55,3 +55,23 @@ async fn a_bare_499_does_not_claim_that_nothing_was_applied() {
         (&499.into(), &"unknown".into())
     );
 }
+
+#[tokio::test]
+async fn a_416_still_says_how_long_the_whole_is() {
+    let answer = || async {
+        (
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            [("content-range", "bytes */47")],
+        )
+    };
+    let other = || async { (StatusCode::NOT_FOUND, [("content-range", "bytes */47")]) };
+    let app = Router::new()
+        .route("/416", get(answer))
+        .route("/404", get(other))
+        .layer(ProblemLayer::default());
+    let (parts, _) = sent(app.clone(), at("/416")).await;
+    assert_eq!(parts.status, 416);
+    assert_eq!(parts.headers["content-range"], "bytes */47");
+    let (parts, _) = sent(app, at("/404")).await;
+    assert!(!parts.headers.contains_key("content-range"));
+}
