@@ -36,9 +36,10 @@ pub struct PassThrough;
 /// - **Documents of ours** get the request id and the registry's `type` base, and their cause is logged.
 /// - **Bare failures** (status ≥ 400 with no content type, or plain text) become documents; their text
 ///   is dropped, because nobody declared it public. 408 becomes 504, a panic 500.
-/// - **Anything else** with a content type of its own — HTML, JSON, gRPC, a foreign problem document —
-///   passes untouched, and so does what carries [`PassThrough`].
-/// - A **401** without `WWW-Authenticate` gets the [`challenge`](Self::challenge), if one was set.
+/// - **Anything else** with a content type of its own — HTML, JSON, gRPC, a foreign problem document, a
+///   page that a middleware put in the place of a document — passes untouched, and so does what carries
+///   [`PassThrough`].
+/// - A **401** that becomes a document and has no `WWW-Authenticate` gets the [`challenge`](Self::challenge), if one was set.
 /// - All headers stay but those that described the replaced body. HEAD gets the headers and no body.
 ///
 /// ```
@@ -83,7 +84,7 @@ impl ProblemLayer {
         self.with(|shared| shared.log = log)
     }
 
-    /// The `WWW-Authenticate` of each 401 that has none of its own, such as `Bearer realm="orders"`: RFC 9110
+    /// The `WWW-Authenticate` of each 401 document that has none of its own, such as `Bearer realm="orders"`: RFC 9110
     /// §15.5.2 wants one on every 401.
     #[must_use]
     pub fn challenge(self, challenge: HeaderValue) -> Self {

@@ -35,6 +35,12 @@ pub(super) fn answer(mut response: Response<Body>, asked: Asked, shared: &Arc<Sh
     }
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
         let problem = failure.problem.under_status(status.as_u16());
+        if let ContentType::Other = content_type(&response) {
+            // Something between put a page of its own in the document's place and left the extensions.
+            let problem = problem.with_request_id(asked.id);
+            shared.log.log(&problem, failure.error.as_deref());
+            return Rewrite::Done(response);
+        }
         return Rewrite::Done(finish(
             response,
             problem,
@@ -79,7 +85,7 @@ pub(super) fn panicked(
 /// replayed, or another layer copied the response. A document of anybody else stays as it is.
 async fn complete(response: Response<Body>, asked: Asked, shared: Arc<Shared>) -> Response<Body> {
     let (parts, body) = response.into_parts();
-    // The size is known to be small; a body that breaks off is passed on as broken as it was.
+    // The size is known to be small. Of a body that breaks off, only the status is left to tell.
     let Ok(read) = body.collect().await else {
         let problem = http_codes::for_status(parts.status.as_u16()).to_problem();
         return finish(

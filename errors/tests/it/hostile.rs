@@ -75,3 +75,28 @@ async fn a_416_still_says_how_long_the_whole_is() {
     let (parts, _) = sent(app, at("/404")).await;
     assert!(!parts.headers.contains_key("content-range"));
 }
+
+#[tokio::test]
+async fn a_page_that_was_put_in_the_place_of_a_document_stays() {
+    async fn as_page(response: Response) -> Response {
+        let (mut parts, _) = response.into_parts();
+        parts.headers.remove("content-length");
+        parts
+            .headers
+            .insert("content-type", "text/html".parse().unwrap());
+        Response::from_parts(parts, Body::from("<p>sorry"))
+    }
+    let app = Router::new()
+        .route(
+            "/",
+            get(|| async { Problem::new(Category::NotFound, "gone") }),
+        )
+        .layer(axum::middleware::map_response(as_page))
+        .layer(ProblemLayer::default());
+    let (parts, body) = sent(app, at("/")).await;
+    assert_eq!(
+        (parts.status, body.as_str()),
+        (StatusCode::NOT_FOUND, "<p>sorry")
+    );
+    assert!(parts.headers.contains_key("x-request-id"));
+}
