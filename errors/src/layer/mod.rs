@@ -145,15 +145,15 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let given = request
-            .headers()
-            .get(&REQUEST_ID)
-            .and_then(RequestId::from_header);
-        let id = given.unwrap_or_else(|| {
-            let made = RequestId::generate();
-            request.headers_mut().insert(REQUEST_ID, made.to_header());
-            made
-        });
+        let mut given = request.headers().get_all(&REQUEST_ID).iter();
+        let first = given.next().and_then(RequestId::from_header);
+        let is_only = given.next().is_none();
+        let is_given = first.is_some();
+        let id = first.unwrap_or_else(RequestId::generate);
+        if !is_given || !is_only {
+            // A second line would reach the handler unchecked.
+            request.headers_mut().insert(REQUEST_ID, id.to_header());
+        }
         request.extensions_mut().insert(id.clone());
         let asked = Asked {
             id,
