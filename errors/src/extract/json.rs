@@ -7,7 +7,7 @@ use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, header};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 
 use super::probe::{self, Source};
@@ -22,7 +22,7 @@ use crate::{Error, Fault, Location, Problem, Violation, Violations, http_codes};
 /// | the body is larger than axum's `DefaultBodyLimit` (2 MiB unless set) | 413 `payload_too_large` |
 /// | the body broke off | 400 `bad_request` |
 /// | the body is not JSON | 400 `malformed_json`, with line and column |
-/// | the JSON does not fit | 422 `validation_failed`, every misfit in `errors` |
+/// | the JSON does not fit | 422 `validation_failed`, every misfit in `errors` (of a body over 128 KiB the first) |
 ///
 /// ```
 /// use mainstay_errors::Json;
@@ -93,7 +93,17 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     })
 }
 
+/// The largest body that is searched for all of its misfits, in bytes; a larger one is told its first. The
+/// search keeps the body as a tree, which may be a hundred times its size, and reads it up to 32 times.
+const SEARCHED_BYTES_MAX: usize = 128 * 1024;
+
 fn misfits<T: DeserializeOwned>(body: &[u8]) -> Problem {
+    if body.len() > SEARCHED_BYTES_MAX {
+        return match serde_json::from_slice::<IgnoredAny>(body) {
+            Ok(_) => Violations::from(first_misfit::<T>(body)).to_problem(),
+            Err(error) => malformed(&error),
+        };
+    }
     let value = match serde_json::from_slice(body) {
         Ok(value) => value,
         // The misfit came first, but what follows is not even JSON.
@@ -105,14 +115,19 @@ fn misfits<T: DeserializeOwned>(body: &[u8]) -> Problem {
         .collect();
     if found.is_empty() {
         // Visible in the text and not in the value, such as a member given twice.
-        let reader = &mut serde_json::Deserializer::from_slice(body);
-        let misfit = serde_path_to_error::deserialize::<_, T>(reader).err();
-        let place = misfit
-            .map(|misfit| pointer(misfit.path()))
-            .unwrap_or_default();
-        found.push(Violation::body(place, "invalid"));
+        found.push(first_misfit::<T>(body));
     }
     found.to_problem()
+}
+
+/// Where the body as text stops to fit. Why is only in serde's words, which are not for clients.
+fn first_misfit<T: DeserializeOwned>(body: &[u8]) -> Violation {
+    let reader = &mut serde_json::Deserializer::from_slice(body);
+    let misfit = serde_path_to_error::deserialize::<_, T>(reader).err();
+    let place = misfit
+        .map(|misfit| pointer(misfit.path()))
+        .unwrap_or_default();
+    Violation::body(place, "invalid")
 }
 
 fn malformed(error: &serde_json::Error) -> Problem {
@@ -131,8 +146,8 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
     path.iter()
         .map(|part| match part {
             Segment::Seq { index } => format!("/{index}"),
-            Segment::Map { key } => segment(key),
-            Segment::Enum { variant } => segment(variant),
+            Segment::Map { key } => segment(probe::short(key)),
+            Segment::Enum { variant } => segment(probe::short(variant)),
             Segment::Unknown => String::new(),
         })
         .collect()

@@ -118,3 +118,61 @@ async fn a_second_request_id_does_not_reach_the_handler() {
     let (_, body) = sent(app, request.body(Body::empty()).unwrap()).await;
     assert_eq!(body, "r-1");
 }
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only read into")]
+struct Strict {
+    #[serde(default)]
+    by_name: HashMap<String, Narrow>,
+}
+
+#[derive(Debug, Deserialize)]
+#[expect(dead_code, reason = "only read into")]
+struct Narrow {
+    id: u8,
+}
+
+fn orders() -> Router {
+    Router::new()
+        .route("/", post(|_: Json<Strict>| async {}))
+        .layer(DefaultBodyLimit::max(2 * 1024 * 1024))
+        .layer(ProblemLayer::default())
+}
+
+async fn posted(body: String) -> (u16, Value, usize) {
+    let request = Request::post("/")
+        .header("content-type", "application/json")
+        .body(Body::from(body))
+        .unwrap();
+    let (parts, body) = sent(orders(), request).await;
+    let document = serde_json::from_str(&body).unwrap();
+    (parts.status.as_u16(), document, body.len())
+}
+
+/// Two mebibytes of members nobody knows would be listed and sorted once for each of 32 readings, out of
+/// a tree of a hundred times their size.
+#[tokio::test]
+async fn a_large_body_is_told_its_first_mistake_only() {
+    let members: Vec<_> = (0..200_000).map(|at| format!(r#""{at:x}":0"#)).collect();
+    let (status, document, _) = posted(format!("{{{}}}", members.join(","))).await;
+    assert_eq!(
+        (status, &document["code"]),
+        (422, &"validation_failed".into())
+    );
+    assert_eq!(document["errors"].as_array().unwrap().len(), 1);
+
+    let (status, document, _) = posted(format!("{{{}", members.join(","))).await;
+    assert_eq!((status, &document["code"]), (400, &"malformed_json".into()));
+}
+
+#[tokio::test]
+async fn a_long_name_of_the_clients_own_is_not_echoed_whole() {
+    let name = "n".repeat(100_000);
+    for inner in [r#"{"id":1,"id":1}"#, r#"{"id":"x"}"#] {
+        let (status, document, bytes) =
+            posted(format!(r#"{{"by_name":{{"{name}":{inner}}}}}"#)).await;
+        assert_eq!(status, 422, "{document}");
+        assert!(bytes < 1000, "{bytes}");
+    }
+}

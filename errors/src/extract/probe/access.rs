@@ -102,6 +102,9 @@ impl<'a> Members<'a> {
                 .flat_map(|plan| &plan.invent)
                 .map(|name| (*name, None)),
         );
+        // Listing them is work even when reading stops at the first.
+        let nodes = probe.context.nodes;
+        nodes.set(nodes.get() + names.len());
         names.sort_by_key(|(name, _)| mark(name) == Some(Mark::Stuck));
         Self {
             probe,

@@ -115,7 +115,8 @@ impl Misfit {
     }
 }
 
-fn short(part: &str) -> &str {
+/// The front of a segment, long enough to find it by.
+pub(in crate::extract) fn short(part: &str) -> &str {
     part.get(..part.floor_char_boundary(SEGMENT_BYTES_MAX))
         .unwrap_or_default()
 }
