@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::probe::{self, Misfit, Source};
-use crate::{Location, Problem, Violation, http_codes};
+use crate::{Location, Problem, VIOLATIONS_MAX, Violation, http_codes};
 
 /// The parameters of the query string. What cannot be read is 400 `invalid_query`, every such parameter
 /// in `errors`.
@@ -41,7 +41,10 @@ fn refused_query<T: DeserializeOwned>(parts: &Parts) -> Problem {
     let mut values = Map::new();
     let mut repeated = Vec::new();
     for (name, value) in pairs {
-        if values.insert(name.clone(), Value::String(value)).is_some() && !repeated.contains(&name)
+        // No more than are sent: looking each one up in a long list would be slow.
+        if values.insert(name.clone(), Value::String(value)).is_some()
+            && repeated.len() < VIOLATIONS_MAX
+            && !repeated.contains(&name)
         {
             repeated.push(name);
         }

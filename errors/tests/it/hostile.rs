@@ -176,3 +176,25 @@ async fn a_long_name_of_the_clients_own_is_not_echoed_whole() {
         assert!(bytes < 1000, "{bytes}");
     }
 }
+
+#[tokio::test]
+async fn many_repeated_parameters_are_named_once_each() {
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "only read into")]
+    struct Page {
+        limit: Option<u8>,
+    }
+    let app = Router::new()
+        .route("/", get(|_: Query<Page>| async {}))
+        .layer(ProblemLayer::default());
+    let (parts, body) = sent(app, at("/?limit=1&limit=2&limit=3&b=1&b=1")).await;
+    assert_eq!(parts.status, 400);
+    let document: Value = serde_json::from_str(&body).unwrap();
+    let pointers: Vec<_> = document["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| &e["pointer"])
+        .collect();
+    assert_eq!(pointers, ["/limit", "/b"]);
+}
