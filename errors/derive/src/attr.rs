@@ -234,13 +234,7 @@ fn variant_word(on: &mut OnVariant, meta: &ParseNestedMeta<'_>, word: &str) -> R
 
 fn code(meta: &ParseNestedMeta<'_>) -> Result<LitStr> {
     let code: LitStr = meta.value()?.parse()?;
-    let text = code.value();
-    let well_formed = text.len() <= 63
-        && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-    if well_formed {
+    if is_code(&code.value()) {
         Ok(code)
     } else {
         Err(Error::new(
@@ -248,6 +242,15 @@ fn code(meta: &ParseNestedMeta<'_>) -> Result<LitStr> {
             "a code is at most 63 of a-z 0-9 _, starting with a letter: clients match on it",
         ))
     }
+}
+
+/// What clients can match on.
+pub(crate) fn is_code(text: &str) -> bool {
+    text.len() <= 63
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
 /// One of a few words, bare or in quotes.

@@ -7,6 +7,7 @@ use proc_macro_crate::{FoundCrate, crate_name};
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote};
 
+use syn::ext::IdentExt;
 use syn::{
     Attribute, Data, DeriveInput, Error, Fields, Ident, Index, LitStr, Member, Result, Type,
 };
@@ -181,12 +182,8 @@ fn by_constraint(input: &DeriveInput, cases: &[Case<'_>]) -> Option<TokenStream>
         .iter()
         .filter_map(|case| {
             let (path, constraint) = (&case.path, case.on.constraint.as_ref()?);
-            let value = if matches!(case.fields, Fields::Named(_)) {
-                quote!(#path {})
-            } else {
-                quote!(#path)
-            };
-            Some(quote!(#constraint => ::core::option::Option::Some(#value),))
+            // Braces fit a variant of any shape.
+            Some(quote!(#constraint => ::core::option::Option::Some(#path {}),))
         })
         .collect();
     let name = &input.ident;
@@ -284,10 +281,18 @@ impl<'a> Case<'a> {
                 "only a variant without fields can be made from a constraint",
             ));
         }
-        let code = on
-            .code
-            .as_ref()
-            .map_or_else(|| names::snake_case(&name.to_string()), LitStr::value);
+        let code = on.code.as_ref().map_or_else(
+            || names::snake_case(&name.unraw().to_string()),
+            LitStr::value,
+        );
+        if on.delegate.is_none() && !attr::is_code(&code) {
+            return Err(Error::new(
+                name.span(),
+                format!(
+                    "`{code}` cannot be a code, which is at most 63 of a-z 0-9 _, starting with a letter: write `#[fault(code = \"..\")]`"
+                ),
+            ));
+        }
         let mut case = Self {
             path,
             name,
@@ -326,7 +331,7 @@ impl<'a> Case<'a> {
             if let Some((span, name)) = on.ext {
                 let (span, name) = match (name, &field.ident) {
                     (Some(name), _) => (name.span(), name.value()),
-                    (None, Some(ident)) => (ident.span(), ident.to_string()),
+                    (None, Some(ident)) => (ident.span(), ident.unraw().to_string()),
                     (None, None) => {
                         return Err(Error::new(
                             span,

@@ -200,3 +200,25 @@ fn every_category_can_be_derived() {
 fn mistakes_are_refused_with_a_message_to_act_on() {
     trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
 }
+
+#[derive(Debug, thiserror::Error, Fault)]
+#[error("x")]
+#[expect(non_camel_case_types, reason = "a raw identifier")]
+enum Raw {
+    #[fault(not_found)]
+    r#yield {
+        #[fault(ext)]
+        r#move: u8,
+    },
+    #[fault(already_exists, constraint = "parens")]
+    Parens(),
+}
+
+#[test]
+fn raw_identifiers_travel_without_their_mark() {
+    use mainstay_errors::ByConstraint;
+    let problem = Raw::r#yield { r#move: 3 }.to_problem();
+    assert_eq!(problem.code(), "yield");
+    assert_eq!(problem.extensions()["move"], 3);
+    assert!(matches!(Raw::by_constraint("parens"), Some(Raw::Parens())));
+}
