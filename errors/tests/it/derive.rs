@@ -222,3 +222,76 @@ fn raw_identifiers_travel_without_their_mark() {
     assert_eq!(problem.extensions()["move"], 3);
     assert!(matches!(Raw::by_constraint("parens"), Some(Raw::Parens())));
 }
+
+/// Names and shapes that an expansion trips over when it relies on the prelude or on the plainest type.
+mod hygiene {
+    #![deny(warnings)]
+    #![allow(dead_code, reason = "names in the way, and shapes to expand")]
+
+    use std::fmt::{Debug, Display};
+
+    use mainstay_errors::Fault as Derived;
+
+    pub struct Result;
+    pub struct Option;
+    pub struct Some;
+    pub struct None;
+    pub struct String;
+    pub struct Problem;
+    pub struct Descriptor;
+    pub trait ToString {}
+    pub trait Into {}
+    pub trait Fault {}
+
+    #[derive(Debug, thiserror::Error, Derived)]
+    pub enum Generic<T, const N: usize>
+    where
+        T: Debug + Display + serde::Serialize + Send + Sync + 'static,
+    {
+        #[error("holds {0}")]
+        #[fault(not_found, public, pointer = "/a")]
+        Holds(#[fault(ext = "held")] T),
+        #[cfg(any())]
+        #[error("never")]
+        #[fault(not_found)]
+        Never(NoSuchType),
+        #[error("wait")]
+        #[fault(unavailable)]
+        Wait {
+            #[fault(retry_after)]
+            out: std::time::Duration,
+            #[fault(ext)]
+            field: u8,
+            many: [u8; N],
+        },
+        #[error("old")]
+        #[fault(internal)]
+        #[deprecated]
+        Old,
+        #[error(transparent)]
+        #[fault(delegate)]
+        Delegated(#[from] mainstay_errors::Violations),
+    }
+
+    #[derive(Debug, thiserror::Error, Derived)]
+    pub enum Empty {}
+}
+
+#[test]
+fn an_expansion_relies_on_nobodys_names() {
+    use hygiene::Generic;
+    let held = Generic::<u8, 2>::Holds(7).to_problem();
+    assert_eq!(held.extensions()["held"], 7);
+    assert_eq!(held.errors().len(), 1);
+    let out = Duration::from_secs(4);
+    let wait = Generic::<u8, 2>::Wait {
+        out,
+        field: 1,
+        many: [1, 2],
+    }
+    .to_problem();
+    assert_eq!(wait.retry(), Retry::After(out));
+    assert_eq!(wait.extensions()["field"], 1);
+    assert_eq!(Generic::<u8, 2>::CATALOG.len(), 4);
+    assert!(hygiene::Empty::CATALOG.is_empty());
+}
