@@ -153,7 +153,7 @@ impl Error {
     /// What happened, outermost first: contexts, the fault, its sources. For the log, never for a client.
     ///
     /// A link that only repeats the end of the one before it is left out, because many errors print
-    /// their source and return it too. At most [`CHAIN_LINKS_MAX`] links.
+    /// their source and return it too. At most [`CHAIN_LINKS_MAX`] links, at most half of them contexts.
     #[must_use]
     pub fn chain(&self) -> Vec<String> {
         let mut links: Vec<String> = Vec::new();
@@ -162,7 +162,8 @@ impl Error {
                 links.push(text);
             }
         };
-        let contexts = self.0.contexts.iter().rev().take(CHAIN_LINKS_MAX);
+        // Half, so that the causes are not pushed out.
+        let contexts = self.0.contexts.iter().rev().take(CHAIN_LINKS_MAX / 2);
         contexts.for_each(|doing| link(doing.to_string()));
         let mut next = Some(self.cause());
         for _ in 0..CHAIN_LINKS_MAX {
@@ -287,5 +288,16 @@ mod tests {
     fn an_error_may_cross_threads() {
         fn sendable<T: Send + Sync + 'static>() {}
         sendable::<Error>();
+    }
+
+    #[test]
+    fn many_contexts_do_not_push_the_cause_out_of_the_chain() {
+        let error = (0..100).fold(Error::internal("disk full"), |error, at| {
+            error.context(format!("step {at}"))
+        });
+        let chain = error.chain();
+        assert_eq!(chain.first().unwrap(), "step 99");
+        assert_eq!(chain.last().unwrap(), "disk full");
+        assert!(chain.len() <= CHAIN_LINKS_MAX);
     }
 }
