@@ -181,6 +181,22 @@ impl<'a> Probe<'a> {
         };
         result.map_err(|stop| self.locate(stop, asked))
     }
+
+    /// An integer beyond 64 bits is a fraction in the tree. The type that asked for so wide a one was not
+    /// refused because of it: it reads the text.
+    fn wide(self) -> Self {
+        match self.node {
+            Node::Value(Value::Number(number))
+                if number.is_f64() && number.as_f64().is_some_and(|value| value.abs() > 9.0e18) =>
+            {
+                Self {
+                    node: Node::StandIn(0),
+                    ..self
+                }
+            }
+            _ => self,
+        }
+    }
 }
 
 const OBJECT: &str = "an object";
@@ -214,12 +230,34 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         deserialize_u16 "an integer from 0 to 65535"
         deserialize_u32 "an integer from 0 to 4294967295"
         deserialize_u64 "an integer of at least 0"
-        deserialize_u128 "an integer of at least 0"
         deserialize_i8 "an integer from -128 to 127"
         deserialize_i16 "an integer from -32768 to 32767"
         deserialize_i32 "an integer from -2147483648 to 2147483647"
         deserialize_i64 "an integer"
-        deserialize_i128 "an integer"
+    }
+
+    fn deserialize_u128<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        match self.node {
+            Node::Text(text) => match text.parse() {
+                Ok(value) => visitor
+                    .visit_u128(value)
+                    .map_err(|stop| self.locate(stop, "an integer of at least 0")),
+                Err(_) => self.number(visitor, "an integer of at least 0"),
+            },
+            _ => self.wide().number(visitor, "an integer of at least 0"),
+        }
+    }
+
+    fn deserialize_i128<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        match self.node {
+            Node::Text(text) => match text.parse() {
+                Ok(value) => visitor
+                    .visit_i128(value)
+                    .map_err(|stop| self.locate(stop, "an integer")),
+                Err(_) => self.number(visitor, "an integer"),
+            },
+            _ => self.wide().number(visitor, "an integer"),
+        }
     }
 
     texts! { deserialize_char deserialize_str deserialize_string }

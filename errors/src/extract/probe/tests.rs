@@ -174,3 +174,29 @@ fn a_hostile_input_is_read_few_times() {
         .violation(Location::Body);
     assert!(violation.pointer().len() <= 1 + SEGMENT_BYTES_MAX);
 }
+
+#[test]
+fn a_number_wider_than_the_tree_can_hold_is_not_called_wrong() {
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "only read into")]
+    struct Wide {
+        a: u128,
+        b: i128,
+        small: u8,
+    }
+    let text = json!({
+        "a": "340282366920938463463374607431768211455",
+        "b": "-170141183460469231731687303715884105728",
+        "small": "x",
+    });
+    assert_eq!(seen::<Wide>(&text, Source::Text), ["/small wrong_type"]);
+    let body =
+        r#"{"a":340282366920938463463374607431768211455,"b":-20000000000000000000,"small":"x"}"#;
+    let body = serde_json::from_str(body).unwrap();
+    assert_eq!(seen::<Wide>(&body, Source::Json), ["/small wrong_type"]);
+    let body = json!({"a": 1.5, "b": "x", "small": 1});
+    assert_eq!(
+        seen::<Wide>(&body, Source::Json),
+        ["/a wrong_type", "/b wrong_type"]
+    );
+}
