@@ -1,5 +1,7 @@
 //! How failures are logged: each once, at the level of its category, with the chain of its causes.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use tracing::Level;
 
 use crate::{Category, Error, Problem};
@@ -49,7 +51,7 @@ impl LogPolicy {
         macro_rules! line {
             ($level:expr) => {
                 if tracing::enabled!(target: TARGET, $level) {
-                    let chain = error.map(|error| error.chain().join(": "));
+                    let chain = error.map(chain);
                     tracing::event!(
                         target: TARGET,
                         $level,
@@ -73,6 +75,13 @@ impl LogPolicy {
             Level::TRACE => line!(Level::TRACE),
         }
     }
+}
+
+/// The causes as one text. They are shown by code of the application, outside its future: a panic there would
+/// take the answer with it.
+fn chain(error: &Error) -> String {
+    catch_unwind(AssertUnwindSafe(|| error.chain().join(": ")))
+        .unwrap_or_else(|_| "a cause that panics when it is shown".to_owned())
 }
 
 impl Default for LogPolicy {

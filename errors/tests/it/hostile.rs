@@ -198,3 +198,29 @@ async fn many_repeated_parameters_are_named_once_each() {
         .collect();
     assert_eq!(pointers, ["/limit", "/b"]);
 }
+
+#[derive(Debug)]
+struct PanicsWhenShown;
+
+impl std::fmt::Display for PanicsWhenShown {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("hunter2")
+    }
+}
+
+impl std::error::Error for PanicsWhenShown {}
+
+#[tokio::test]
+async fn a_cause_that_panics_when_it_is_logged_is_still_answered() {
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(std::io::sink)
+        .finish();
+    let _listening = tracing::subscriber::set_default(subscriber);
+    let failing = || async { mainstay_errors::Error::internal(PanicsWhenShown) };
+    let app = Router::new()
+        .route("/", get(failing))
+        .layer(ProblemLayer::default());
+    let (parts, body) = sent(app, at("/")).await;
+    assert_eq!(parts.status, 500);
+    assert!(body.contains(r#""code":"internal""#) && !body.contains("hunter2"));
+}
