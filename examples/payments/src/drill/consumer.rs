@@ -14,7 +14,7 @@ use axum::{
     Router,
     body::Bytes,
     extract::State,
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, HeaderValue, StatusCode},
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -33,7 +33,11 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{DrillError, Sabotage, audit::Effect, fleet::Fleet};
+use super::{
+    DrillError, Sabotage,
+    audit::Effect,
+    fleet::{Fleet, Tenant},
+};
 use crate::store::Store;
 
 /// A consumer at work.
@@ -47,6 +51,7 @@ struct Inner {
     pool: SqlitePool,
     webhooks: Webhooks<Sqlite>,
     verifier: Verifier,
+    tenants: Vec<Tenant>,
     deliveries: AtomicU64,
     sabotage: Option<Sabotage>,
 }
@@ -64,6 +69,7 @@ impl Consumer {
     pub async fn start(
         folder: &Path,
         secret: Secret,
+        tenants: Vec<Tenant>,
         sabotage: Option<Sabotage>,
     ) -> Result<Self, DrillError> {
         let url = format!("sqlite://{}", folder.join("consumer.db").display());
@@ -82,6 +88,7 @@ impl Consumer {
             webhooks: Webhooks::new(pool.clone()),
             pool,
             verifier: Verifier::new(secret),
+            tenants,
             deliveries: AtomicU64::new(0),
             sabotage,
         });
@@ -153,6 +160,15 @@ impl Consumer {
 
 /// Takes one delivery: verify, look whether it is known, apply, all in one transaction.
 async fn take(State(consumer): State<Arc<Inner>>, headers: HeaderMap, body: Bytes) -> Response {
+    let tenant = headers.get("ce-tenant").map(HeaderValue::as_bytes);
+    if !consumer
+        .tenants
+        .iter()
+        .any(|known| Some(known.name.as_bytes()) == tenant)
+    {
+        // What another run has left behind in this database is none of this run's business.
+        return StatusCode::NO_CONTENT.into_response();
+    }
     consumer.deliveries.fetch_add(1, Ordering::Relaxed);
     if consumer.sabotage == Some(Sabotage::LoseEvent) && rand::random_ratio(1, 20) {
         return StatusCode::NO_CONTENT.into_response();

@@ -107,7 +107,13 @@ pub async fn run(options: Options) -> Result<ExitCode, Box<dyn std::error::Error
     let scene = Scene::new(&options)?;
 
     let events_secret = Secret::generate();
-    let consumer = Consumer::start(&scene.folder, events_secret.clone(), options.sabotage).await?;
+    let consumer = Consumer::start(
+        &scene.folder,
+        events_secret.clone(),
+        scene.tenants.clone(),
+        options.sabotage,
+    )
+    .await?;
     let (_always, consumer_address) = watch::channel(Some(consumer.address));
     let downstream = Network::start(consumer_address, rng.random())
         .await
