@@ -120,7 +120,11 @@ impl Service {
         Self {
             child,
             base: base.to_owned(),
-            client: Client::builder(TokioExecutor::new()).build_http(),
+            // A connection for each request: the service closes the one on which it refused a body unread, and a pool
+            // would now and then hand that one out once more.
+            client: Client::builder(TokioExecutor::new())
+                .pool_max_idle_per_host(0)
+                .build_http(),
             _folder: folder,
         }
     }
