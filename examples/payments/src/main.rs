@@ -15,6 +15,7 @@
 mod api;
 mod app;
 mod auth;
+mod clock;
 mod config;
 mod drill;
 mod payment;

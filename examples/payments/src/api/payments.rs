@@ -16,7 +16,6 @@ use mainstay::{
     pagination::{Column, KeysetDef, OnExceed, PageInfo, PageLimits, PagePolicy, Paged, Probe},
 };
 use serde::Deserialize;
-use time::OffsetDateTime;
 use tokio_util::task::TaskTracker;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -24,6 +23,7 @@ use uuid::Uuid;
 use crate::{
     app::{self, BODY_BYTES_MAX, Shared},
     auth::Tenant,
+    clock,
     payment::{NewPayment, Payment, PaymentError, is_currency},
     store::{Listed, Store},
 };
@@ -79,7 +79,7 @@ pub async fn create<D: Store>(
     mut tx: IdemTx<D>,
     Json(asked): Json<NewPayment>,
 ) -> Result<Response, PaymentError> {
-    let payment = asked.validate()?.accept(&tenant, now());
+    let payment = asked.validate()?.accept(&tenant, clock::now().into());
     D::insert_payment(&mut tx, &payment)
         .await
         .map_err(DbFault::from)?;
@@ -194,10 +194,4 @@ pub fn event(kind: &'static str, payment: &Payment) -> Result<Event, EncodeError
         .subject(payment.id.to_string())
         .header("tenant", &payment.tenant)
         .json(payment)
-}
-
-/// The service's own clock, for what is shown to people. Leases and expiry go by the database's.
-#[expect(clippy::disallowed_methods, reason = "the edge where wall time enters")]
-fn now() -> OffsetDateTime {
-    std::time::SystemTime::now().into()
 }

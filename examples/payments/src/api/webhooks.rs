@@ -1,6 +1,6 @@
 //! `/v1/webhooks/provider`: the payment provider tells us that money has moved.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -24,6 +24,7 @@ use uuid::Uuid;
 use super::payments::event;
 use crate::{
     app::{App, Shared},
+    clock,
     payment::PaymentError,
     store::Store,
 };
@@ -88,7 +89,14 @@ pub async fn provider<D: Store>(
     };
     match app
         .webhooks
-        .receive(&app.provider, "provider", &headers, body, now(), effect)
+        .receive(
+            &app.provider,
+            "provider",
+            &headers,
+            body,
+            clock::now(),
+            effect,
+        )
         .await?
     {
         Received::First(()) | Received::Duplicate => Ok(StatusCode::NO_CONTENT),
@@ -110,12 +118,13 @@ async fn settle<D: Store>(
             .await?;
         return Ok(());
     }
-    match D::payment_exists(tx, payment_id)
+    let exists = D::payment_exists(tx, payment_id)
         .await
-        .map_err(DbFault::from)?
-    {
-        true => Ok(()),
-        false => Err(PaymentError::PaymentNotFound),
+        .map_err(DbFault::from)?;
+    if exists {
+        Ok(())
+    } else {
+        Err(PaymentError::PaymentNotFound)
     }
 }
 
@@ -127,12 +136,4 @@ fn settled(body: &[u8]) -> Result<Option<Uuid>, Problem> {
     }
     let Json(data) = Json::<NoticeData>::from_bytes(notice.data.get().as_bytes())?;
     Ok(Some(data.payment_id))
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the edge where wall time enters: the age of a notice"
-)]
-fn now() -> SystemTime {
-    SystemTime::now()
 }

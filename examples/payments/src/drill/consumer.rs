@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use axum::{
@@ -33,12 +33,8 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{
-    DrillError, Sabotage,
-    audit::Effect,
-    fleet::{Fleet, Tenant},
-};
-use crate::store::Store;
+use super::{DrillError, Sabotage, audit::Effect, fleet::Tenant};
+use crate::{clock, store::Store};
 
 /// A consumer at work.
 pub struct Consumer {
@@ -110,17 +106,15 @@ impl Consumer {
         self.state.deliveries.load(Ordering::Relaxed)
     }
 
-    /// Waits until the effects of every payment have arrived, or until nothing has come for a while, and returns them.
+    /// Waits until `expected` effects have arrived, or until nothing has come for a while, and returns them.
     ///
     /// # Errors
     /// When the consumer's database cannot be read.
     pub async fn quiet(
         &self,
-        fleet: &Fleet,
-        payments: usize,
+        expected: usize,
         deadline: Instant,
     ) -> Result<Vec<Effect>, DrillError> {
-        let expected = payments + fleet.ledger().iter().filter(|call| call.settled).count();
         let mut seen = 0;
         let mut last_news = Instant::now();
         loop {
@@ -185,7 +179,7 @@ async fn take(State(consumer): State<Arc<Inner>>, headers: HeaderMap, body: Byte
             "payments",
             &headers,
             body,
-            now(),
+            clock::now(),
             move |mut tx, delivery| async move {
                 let event: Event =
                     serde_json::from_slice(&delivery.body).map_err(Error::internal)?;
@@ -203,12 +197,4 @@ async fn take(State(consumer): State<Arc<Inner>>, headers: HeaderMap, body: Byte
         Ok(Received::First(()) | Received::Duplicate) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => error.into_response(),
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a receiver judges a message's age by its own clock"
-)]
-fn now() -> SystemTime {
-    SystemTime::now()
 }

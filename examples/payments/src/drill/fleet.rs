@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use mainstay::{
@@ -33,6 +33,7 @@ use super::{
     DrillError, Sabotage,
     audit::{Call, Listed, Told},
 };
+use crate::clock;
 
 type Stack = BoxCloneSyncService<
     Request<Full<Bytes>>,
@@ -52,7 +53,7 @@ pub struct Tenant {
 /// The clients and their ledger.
 #[derive(Debug)]
 pub struct Fleet {
-    stack: Mutex<Stack>,
+    stack: Stack,
     service: SocketAddr,
     tenants: Vec<Tenant>,
     provider: Secret,
@@ -92,7 +93,7 @@ impl Fleet {
     ) -> Result<Self, DrillError> {
         let attempts = Arc::new(AtomicU64::new(0));
         Ok(Self {
-            stack: Mutex::new(stack(Arc::clone(&attempts), sabotage)?),
+            stack: stack(Arc::clone(&attempts), sabotage)?,
             service,
             tenants,
             provider,
@@ -178,7 +179,8 @@ impl Fleet {
 
         let created = self
             .until_told(|| {
-                let mut request = self.request(Method::POST, "/v1/payments", tenant, body.clone());
+                let mut request =
+                    self.request_of(tenant, Method::POST, "/v1/payments", body.clone());
                 if self.sabotage != Some(Sabotage::DoubleEffect)
                     && let Ok(value) = key.parse()
                 {
@@ -210,12 +212,8 @@ impl Fleet {
                 .to_string(),
         );
         let send = || {
-            let mut request = Request::new(Full::new(body.clone()));
-            *request.method_mut() = Method::POST;
-            if let Ok(uri) = format!("http://{}/v1/webhooks/provider", self.service).parse() {
-                *request.uri_mut() = uri;
-            }
-            if let Ok(headers) = webhook::sign(&self.provider, &id, now(), &body) {
+            let mut request = self.request(Method::POST, "/v1/webhooks/provider", body.clone());
+            if let Ok(headers) = webhook::sign(&self.provider, &id, clock::now(), &body) {
                 request.headers_mut().extend(headers);
             }
             request
@@ -253,11 +251,7 @@ impl Fleet {
         &self,
         request: Request<Full<Bytes>>,
     ) -> Result<(StatusCode, HeaderMap, Bytes), BoxError> {
-        let mut stack = self
-            .stack
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let mut stack = self.stack.clone();
         let (parts, body) = stack.ready().await?.call(request).await?.into_parts();
         // The head has come through; the rest may still be cut off.
         let body = timeout(Duration::from_secs(2), body.collect())
@@ -266,26 +260,28 @@ impl Fleet {
         Ok((parts.status, parts.headers, body))
     }
 
-    fn request(
-        &self,
-        method: Method,
-        path: &str,
-        tenant: &Tenant,
-        body: Bytes,
-    ) -> Request<Full<Bytes>> {
+    fn request(&self, method: Method, path: &str, body: Bytes) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         if let Ok(uri) = format!("http://{}{path}", self.service).parse() {
             *request.uri_mut() = uri;
         }
-        let headers = request.headers_mut();
+        let json = HeaderValue::from_static("application/json");
+        request.headers_mut().insert(header::CONTENT_TYPE, json);
+        request
+    }
+
+    fn request_of(
+        &self,
+        tenant: &Tenant,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Request<Full<Bytes>> {
+        let mut request = self.request(method, path, body);
         if let Ok(value) = format!("Bearer {}", tenant.token).parse() {
-            headers.insert(header::AUTHORIZATION, value);
+            request.headers_mut().insert(header::AUTHORIZATION, value);
         }
-        headers.insert(
-            header::CONTENT_TYPE,
-            header::HeaderValue::from_static("application/json"),
-        );
         request
     }
 
@@ -300,7 +296,7 @@ impl Fleet {
             loop {
                 let answer = timeout_at(
                     deadline,
-                    self.until_told(|| self.request(Method::GET, &path, tenant, Bytes::new())),
+                    self.until_told(|| self.request_of(tenant, Method::GET, &path, Bytes::new())),
                 );
                 let Ok(Answer::Done(body)) = answer.await else {
                     return Err(DrillError::new("could not list the payments for the audit"));
@@ -424,13 +420,4 @@ fn stack(attempts: Arc<AtomicU64>, sabotage: Option<Sabotage>) -> Result<Stack, 
             .layer(breaker.layer())
             .service(transport),
     })
-}
-
-/// Wall time for webhook signatures.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a sender stamps its messages with its own clock"
-)]
-fn now() -> std::time::SystemTime {
-    std::time::SystemTime::now()
 }

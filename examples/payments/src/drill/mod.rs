@@ -152,10 +152,12 @@ pub async fn run(options: Options) -> Result<ExitCode, Box<dyn std::error::Error
     let deadline = Instant::now() + SETTLE_MAX;
     paying.join(deadline).await;
     let payments = fleet.walk(deadline).await?;
-    let effects = consumer.quiet(&fleet, payments.len(), deadline).await?;
+    let ledger = fleet.ledger();
+    let settled = ledger.iter().filter(|call| call.settled).count();
+    let effects = consumer.quiet(payments.len() + settled, deadline).await?;
     let stopped_cleanly = service.stop().await?;
 
-    let verdict = audit::audit(&fleet.ledger(), &payments, &effects);
+    let verdict = audit::audit(&ledger, &payments, &effects);
     // Books without an entry agree and prove nothing.
     let clean = verdict.is_clean() && stopped_cleanly && !payments.is_empty();
     report::print(&report::Report {

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -29,6 +30,16 @@ pub fn program(arguments: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
+    command
+}
+
+/// `payments serve` on a free port, with its database in `folder`.
+pub fn serve(folder: &Path) -> Command {
+    let database = format!("sqlite://{}", folder.join("payments.db").display());
+    let mut command = program(&["serve"]);
+    command
+        .env("PAYMENTS_ADDR", "127.0.0.1:0")
+        .env("DATABASE_URL", database);
     command
 }
 
@@ -93,12 +104,7 @@ impl Answer {
 impl Service {
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut child = program(&["serve"])
-            .env("PAYMENTS_ADDR", "127.0.0.1:0")
-            .env(
-                "DATABASE_URL",
-                format!("sqlite://{}", folder.path().join("payments.db").display()),
-            )
+        let mut child = serve(folder.path())
             .env("PAYMENTS_WEBHOOK_SECRET", WEBHOOK_SECRET)
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(folder.path().join("log")).unwrap())

@@ -2,17 +2,12 @@
 
 use std::{process::Stdio, time::Duration};
 
-use crate::service::{Service, program, wait};
+use crate::service::{Service, serve, wait};
 
 /// Runs `payments serve` to its end and returns what it said on standard error.
 fn failing_start(environment: &[(&str, &str)]) -> String {
     let folder = tempfile::tempdir().unwrap();
-    let mut child = program(&["serve"])
-        .env("PAYMENTS_ADDR", "127.0.0.1:0")
-        .env(
-            "DATABASE_URL",
-            format!("sqlite://{}", folder.path().join("payments.db").display()),
-        )
+    let mut child = serve(folder.path())
         .env("RUST_LOG", "off")
         .envs(environment.iter().copied())
         .stdout(Stdio::null())
