@@ -140,6 +140,9 @@ pub struct Descriptor {
     retry_after: Option<Duration>,
     outcome: Outcome,
     type_base: Option<&'static str>,
+    type_uri: Option<&'static str>,
+    domain: Option<&'static str>,
+    headers: &'static [(&'static str, &'static str)],
     owner: &'static str,
 }
 
@@ -157,6 +160,9 @@ impl Descriptor {
             retry_after: None,
             outcome: category.outcome(),
             type_base: None,
+            type_uri: None,
+            domain: None,
+            headers: &[],
             owner: "",
         }
     }
@@ -224,6 +230,30 @@ impl Descriptor {
         self
     }
 
+    /// Gives the code a `type` of its own, byte for byte: one that others defined, such as
+    /// `https://iana.org/assignments/http-problem-types#quota-exceeded`.
+    #[must_use]
+    pub const fn with_type(mut self, uri: &'static str) -> Self {
+        self.type_uri = Some(uri);
+        self
+    }
+
+    /// Names whose code it is, such as `orders.example.com`: with the code, the identity of an error on gRPC
+    /// (`google.rpc.ErrorInfo.domain`).
+    #[must_use]
+    pub const fn with_domain(mut self, domain: &'static str) -> Self {
+        self.domain = Some(domain);
+        self
+    }
+
+    /// Headers that HTTP wants beside the status: `Upgrade` with 426, `Allow` with 405, `Accept` with 415. A header
+    /// that the response has already is kept; one that is no header is left out.
+    #[must_use]
+    pub const fn with_headers(mut self, headers: &'static [(&'static str, &'static str)]) -> Self {
+        self.headers = headers;
+        self
+    }
+
     /// Names the Rust type the code belongs to, so that a registry can tell the same code met twice
     /// (through a delegating variant) from two codes that clash.
     #[must_use]
@@ -287,6 +317,24 @@ impl Descriptor {
         self.type_base
     }
 
+    /// The whole `type` of this code, where it is not a base and the code.
+    #[must_use]
+    pub const fn type_uri(&self) -> Option<&'static str> {
+        self.type_uri
+    }
+
+    /// Whose code it is.
+    #[must_use]
+    pub const fn domain(&self) -> Option<&'static str> {
+        self.domain
+    }
+
+    /// The headers that go with the status.
+    #[must_use]
+    pub const fn headers(&self) -> &'static [(&'static str, &'static str)] {
+        self.headers
+    }
+
     /// The Rust type this code belongs to; may be empty.
     #[must_use]
     pub const fn owner(&self) -> &'static str {
@@ -306,10 +354,20 @@ impl Descriptor {
         if let Some(wait) = self.retry_after {
             problem = problem.with_retry_after(wait);
         }
-        if let Some(base) = self.type_base {
-            problem = problem.with_type_base(base);
+        match (self.type_uri, self.type_base) {
+            (Some(uri), _) => problem = problem.with_type(uri),
+            (None, Some(base)) => problem = problem.with_type_base(base),
+            (None, None) => {}
         }
-        problem
+        if let Some(domain) = self.domain {
+            problem = problem.with_domain(domain);
+        }
+        self.headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)))
+            .fold(problem, |problem, (name, value)| {
+                problem.with_header(name, value)
+            })
     }
 }
 

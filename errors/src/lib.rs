@@ -118,10 +118,13 @@ mod category;
 #[cfg(feature = "sqlx")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlx")))]
 pub mod db;
+mod decode;
 mod error;
 #[cfg(feature = "axum")]
 mod extract;
 mod fault;
+#[cfg(feature = "tonic")]
+mod grpc;
 mod http_codes;
 #[cfg(feature = "axum")]
 mod layer;
@@ -152,15 +155,16 @@ pub use crate::{
 };
 pub use advice::{Outcome, Retry};
 pub use category::Category;
+pub use decode::{Decoded, FromProblem};
 pub use error::{CHAIN_LINKS_MAX, Error};
 pub use fault::{ByConstraint, Descriptor, Fault, Members, Public, catalog_join, catalog_len};
 pub use problem::{
     DEFAULT_TYPE_BASE, DETAIL_BYTES_MAX, DOCUMENT_BYTES_MAX, MemberRefused, PROBLEM_JSON, Problem,
-    RESERVED_MEMBERS, VIOLATIONS_MAX,
+    RESERVED_MEMBERS, Reader, VIOLATIONS_MAX,
 };
 pub use registry::{CodeClash, Registry};
 pub use request_id::RequestId;
-pub use violation::{Location, Violation};
+pub use violation::{Location, PARAMS_MAX, Violation};
 pub use violations::Violations;
 
 /// What the derive's expansion names; nothing here is for people.
@@ -169,6 +173,17 @@ pub mod __private {
     #[cfg(feature = "axum")]
     pub use axum::response::{IntoResponse, Response};
 
+    #[cfg(feature = "utoipa")]
+    pub use crate::openapi::responses;
+    #[cfg(feature = "tonic")]
+    pub use tonic::Status;
+    #[cfg(feature = "utoipa")]
+    pub use utoipa::{
+        IntoResponses,
+        openapi::{RefOr, response::Response as ResponseSchema},
+    };
+
+    pub use crate::decode::{is_of, member};
     pub use crate::fault::{catalog_join, catalog_len};
 }
 
@@ -192,5 +207,54 @@ macro_rules! __fault_response {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __fault_response {
+    ($($ignored:tt)*) => {};
+}
+
+/// Implements `From<Fault> for tonic::Status` for a derived fault.
+#[cfg(feature = "tonic")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __fault_status {
+    ([$($generics:tt)*] [$ty:ty] [$($bounds:tt)*]) => {
+        #[automatically_derived]
+        impl $($generics)* ::core::convert::From<$ty> for $crate::__private::Status $($bounds)* {
+            fn from(fault: $ty) -> Self {
+                ::core::convert::Into::into($crate::Error::from(fault))
+            }
+        }
+    };
+}
+
+/// Implements `From<Fault> for tonic::Status` for a derived fault: nothing, because the feature `tonic` is off.
+#[cfg(not(feature = "tonic"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __fault_status {
+    ($($ignored:tt)*) => {};
+}
+
+/// Implements utoipa's `IntoResponses` for a derived fault.
+#[cfg(feature = "utoipa")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __fault_openapi {
+    ([$($generics:tt)*] [$ty:ty] [$($bounds:tt)*]) => {
+        #[automatically_derived]
+        impl $($generics)* $crate::__private::IntoResponses for $ty $($bounds)* {
+            fn responses() -> ::std::collections::BTreeMap<
+                ::std::string::String,
+                $crate::__private::RefOr<$crate::__private::ResponseSchema>,
+            > {
+                $crate::__private::responses(<Self as $crate::Fault>::CATALOG)
+            }
+        }
+    };
+}
+
+/// Implements utoipa's `IntoResponses` for a derived fault: nothing, because the feature `utoipa` is off.
+#[cfg(not(feature = "utoipa"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __fault_openapi {
     ($($ignored:tt)*) => {};
 }

@@ -122,9 +122,12 @@ impl Registry {
     #[must_use]
     pub fn describe(&self, descriptor: &Descriptor) -> Value {
         let base = descriptor.type_base().unwrap_or(&self.type_base);
+        let uri = descriptor
+            .type_uri()
+            .map_or_else(|| type_of(base, descriptor.code()), str::to_owned);
         json!({
             "code": descriptor.code(),
-            "type": type_of(base, descriptor.code()),
+            "type": uri,
             "title": descriptor.title(),
             "status": descriptor.status(),
             "category": descriptor.category().as_str(),

@@ -73,6 +73,9 @@ pub(crate) fn represent(problem: &Problem, headers: &mut HeaderMap) -> Body {
     headers
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
+    for (name, value) in problem.headers() {
+        headers.entry(name).or_insert_with(|| value.clone());
+    }
     if let Some(seconds) = problem.retry_after_seconds() {
         headers
             .entry(header::RETRY_AFTER)

@@ -6,7 +6,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::{Serialize, Serializer, ser::SerializeStruct};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::Value;
+
+/// The most parameters one violation carries. A rule has two or three; nothing legitimate has sixteen.
+pub const PARAMS_MAX: usize = 16;
 
 /// Which part of the request a pointer points into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,6 +58,7 @@ pub struct Violation {
     location: Location,
     code: Cow<'static, str>,
     detail: Option<Cow<'static, str>>,
+    params: Vec<(Cow<'static, str>, Value)>,
 }
 
 impl Violation {
@@ -78,6 +83,7 @@ impl Violation {
             location,
             code: code.into(),
             detail: None,
+            params: Vec::new(),
         }
     }
 
@@ -93,6 +99,7 @@ impl Violation {
             location,
             code: Cow::Borrowed(code),
             detail: None,
+            params: Vec::new(),
         }
     }
 
@@ -127,6 +134,28 @@ impl Violation {
         self
     }
 
+    /// Gives a parameter of the rule that was broken, such as `min`: with the code, it is what a text in the
+    /// reader's own language is made of. It reaches the client: never put the rejected value into it.
+    /// The last of a name counts; beyond [`PARAMS_MAX`] they are left out.
+    #[must_use]
+    pub fn with_param(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        value: impl Into<Value>,
+    ) -> Self {
+        let (name, value) = (name.into(), value.into());
+        match self.params.binary_search_by(|(known, _)| known.cmp(&name)) {
+            Ok(at) => {
+                if let Some(param) = self.params.get_mut(at) {
+                    param.1 = value;
+                }
+            }
+            Err(at) if self.params.len() < PARAMS_MAX => self.params.insert(at, (name, value)),
+            Err(_) => {}
+        }
+        self
+    }
+
     /// Where, as an RFC 6901 pointer.
     #[must_use]
     pub fn pointer(&self) -> &str {
@@ -149,6 +178,11 @@ impl Violation {
     #[must_use]
     pub fn detail(&self) -> Option<&str> {
         self.detail.as_deref()
+    }
+
+    /// The parameters of the rule, by name.
+    pub fn params(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.params.iter().map(|(name, value)| (&**name, value))
     }
 
     /// Moves the pointer under `prefix`, for checks written against a part of the body.
@@ -175,15 +209,26 @@ pub(crate) fn segment(name: &str) -> String {
 
 impl Serialize for Violation {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out =
-            serializer.serialize_struct("Violation", 3 + usize::from(self.detail.is_some()))?;
-        out.serialize_field("pointer", &self.pointer)?;
-        out.serialize_field("location", self.location.as_str())?;
-        out.serialize_field("code", &self.code)?;
+        let mut out = serializer.serialize_map(None)?;
+        out.serialize_entry("pointer", &self.pointer)?;
+        out.serialize_entry("location", self.location.as_str())?;
+        out.serialize_entry("code", &self.code)?;
+        if !self.params.is_empty() {
+            out.serialize_entry("params", &Params(&self.params))?;
+        }
         if let Some(detail) = &self.detail {
-            out.serialize_field("detail", detail)?;
+            out.serialize_entry("detail", detail)?;
         }
         out.end()
+    }
+}
+
+/// Parameters as an object, in the order of their names.
+struct Params<'a>(&'a [(Cow<'static, str>, Value)]);
+
+impl Serialize for Params<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
     }
 }
 
@@ -229,5 +274,19 @@ mod tests {
             json,
             r#"{"pointer":"/amount","location":"body","code":"too_small","detail":"must be at least 1"}"#
         );
+    }
+
+    #[test]
+    fn parameters_are_sorted_bounded_and_unique() {
+        let violation = Violation::body("/amount", "out_of_range")
+            .with_param("min", 0)
+            .with_param("max", 9)
+            .with_param("min", 1);
+        assert_eq!(
+            serde_json::to_string(&violation).unwrap(),
+            r#"{"pointer":"/amount","location":"body","code":"out_of_range","params":{"max":9,"min":1}}"#
+        );
+        let many = (0..100).fold(violation, |v, i| v.with_param(format!("p{i}"), i));
+        assert_eq!(many.params().count(), PARAMS_MAX);
     }
 }

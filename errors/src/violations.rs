@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::{Category, Descriptor, Fault, Problem, VIOLATIONS_MAX, Violation};
+use crate::decode::is_of;
+use crate::{Category, Descriptor, Fault, FromProblem, Problem, VIOLATIONS_MAX, Violation};
 
 /// Violations found by an application's own checks, all of them at once.
 ///
@@ -135,6 +136,12 @@ impl Fault for Violations {
 
     fn violations(&self) -> &[Violation] {
         &self.found
+    }
+}
+
+impl FromProblem for Violations {
+    fn from_problem(problem: &Problem) -> Option<Self> {
+        is_of(problem, &VALIDATION_FAILED).then(|| problem.errors().iter().cloned().collect())
     }
 }
 

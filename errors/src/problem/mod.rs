@@ -5,18 +5,26 @@
 //! the five standard members have their types, extension names keep to RFC 9457 §3.2 and never
 //! collide with a member of ours, and the bytes of equal problems are equal.
 
+mod code;
+mod member;
 mod read;
+mod reference;
 mod write;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
 use crate::{Category, Outcome, RequestId, Retry, Violation};
 
-pub use read::DOCUMENT_BYTES_MAX;
+pub(crate) use code::{type_of, words};
+pub(crate) use member::check_member;
+pub use member::{MemberRefused, RESERVED_MEMBERS};
+pub use read::{DOCUMENT_BYTES_MAX, Reader};
+pub(crate) use reference::is_absolute;
 
 /// The media type of a problem document.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -30,21 +38,6 @@ pub const DETAIL_BYTES_MAX: usize = 4096;
 
 /// The most violations one document carries. A form has fewer; an attacker's array has more.
 pub const VIOLATIONS_MAX: usize = 100;
-
-/// Members with a meaning of their own, which no extension may take.
-pub const RESERVED_MEMBERS: [&str; 11] = [
-    "type",
-    "title",
-    "status",
-    "detail",
-    "instance",
-    "code",
-    "retry",
-    "retry_after",
-    "outcome",
-    "request_id",
-    "errors",
-];
 
 /// A failure as a client sees it.
 ///
@@ -78,7 +71,14 @@ struct Document {
     request_id: Option<RequestId>,
     errors: Vec<Violation>,
     extensions: Map<String, Value>,
+    /// Not in the document: the identity of the code on gRPC.
+    domain: Option<Cow<'static, str>>,
+    /// Not in the document: they travel beside it.
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
+
+/// The most headers a problem brings with it. A status asks for one.
+const HEADERS_MAX: usize = 8;
 
 /// Where `type` comes from.
 #[derive(Clone, PartialEq)]
@@ -112,6 +112,8 @@ impl Problem {
             request_id: None,
             errors: Vec::new(),
             extensions: Map::new(),
+            domain: None,
+            headers: Vec::new(),
         }))
     }
 
@@ -245,6 +247,38 @@ impl Problem {
         self
     }
 
+    /// Says whose code it is. It is not in the document, where `type` says it; gRPC carries it in `ErrorInfo`.
+    #[must_use]
+    pub fn with_domain(mut self, domain: impl Into<Cow<'static, str>>) -> Self {
+        self.0.domain = Some(domain.into());
+        self
+    }
+
+    /// Adds a header that HTTP wants beside the status, such as `Upgrade` with 426. A response that has the header
+    /// already keeps its own. Beyond eight they are left out.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        if self.0.headers.len() < HEADERS_MAX {
+            self.0.headers.push((name, value));
+        }
+        self
+    }
+
+    /// Resolves a relative `type` and `instance` against the URL that answered (RFC 3986 §5), so that they mean
+    /// the same to whom the problem is passed on. A base that is not absolute changes nothing.
+    #[must_use]
+    pub fn resolved(mut self, base: &str) -> Self {
+        if let Some(uri) = reference::resolve(base, &self.type_uri()) {
+            self.0.type_uri = TypeUri::Exact(Cow::Owned(uri));
+        }
+        if let Some(instance) = &self.0.instance
+            && let Some(uri) = reference::resolve(base, instance)
+        {
+            self.0.instance = Some(uri);
+        }
+        self
+    }
+
     /// Ties the problem to a request.
     #[must_use]
     pub fn with_request_id(mut self, id: RequestId) -> Self {
@@ -343,6 +377,17 @@ impl Problem {
         &self.0.errors
     }
 
+    /// Whose code it is, where that was said.
+    #[must_use]
+    pub fn domain(&self) -> Option<&str> {
+        self.0.domain.as_deref()
+    }
+
+    /// The headers that go with the status; `Retry-After` is not among them.
+    pub fn headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        self.0.headers.iter().map(|(name, value)| (name, value))
+    }
+
     /// The extension members.
     #[must_use]
     pub fn extensions(&self) -> &Map<String, Value> {
@@ -379,66 +424,6 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-/// A name that cannot be an extension member of a problem document.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum MemberRefused {
-    /// The member has a meaning of its own.
-    #[error("`{0}` is a member every problem has: give the extension another name")]
-    Reserved(String),
-    /// RFC 9457 §3.2 does not allow the name.
-    #[error(
-        "`{0}` cannot name an extension: at least three of A-Z a-z 0-9 _, starting with a letter"
-    )]
-    Malformed(String),
-    /// The value cannot be JSON.
-    #[error("the value of `{0}` does not serialise to JSON")]
-    Value(String),
-}
-
-/// Checks an extension name on the write side.
-pub(crate) fn check_member(name: &str) -> Result<(), MemberRefused> {
-    if RESERVED_MEMBERS.contains(&name) {
-        return Err(MemberRefused::Reserved(name.to_owned()));
-    }
-    let well_formed = name.len() >= 3
-        && name.starts_with(|c: char| c.is_ascii_alphabetic())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    if well_formed {
-        Ok(())
-    } else {
-        Err(MemberRefused::Malformed(name.to_owned()))
-    }
-}
-
-/// Base and code as one reference. Codes are meant to be snake case; any other byte is escaped, so
-/// that `type` is a valid URI reference whatever it is given.
-pub(crate) fn type_of(base: &str, code: &str) -> String {
-    let mut uri = String::with_capacity(base.len() + code.len());
-    uri.push_str(base);
-    for byte in code.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            uri.push(char::from(byte));
-        } else {
-            uri.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    uri
-}
-
-/// `order_not_found` as `Order not found`.
-pub(crate) fn words(code: &str) -> String {
-    let mut out = String::with_capacity(code.len());
-    for c in code.chars() {
-        match c {
-            '_' | '-' => out.push(' '),
-            c if out.is_empty() => out.extend(c.to_uppercase()),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 fn cut(text: Cow<'static, str>) -> Cow<'static, str> {
     if text.len() <= DETAIL_BYTES_MAX {
         return text;
@@ -456,25 +441,6 @@ mod tests {
     fn a_small_result_stays_small() {
         assert_eq!(size_of::<Problem>(), 8);
         assert_eq!(size_of::<Result<(), Problem>>(), 8);
-    }
-
-    #[test]
-    fn extension_names_keep_to_the_rules() {
-        let refused = |name| {
-            Problem::new(Category::Internal, "x")
-                .with_extension(name, 1)
-                .unwrap_err()
-        };
-        for name in RESERVED_MEMBERS {
-            assert_eq!(refused(name), MemberRefused::Reserved(name.to_owned()));
-        }
-        for name in ["", "ab", "1ab", "_ab", "a-b", "a b", "äbc", "a\0b"] {
-            assert_eq!(refused(name), MemberRefused::Malformed(name.to_owned()));
-        }
-        let problem = Problem::new(Category::Internal, "x")
-            .with_extension("order_id", 7)
-            .unwrap();
-        assert_eq!(problem.extensions()["order_id"], 7);
     }
 
     #[test]
@@ -512,11 +478,5 @@ mod tests {
             .with_violations((0..1000).map(|i| Violation::body(format!("/{i}"), "bad")));
         assert_eq!(problem.detail().unwrap().len(), DETAIL_BYTES_MAX);
         assert_eq!(problem.errors().len(), VIOLATIONS_MAX);
-    }
-
-    #[test]
-    fn a_title_is_made_of_the_code() {
-        assert_eq!(words("idempotency_key_missing"), "Idempotency key missing");
-        assert_eq!(words(""), "");
     }
 }
