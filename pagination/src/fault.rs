@@ -93,43 +93,13 @@ mod page_error {
 
     /// Whether another attempt may find the database well.
     fn is_passing(error: &sqlx::Error) -> bool {
-        match error {
-            sqlx::Error::Io(_)
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => true,
-            sqlx::Error::Database(error) => match (backend(error.as_ref()), error.code()) {
-                (Some(backend), Some(code)) => matches!(
-                    db::classify(backend, &code).descriptor().category(),
-                    Category::Unavailable
-                        | Category::Aborted
-                        | Category::DeadlineExceeded
-                        | Category::ResourceExhausted
-                ),
-                _ => false,
-            },
-            _ => false,
-        }
-    }
-
-    fn backend(error: &(dyn sqlx::error::DatabaseError + 'static)) -> Option<db::Backend> {
-        #[cfg(feature = "postgres")]
-        if error
-            .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
-            .is_some()
-        {
-            return Some(db::Backend::Postgres);
-        }
-        #[cfg(feature = "sqlite")]
-        if error
-            .try_downcast_ref::<sqlx::sqlite::SqliteError>()
-            .is_some()
-        {
-            return Some(db::Backend::Sqlite);
-        }
-        let _ = error;
-        None
+        matches!(
+            db::Condition::of(error).descriptor().category(),
+            Category::Unavailable
+                | Category::Aborted
+                | Category::DeadlineExceeded
+                | Category::ResourceExhausted
+        )
     }
 
     /// A caller's mistake is a 400 with one violation in the query; a database out of reach is a 503;

@@ -1,22 +1,9 @@
-//! What a database error means, decided from the backend's code alone.
-//!
-//! This file is pure: no driver is needed to ask it, so the whole table is a unit test. It never looks
-//! at a message, because messages follow the server's locale and echo values.
+//! What happened, in words that are the same for every database, and what each of them is to a client.
 
 use std::time::Duration;
 
 use crate::error::INTERNAL;
 use crate::{Category, Descriptor, Outcome, Retry};
-
-/// Whose codes are being read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Backend {
-    /// SQLSTATE, five characters: `23505`.
-    Postgres,
-    /// SQLite's extended result code in decimal: `2067`.
-    Sqlite,
-}
 
 /// What happened, in words that are the same for every database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,7 +13,13 @@ pub enum Condition {
     UniqueViolation,
     /// A row that excludes this one is there already.
     ExclusionViolation,
-    /// A reference points nowhere, or something still points at the row. Databases report both alike.
+    /// A reference points nowhere, or something still points at the row.
+    ///
+    /// One condition for both sides, because Postgres and SQLite cannot tell them apart (same code, same
+    /// constraint, same table) and a `match` that works on MySQL alone would be a trap. The statement
+    /// knows: an insert meets the first, a delete the second; say it with
+    /// [`on_foreign_key`](super::DbResultExt::on_foreign_key). The log has MySQL's number, and 1451 (still
+    /// referenced) and 1452 (points nowhere) do tell.
     ForeignKeyViolation,
     /// A NULL where none may be.
     NotNullViolation,
@@ -34,9 +27,14 @@ pub enum Condition {
     CheckViolation,
     /// The transaction cannot be made serializable with the others; only running it again helps.
     SerializationFailure,
-    /// Chosen as the victim of a deadlock.
+    /// Chosen as the victim of a deadlock. MySQL and MariaDB have rolled the whole transaction back, so
+    /// that a next statement would run, and commit, outside of it.
     Deadlock,
-    /// A lock was not to be had in time.
+    /// A lock was not to be had in time, or not at once where the statement said `NOWAIT`.
+    ///
+    /// MySQL, MariaDB and SQLite undo the statement alone and leave the transaction open, with its earlier
+    /// statements and its locks: roll it back before running it again. (Postgres accepts nothing else, and a
+    /// dropped `sqlx::Transaction` does it on every database.)
     LockTimeout,
     /// The statement was cancelled or ran out of time.
     StatementTimeout,
@@ -50,7 +48,7 @@ pub enum Condition {
     CommitUnknown,
     /// Out of disk or memory.
     OutOfResources,
-    /// A value does not fit its type: too long, out of range, malformed.
+    /// A value does not fit its column or type: too long, out of range, malformed.
     DataException,
     /// A statement was sent into a transaction that had failed before.
     TransactionAborted,
@@ -66,77 +64,6 @@ pub enum Condition {
     RowNotFound,
     /// A mistake in the program, the schema or the set-up, or a code this table does not know.
     Other,
-}
-
-/// Reads a database's code. Total: what the table does not know is [`Condition::Other`].
-///
-/// ```
-/// use mainstay_errors::db::{Backend, Condition, classify};
-///
-/// assert_eq!(classify(Backend::Postgres, "40001"), Condition::SerializationFailure);
-/// assert_eq!(classify(Backend::Sqlite, "517"), Condition::SerializationFailure);
-/// ```
-#[must_use]
-pub fn classify(backend: Backend, code: &str) -> Condition {
-    match backend {
-        Backend::Postgres => postgres(code),
-        Backend::Sqlite => code.parse().map_or(Condition::Other, sqlite),
-    }
-}
-
-fn postgres(sqlstate: &str) -> Condition {
-    match sqlstate {
-        "23505" => Condition::UniqueViolation,
-        "23P01" => Condition::ExclusionViolation,
-        "23503" | "23001" => Condition::ForeignKeyViolation,
-        "23502" => Condition::NotNullViolation,
-        "23514" => Condition::CheckViolation,
-        "40001" => Condition::SerializationFailure,
-        "40P01" => Condition::Deadlock,
-        // lock_timeout and NOWAIT alike.
-        "55P03" => Condition::LockTimeout,
-        // statement_timeout and pg_cancel_backend alike.
-        "57014" => Condition::StatementTimeout,
-        "25006" => Condition::ReadOnly,
-        "25P02" => Condition::TransactionAborted,
-        // Full, starting up or shutting down, refused by the server, never reached.
-        "53300" | "57P03" | "08001" | "08004" => Condition::CannotConnect,
-        // The backend was told to end: by an administrator, by a crash, for being idle.
-        "57P01" | "57P02" | "57P05" => Condition::ConnectionLost,
-        "08007" => Condition::CommitUnknown,
-        "53100" | "53200" => Condition::OutOfResources,
-        "XX001" | "XX002" => Condition::Corruption,
-        "P0001" => Condition::Raised,
-        // Arithmetic is the program's mistake, the rest of the class the value's.
-        "22012" => Condition::Other,
-        _ if sqlstate.starts_with("22") => Condition::DataException,
-        _ if sqlstate.starts_with("08") => Condition::ConnectionLost,
-        _ => Condition::Other,
-    }
-}
-
-fn sqlite(extended: u32) -> Condition {
-    match extended {
-        // UNIQUE, PRIMARY KEY and ROWID.
-        2067 | 1555 | 2579 => Condition::UniqueViolation,
-        787 => Condition::ForeignKeyViolation,
-        1299 => Condition::NotNullViolation,
-        275 => Condition::CheckViolation,
-        1811 => Condition::Raised,
-        // BUSY_SNAPSHOT: the snapshot is stale, and no amount of waiting renews it.
-        517 => Condition::SerializationFailure,
-        // The low byte is the primary code, the rest says more.
-        _ => match extended & 0xff {
-            5 | 6 => Condition::LockTimeout,
-            7 | 13 => Condition::OutOfResources,
-            8 => Condition::ReadOnly,
-            9 => Condition::StatementTimeout,
-            11 | 26 => Condition::Corruption,
-            14 => Condition::CannotConnect,
-            18 => Condition::DataException,
-            _ => Condition::Other,
-        },
-    }
 }
 
 const fn describe(code: &'static str, category: Category, docs: &'static str) -> Descriptor {
@@ -211,6 +138,32 @@ pub(super) const CATALOG: [Descriptor; 9] = [
 ];
 
 impl Condition {
+    /// All of them.
+    pub const ALL: [Self; 22] = [
+        Self::UniqueViolation,
+        Self::ExclusionViolation,
+        Self::ForeignKeyViolation,
+        Self::NotNullViolation,
+        Self::CheckViolation,
+        Self::SerializationFailure,
+        Self::Deadlock,
+        Self::LockTimeout,
+        Self::StatementTimeout,
+        Self::ReadOnly,
+        Self::CannotConnect,
+        Self::ConnectionLost,
+        Self::CommitUnknown,
+        Self::OutOfResources,
+        Self::DataException,
+        Self::TransactionAborted,
+        Self::Raised,
+        Self::Corruption,
+        Self::PoolTimedOut,
+        Self::PoolClosed,
+        Self::RowNotFound,
+        Self::Other,
+    ];
+
     /// What this condition is to a client, unless the call site knows better.
     #[must_use]
     pub const fn descriptor(self) -> &'static Descriptor {
@@ -276,94 +229,31 @@ impl Condition {
             Self::SerializationFailure | Self::Deadlock | Self::LockTimeout
         )
     }
-
-    /// True when the server's message may echo a value of the request.
-    pub(super) const fn may_echo_values(self) -> bool {
-        matches!(
-            self,
-            Self::DataException | Self::CheckViolation | Self::NotNullViolation
-        )
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Every row as `code condition → wire code, status, retry, outcome`.
-    fn table(backend: Backend, codes: &[&str]) -> String {
-        let line = |code: &&str| {
-            let condition = classify(backend, code);
-            let d = condition.descriptor();
-            format!(
-                "{code} {condition:?} {} {} {} {}\n",
-                d.code(),
-                d.status(),
-                d.retry(),
-                d.outcome()
-            )
-        };
-        codes.iter().map(line).collect()
+    #[test]
+    fn each_condition_is_listed_once_and_is_in_the_catalogue() {
+        for (at, condition) in Condition::ALL.into_iter().enumerate() {
+            assert_eq!(condition as usize, at);
+            assert!(CATALOG.contains(condition.descriptor()), "{condition:?}");
+        }
+        // A variant that is added before the last one makes the list too short.
+        assert_eq!(Condition::Other as usize + 1, Condition::ALL.len());
     }
 
     #[test]
-    fn postgres_reads_as_specified() {
-        insta::assert_snapshot!(
-            "postgres",
-            table(
-                Backend::Postgres,
-                &[
-                    "23505", "23P01", "23503", "23001", "23502", "23514", "40001", "40P01",
-                    "55P03", "57014", "25006", "53300", "57P03", "57P01", "57P02", "57P05",
-                    "08000", "08001", "08003", "08004", "08006", "08007", "53100", "53200",
-                    "22001", "22003", "22P02", "22021", "22012", "25P02", "P0001", "42P01",
-                    "42703", "42601", "42501", "28P01", "XX001", "XX002", "XX000", "", "nonsense",
-                ]
-            )
-        );
-    }
-
-    #[test]
-    fn sqlite_reads_as_specified() {
-        insta::assert_snapshot!(
-            "sqlite",
-            table(
-                Backend::Sqlite,
-                &[
-                    "2067",
-                    "1555",
-                    "2579",
-                    "787",
-                    "1299",
-                    "275",
-                    "3091",
-                    "1811",
-                    "517",
-                    "5",
-                    "261",
-                    "773",
-                    "6",
-                    "262",
-                    "9",
-                    "8",
-                    "264",
-                    "776",
-                    "1032",
-                    "14",
-                    "13",
-                    "7",
-                    "18",
-                    "11",
-                    "779",
-                    "26",
-                    "1",
-                    "10",
-                    "",
-                    "-5",
-                    "99999999999",
-                ]
-            )
-        );
+    fn running_the_transaction_again_is_advised_where_it_may_help_and_nowhere_else() {
+        for condition in Condition::ALL {
+            assert_eq!(
+                condition.is_transaction_conflict(),
+                condition.descriptor().retry() == Retry::Transaction,
+                "{condition:?}"
+            );
+        }
     }
 
     /// Reliability rule E5: what may be tried again either did not happen, or says that nobody knows.

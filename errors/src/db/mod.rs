@@ -1,29 +1,67 @@
 //! `sqlx::Error`, classified: what a client may know of it, and whether the work may be tried again.
 //!
-//! Only codes are read, never messages: messages follow the server's locale and echo values. SQLite
-//! names no constraints, so a mapping by constraint name works on Postgres alone;
-//! [`on_unique`](DbResultExt::on_unique) works on every database.
+//! Only codes are read, never messages: messages follow the server's locale and echo values. Postgres is
+//! read by its SQLSTATE, SQLite by its extended result code, MySQL and MariaDB by their error number.
 //!
-//! | condition | answer | advice | outcome |
-//! |---|---|---|---|
-//! | unique, exclusion | 409 `already_exists` | never | not applied |
-//! | foreign key, either side | 409 `reference_conflict` | after state change | not applied |
-//! | serialization, deadlock, lock timeout | 503 `transaction_conflict` | transaction | not applied |
-//! | statement timeout, cancel | 504 `database_timeout` | same key only | unknown |
-//! | read-only, cannot connect, full disk, pool | 503 `database_unavailable` | backoff | not applied |
-//! | connection lost, commit unknown | 503 `database_connection_lost` | same key only | unknown |
-//! | data exception | 400 `value_refused` | never | not applied |
-//! | damaged data | 500 `data_loss` | never | unknown |
-//! | everything else | 500 `internal` | never | unknown |
+//! | condition | Postgres | SQLite | MySQL, MariaDB | answer | advice | outcome |
+//! |---|---|---|---|---|---|---|
+//! | unique, exclusion | 23505, 23P01 | 1555, 2067, 2579 | 1022, 1062, 1169, 1586, 1761, 1762, 1859 | 409 `already_exists` | never | not applied |
+//! | foreign key, either side | 23503, 23001 | 787 | 1216, 1217, 1451, 1452 | 409 `reference_conflict` | after state change | not applied |
+//! | serialization | 40001 | 517 | 1020, 3101 | 503 `transaction_conflict` | transaction | not applied |
+//! | deadlock | 40P01 | – | 1213, 1614 | as above | transaction | not applied |
+//! | lock timeout, `NOWAIT` | 55P03 | 5, 6 | 1205, 1689, 3572 | as above | transaction | not applied |
+//! | statement timeout, cancel | 57014 | 9 | 1317, 1969, 3024 | 504 `database_timeout` | same key only | unknown |
+//! | read-only | 25006 | 8 | 1036, 1290, 1792, 1836, 1874 | 503 `database_unavailable` | backoff | not applied |
+//! | cannot connect: full, starting, refused | 53300, 57P03, 08001, 08004 | 14 | 1040, 1047, 1129, 1203, 1226 | as above | backoff | not applied |
+//! | out of disk or memory | 53100, 53200 | 7, 13 | 1021, 1037, 1038, 1041, 1114, 1135, 1206, 1461 | as above | backoff | not applied |
+//! | pool timed out or closed | – | – | – | as above | backoff | not applied |
+//! | connection lost: killed, shut down, broken | 57P01, 57P02, 57P04, 57P05, 25P03, 25P04, 08 | – | 1053, 1927, 2006, 2013, 3169, 4031 | 503 `database_connection_lost` | same key only | unknown |
+//! | commit unknown | 08007, 40003 | – | 1180 | as above | same key only | unknown |
+//! | data exception | 22 without 22012 | 18 | 1153, 1264, 1265, 1292, 1300, 1366, 1367, 1406, 1411, 1525, 1690 | 400 `value_refused` | never | not applied |
+//! | damaged data | XX001, XX002 | 11, 26 | 1034, 1035, 1194, 1195, 1712, 1877 | 500 `data_loss` | never | unknown |
+//! | not null, check | 23502, 23514 | 1299, 275 | 1048, 1364, 3819, 4025 | 500 `internal` | never | unknown |
+//! | raised by a trigger or function | P0001 | 1811 | 1644 | 500 `internal` | never | unknown |
+//! | everything else | | | | 500 `internal` | never | unknown |
+//!
+//! A code of SQLite stands for its extended ones too, except where those have a line of their own. A number of
+//! MySQL that the table does not know is read by its SQLSTATE, where the class of that says enough.
+//!
+//! # Trying again
+//!
+//! After a `transaction_conflict` the transaction is rolled back and run again from its first read. The
+//! database has not always rolled it back itself: see [`Condition::LockTimeout`] and [`Condition::Deadlock`].
+//! "Not applied" is said of the transaction; who goes on after the error and commits, commits what came before it.
+//!
+//! A connection that was refused did nothing. One that broke while it was in use may have done everything, and so
+//! may a statement that was cancelled around its commit.
+//!
+//! # Constraints
+//!
+//! Postgres alone names the violated constraint in a field, so a mapping by name
+//! ([`on_constraint`](DbResultExt::on_constraint), [`by_constraint`](DbResultExt::by_constraint)) works
+//! there alone; [`on_unique`](DbResultExt::on_unique) and [`on_foreign_key`](DbResultExt::on_foreign_key) work
+//! on every database.
+//!
+//! # What the log gets
+//!
+//! A `DbFault` prints condition, code, table and constraint. The text of the driver's error follows as its source
+//! only where it is known to hold no values: a duplicate key of MySQL, a malformed value, a failed row of
+//! Postgres (in its `Debug`), a syntax error, a raised error and a value that could not be decoded are withheld. One
+//! gap is SQLite's: its one code for most mistakes of a program also quotes the query of a full-text search.
 
+mod call_site;
+mod code;
 mod condition;
+mod driver;
 
+use std::borrow::Cow;
 use std::fmt;
-use std::io;
 
-pub use condition::{Backend, Condition, classify};
+pub use call_site::DbResultExt;
+pub use code::{Code, classify};
+pub use condition::Condition;
 
-use crate::{ByConstraint, Descriptor, Error, Fault};
+use crate::{Descriptor, Error, Fault};
 
 /// A classified `sqlx::Error`. Its `Display` names condition, code, table and constraint, and no value.
 pub struct DbFault(Box<Inner>);
@@ -40,17 +78,18 @@ impl DbFault {
         self.0.condition
     }
 
-    /// The database's own code, where it sent one.
+    /// The database's own code, where it sent one: the SQLSTATE of Postgres, SQLite's extended result code,
+    /// the error number of MySQL and MariaDB.
     #[must_use]
     pub fn code(&self) -> Option<String> {
-        self.0
-            .error
-            .as_database_error()?
-            .code()
-            .map(std::borrow::Cow::into_owned)
+        let error = self.0.error.as_database_error()?;
+        match Code::of(error) {
+            Some(code) => Some(code.to_string()),
+            None => error.code().map(Cow::into_owned),
+        }
     }
 
-    /// The constraint that was violated, where the database names it (Postgres).
+    /// The constraint that was violated, where the database names it in a field (Postgres).
     #[must_use]
     pub fn constraint(&self) -> Option<&str> {
         self.0.error.as_database_error()?.constraint()
@@ -72,7 +111,7 @@ impl DbFault {
 impl From<sqlx::Error> for DbFault {
     fn from(error: sqlx::Error) -> Self {
         Self(Box::new(Inner {
-            condition: condition_of(&error),
+            condition: Condition::of(&error),
             error,
         }))
     }
@@ -84,71 +123,28 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// Reads what sqlx says into the pure table.
-fn condition_of(error: &sqlx::Error) -> Condition {
-    match error {
-        sqlx::Error::Database(error) => database(error.as_ref()),
-        sqlx::Error::Io(error) => match error.kind() {
-            // Nothing was sent yet. Unreachable is not among them: a connection that was in use reports it
-            // too, once its retransmissions have run out.
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Condition::CannotConnect,
-            _ => Condition::ConnectionLost,
-        },
-        sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_) => Condition::ConnectionLost,
-        sqlx::Error::PoolTimedOut => Condition::PoolTimedOut,
-        sqlx::Error::PoolClosed => Condition::PoolClosed,
-        sqlx::Error::RowNotFound => Condition::RowNotFound,
-        _ => Condition::Other,
-    }
-}
-
-fn database(error: &(dyn sqlx::error::DatabaseError + 'static)) -> Condition {
-    use sqlx::error::ErrorKind;
-
-    if let (Some(backend), Some(code)) = (backend(error), error.code()) {
-        return classify(backend, &code);
-    }
-    // A driver this crate does not know still says the five kinds.
-    match error.kind() {
-        ErrorKind::UniqueViolation => Condition::UniqueViolation,
-        ErrorKind::ForeignKeyViolation => Condition::ForeignKeyViolation,
-        ErrorKind::NotNullViolation => Condition::NotNullViolation,
-        ErrorKind::CheckViolation => Condition::CheckViolation,
-        ErrorKind::ExclusionViolation => Condition::ExclusionViolation,
-        _ => Condition::Other,
-    }
-}
-
-fn backend(error: &(dyn sqlx::error::DatabaseError + 'static)) -> Option<Backend> {
-    #[cfg(feature = "postgres")]
-    if error
-        .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
-        .is_some()
-    {
-        return Some(Backend::Postgres);
-    }
-    #[cfg(feature = "sqlite")]
-    if error
-        .try_downcast_ref::<sqlx::sqlite::SqliteError>()
-        .is_some()
-    {
-        return Some(Backend::Sqlite);
-    }
-    let _ = error;
-    None
-}
-
 impl fmt::Display for DbFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0.condition.as_str())?;
+        if let Some(code) = self.code() {
+            write!(f, " ({code})")?;
+        }
+        // The driver's own text is withheld, and without the column nobody finds the mistake.
+        if let sqlx::Error::ColumnDecode { index, .. } = &self.0.error {
+            write!(f, " while decoding column {index}")?;
+        }
         let Some(error) = self.0.error.as_database_error() else {
             return Ok(());
         };
-        if let Some(code) = error.code() {
-            write!(f, " ({code})")?;
-        }
         if let Some(table) = error.table() {
             write!(f, " on table {table}")?;
+        }
+        #[cfg(feature = "postgres")]
+        if let Some(column) = error
+            .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
+            .and_then(|error| error.column())
+        {
+            write!(f, " in column {column}")?;
         }
         if let Some(constraint) = error.constraint() {
             write!(f, " by constraint {constraint}")?;
@@ -165,9 +161,9 @@ impl fmt::Debug for DbFault {
 }
 
 impl std::error::Error for DbFault {
-    /// The error below, unless its text may echo a value of the request into the log.
+    /// The error below, unless its text may echo a value of the request or of a row into the log.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        if self.0.condition.may_echo_values() {
+        if driver::may_echo_values(&self.0.error) {
             None
         } else {
             Some(&self.0.error)
@@ -183,74 +179,10 @@ impl Fault for DbFault {
     }
 }
 
-/// Says at the call site what a database error means there.
-///
-/// Whatever is not meant becomes a [`DbFault`] inside the caller's error type.
-pub trait DbResultExt<T> {
-    /// A violation of the constraint `name` is this error. For databases that name constraints (Postgres).
-    ///
-    /// # Errors
-    /// `error`, or any other failure as a [`DbFault`].
-    fn on_constraint<E: From<DbFault>>(self, name: &str, error: E) -> Result<T, E>;
-
-    /// A violation of any unique key is this error. For every database.
-    ///
-    /// # Errors
-    /// `error`, or any other failure as a [`DbFault`].
-    fn on_unique<E: From<DbFault>>(self, error: E) -> Result<T, E>;
-
-    /// A violation of a constraint becomes the variant that was declared with
-    /// `#[fault(constraint = "..")]`. For databases that name constraints (Postgres).
-    ///
-    /// # Errors
-    /// The variant, or any other failure as a [`DbFault`].
-    fn by_constraint<E: ByConstraint + From<DbFault>>(self) -> Result<T, E>;
-
-    /// No row is this error.
-    ///
-    /// # Errors
-    /// `error`, or any other failure as a [`DbFault`].
-    fn or_not_found<E: From<DbFault>>(self, error: E) -> Result<T, E>;
-}
-
-impl<T> DbResultExt<T> for Result<T, sqlx::Error> {
-    fn on_constraint<E: From<DbFault>>(self, name: &str, error: E) -> Result<T, E> {
-        self.map_err(DbFault::from).map_err(|fault| {
-            if fault.constraint() == Some(name) {
-                error
-            } else {
-                fault.into()
-            }
-        })
-    }
-
-    fn on_unique<E: From<DbFault>>(self, error: E) -> Result<T, E> {
-        self.map_err(DbFault::from)
-            .map_err(|fault| match fault.condition() {
-                Condition::UniqueViolation => error,
-                _ => fault.into(),
-            })
-    }
-
-    fn by_constraint<E: ByConstraint + From<DbFault>>(self) -> Result<T, E> {
-        self.map_err(DbFault::from).map_err(|fault| {
-            fault
-                .constraint()
-                .and_then(E::by_constraint)
-                .unwrap_or_else(|| fault.into())
-        })
-    }
-
-    fn or_not_found<E: From<DbFault>>(self, error: E) -> Result<T, E> {
-        self.map_err(|found| match found {
-            sqlx::Error::RowNotFound => error,
-            found => DbFault::from(found).into(),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     #[test]
