@@ -93,3 +93,40 @@ pub(super) fn may_echo_values(error: &sqlx::Error) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::migrate::MigrateError;
+
+    use super::super::DbFault;
+
+    /// Seen from the log.
+    fn source(error: sqlx::Error) -> Option<String> {
+        let fault = DbFault::from(error);
+        std::error::Error::source(&fault).map(ToString::to_string)
+    }
+
+    #[test]
+    fn the_text_of_a_value_that_was_not_understood_is_withheld() {
+        for error in [
+            sqlx::Error::Decode("hunter2".into()),
+            sqlx::Error::Encode("hunter2".into()),
+            sqlx::Error::AnyDriverError("hunter2".into()),
+            sqlx::Error::ColumnDecode {
+                index: "\"mood\"".to_owned(),
+                source: "hunter2".into(),
+            },
+        ] {
+            assert_eq!(source(error), None);
+        }
+    }
+
+    #[test]
+    fn a_migration_that_failed_is_as_talkative_as_its_cause() {
+        let migrate = |error| sqlx::Error::Migrate(Box::new(error));
+        let echo = MigrateError::Execute(sqlx::Error::Decode("hunter2".into()));
+        assert_eq!(source(migrate(echo)), None);
+        let kept = source(migrate(MigrateError::VersionMissing(3)));
+        assert!(kept.is_some_and(|text| text.contains('3')));
+    }
+}

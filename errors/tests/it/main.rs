@@ -9,7 +9,7 @@
     reason = "tests"
 )]
 
-#[cfg(all(feature = "postgres", feature = "sqlite"))]
+#[cfg(all(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod database;
 mod derive;
 #[cfg(feature = "axum")]
