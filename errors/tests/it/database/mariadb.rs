@@ -211,7 +211,11 @@ impl TestDatabase for Server {
             Case::MissingTable => self.fails("SELECT * FROM nothing").await,
             Case::SyntaxError => self.fails(format!("SELECT '{SECRET}' {SECRET} {SECRET}")).await,
             Case::DivisionByZero => self.fails("INSERT INTO users (id, email, age) VALUES (3, 'c', 1/0)").await,
-            Case::AccessDenied => self.options.clone().username(&format!("{}_nobody", self.name)).connect().await.into(),
+            // A user that is not there would be told 1045 or 1698, at random, so that names cannot be guessed.
+            Case::AccessDenied => {
+                let options = self.options.clone().username(&format!("{}_full", self.name));
+                options.password(SECRET).connect().await.into()
+            }
             Case::Undecodable => {
                 let row = sqlx::query("SELECT ?").bind(SECRET).fetch_one(&mut self.connect().await).await.unwrap();
                 super::undecodable(&row).into()
