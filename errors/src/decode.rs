@@ -1,16 +1,23 @@
 //! From the document back to the enum it was made of: what a client matches on.
 
+use std::time::Duration;
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::problem::is_absolute;
-use crate::{Descriptor, Fault, Problem};
+use crate::{Descriptor, Fault, Problem, Violation};
 
 /// A fault that a client can have back from the document.
 ///
 /// `#[fault(decode)]` on the type derives it. A variant comes back when everything it holds travels:
 /// extension members (`ext`), `violations`, a `retry_after`, or a field marked `default`, which is filled with
 /// its default. One that holds anything else, such as a source, stays [`Decoded::Unknown`], with its code.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be had back from a problem document",
+    label = "not `FromProblem`",
+    note = "write `#[fault(decode)]` on it, beside `#[derive(Fault)]`"
+)]
 pub trait FromProblem: Fault + Sized {
     /// The error this document was made of, if it is one of this type.
     fn from_problem(problem: &Problem) -> Option<Self>;
@@ -95,6 +102,44 @@ pub fn is_of(problem: &Problem, descriptor: &Descriptor) -> bool {
 pub fn member<T: DeserializeOwned>(problem: &Problem, name: &str) -> Option<T> {
     let value = problem.extensions().get(name).cloned();
     serde_json::from_value(value.unwrap_or(Value::Null)).ok()
+}
+
+/// As [`member`], for a field that has a default: a member that is missing is no reason to give up.
+pub fn member_or_default<T: DeserializeOwned + Default>(
+    problem: &Problem,
+    name: &str,
+) -> Option<T> {
+    match problem.extensions().get(name) {
+        None | Some(Value::Null) => Some(T::default()),
+        Some(_) => member(problem, name),
+    }
+}
+
+/// The violations as the field that held them.
+pub fn violations<T: FromIterator<Violation>>(problem: &Problem) -> T {
+    problem.errors().iter().cloned().collect()
+}
+
+/// A field that says how long to wait.
+#[diagnostic::on_unimplemented(
+    message = "a `retry_after` field that comes back is a `Duration` or an `Option<Duration>`, not `{Self}`",
+    label = "not a `Duration` or an `Option<Duration>`"
+)]
+pub trait Wait: Sized {
+    /// The wait the document speaks of; none when it must speak of one and does not.
+    fn of(problem: &Problem) -> Option<Self>;
+}
+
+impl Wait for Duration {
+    fn of(problem: &Problem) -> Option<Self> {
+        problem.retry_after()
+    }
+}
+
+impl Wait for Option<Duration> {
+    fn of(problem: &Problem) -> Option<Self> {
+        Some(problem.retry_after())
+    }
 }
 
 /// What a database said stays on the server: nobody gets it back, so a variant that delegates to it stays unknown.

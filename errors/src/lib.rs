@@ -183,8 +183,9 @@ pub mod __private {
         openapi::{RefOr, response::Response as ResponseSchema},
     };
 
-    pub use crate::decode::{is_of, member};
+    pub use crate::decode::{Wait, is_of, member, member_or_default, violations};
     pub use crate::fault::{catalog_join, catalog_len};
+    pub use serde::de::DeserializeOwned;
 }
 
 /// Implements axum's `IntoResponse` for a derived fault.

@@ -54,6 +54,22 @@ pub(crate) const RESERVED: [&str; 11] = [
     "errors",
 ];
 
+/// Statuses that RFC 9110 §15 forbids to send without a header, and what the header looks like.
+pub(crate) const HEADERS_OWED: [(u16, &str, &str); 3] = [
+    (405, "allow", "GET, HEAD"),
+    (407, "proxy-authenticate", "Basic"),
+    (426, "upgrade", "HTTP/2.0"),
+];
+
+/// What clients can match on.
+pub(crate) fn is_code(text: &str) -> bool {
+    text.len() <= 63
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
 /// Why a name cannot be an extension member.
 pub(crate) fn extension_refused(name: &str) -> Option<String> {
     if RESERVED.contains(&name) {

@@ -162,6 +162,118 @@ fn a_struct_may_be_a_fault_with_a_type_base_of_its_own() {
     );
 }
 
+#[derive(Debug, thiserror::Error, Fault)]
+#[error("x")]
+#[fault(
+    domain = "orders.example.com",
+    type_base = "https://errors.example.com/orders/",
+    no_response,
+    no_status,
+    no_openapi
+)]
+enum Worded {
+    #[fault(
+        resource_exhausted,
+        type = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+    )]
+    Quota,
+    #[fault(
+        failed_precondition,
+        status = 426,
+        header = "upgrade: HTTP/3.0",
+        header = "connection:upgrade"
+    )]
+    TooOld,
+    #[fault(
+        not_found,
+        header = "x-1: 1",
+        header = "x-2: 2",
+        header = "x-3: 3",
+        header = "x-4: 4",
+        header = "x-5: 5",
+        header = "x-6: 6",
+        header = "x-7: 7",
+        header = "x-8: 8"
+    )]
+    Most,
+}
+
+#[test]
+fn domain_type_and_headers_go_with_the_code() {
+    let quota = Worded::Quota.to_problem();
+    assert_eq!(
+        quota.type_uri(),
+        "https://iana.org/assignments/http-problem-types#quota-exceeded"
+    );
+    assert_eq!(quota.domain(), Some("orders.example.com"));
+    let old = Worded::TooOld.to_problem();
+    assert_eq!(old.type_uri(), "https://errors.example.com/orders/too_old");
+    let headers: Vec<_> = old
+        .headers()
+        .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+        .collect();
+    assert_eq!(
+        headers,
+        [("upgrade", "HTTP/3.0"), ("connection", "upgrade")]
+    );
+    // As many as the derive lets through.
+    assert_eq!(Worded::Most.to_problem().headers().count(), 8);
+}
+
+/// Each wire that is left out can be written by hand; without its word, the second implementation would not compile.
+mod wires {
+    use super::Worded;
+
+    #[cfg(feature = "axum")]
+    impl axum::response::IntoResponse for Worded {
+        fn into_response(self) -> axum::response::Response {
+            http::StatusCode::IM_A_TEAPOT.into_response()
+        }
+    }
+
+    #[cfg(feature = "tonic")]
+    impl From<Worded> for tonic::Status {
+        fn from(_: Worded) -> Self {
+            Self::data_loss("by hand")
+        }
+    }
+
+    #[cfg(feature = "utoipa")]
+    impl utoipa::IntoResponses for Worded {
+        fn responses() -> std::collections::BTreeMap<
+            String,
+            utoipa::openapi::RefOr<utoipa::openapi::response::Response>,
+        > {
+            std::iter::once((
+                "by hand".to_owned(),
+                utoipa::openapi::response::Response::new("x").into(),
+            ))
+            .collect()
+        }
+    }
+
+    #[cfg(feature = "utoipa")]
+    #[test]
+    fn a_derived_fault_describes_its_responses() {
+        use utoipa::IntoResponses;
+        let by_hand = Worded::responses();
+        assert!(by_hand.contains_key("by hand"));
+        let derived = super::hygiene::Generic::<u8, 2>::responses();
+        assert!(!derived.contains_key("by hand"));
+    }
+
+    #[cfg(feature = "tonic")]
+    #[test]
+    fn a_derived_fault_is_a_status() {
+        let status = tonic::Status::from(super::OrderError::Stale);
+        assert_eq!(status.code(), tonic::Code::FailedPrecondition);
+        let by_hand = tonic::Status::from(Worded::TooOld);
+        assert_eq!(by_hand.code(), tonic::Code::DataLoss);
+        let generic = tonic::Status::from(super::hygiene::Generic::<u8, 2>::Holds(1));
+        assert_eq!(generic.code(), tonic::Code::NotFound);
+    }
+}
+
 /// The derive has a copy of the category table; this is where the two meet.
 #[test]
 fn every_category_can_be_derived() {

@@ -11,4 +11,11 @@ enum OrderError {
     NoFault(std::io::Error),
 }
 
+#[derive(Debug, thiserror::Error, Fault)]
+#[error("x")]
+enum Generic<F: Fault> {
+    #[fault(delegate)]
+    Inner(F),
+}
+
 fn main() {}

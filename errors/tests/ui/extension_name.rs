@@ -15,6 +15,15 @@ enum OrderError {
     },
     #[fault(not_found)]
     Nameless(#[fault(ext)] u16),
+    #[fault(not_found)]
+    Collides {
+        #[fault(ext)]
+        order: u16,
+        #[fault(ext = "order")]
+        number: u16,
+    },
+    #[fault(not_found)]
+    Mistyped(#[fault(extension)] u16),
 }
 
 fn main() {}

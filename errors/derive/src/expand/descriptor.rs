@@ -2,9 +2,11 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote;
-use syn::{Ident, LitStr, Type};
+use syn::ext::IdentExt;
+use syn::{Ident, Type};
 
 use super::case::Case;
+use crate::attr::OnType;
 
 /// Own descriptors, and those of the faults that variants delegate to.
 pub(super) fn catalog(own: &TokenStream, cases: &[Case<'_>]) -> TokenStream {
@@ -26,38 +28,47 @@ pub(super) fn catalog(own: &TokenStream, cases: &[Case<'_>]) -> TokenStream {
 
 impl Case<'_> {
     /// The constant expression of this code's descriptor.
-    pub(super) fn descriptor(&self, owner: &Ident, type_base: Option<&LitStr>) -> TokenStream {
+    pub(super) fn descriptor(&self, owner: &Ident, on_type: &OnType) -> TokenStream {
         let Some((_, category, _)) = &self.on.category else {
             return quote!();
         };
-        let (category, code, docs) = (
-            Ident::new(category, Span::call_site()),
-            &self.code,
-            &self.docs,
-        );
-        let owner = owner.to_string();
-        let status = self.on.status.map(|status| quote!(.with_status(#status)));
-        let title = self
-            .on
-            .title
-            .as_ref()
-            .map(|title| quote!(.with_title(#title)));
-        let retry = self.on.retry.map(|retry| {
-            let retry = Ident::new(retry, Span::call_site());
+        let on = &self.on;
+        let variant = |name: &str| Ident::new(name, Span::call_site());
+        let (category, code, docs) = (variant(category), &self.code, &self.docs);
+        let owner = owner.unraw().to_string();
+        let status = on.status.map(|status| quote!(.with_status(#status)));
+        let title = on.title.as_ref().map(|title| quote!(.with_title(#title)));
+        let retry = on.retry.map(|retry| {
+            let retry = variant(retry);
             quote!(.with_retry(__m::Retry::#retry))
         });
-        let wait = self
-            .on
+        let wait = on
             .retry_after_ms
             .map(|ms| quote!(.with_retry_after(::core::time::Duration::from_millis(#ms))));
-        let outcome = self.on.outcome.map(|outcome| {
-            let outcome = Ident::new(outcome, Span::call_site());
+        let outcome = on.outcome.map(|outcome| {
+            let outcome = variant(outcome);
             quote!(.with_outcome(__m::Outcome::#outcome))
         });
-        let type_base = type_base.map(|base| quote!(.with_type_base(#base)));
+        // The variant's own `type` wins: it names what others defined.
+        let type_uri = match (&on.type_uri, &on_type.type_base) {
+            (Some(uri), _) => Some(quote!(.with_type(#uri))),
+            (None, Some(base)) => Some(quote!(.with_type_base(#base))),
+            (None, None) => None,
+        };
+        let domain = on_type
+            .domain
+            .as_ref()
+            .map(|domain| quote!(.with_domain(#domain)));
+        let headers = (!on.headers.is_empty()).then(|| {
+            let pairs = on
+                .headers
+                .iter()
+                .map(|(_, name, value)| quote!((#name, #value)));
+            quote!(.with_headers(&[#(#pairs),*]))
+        });
         quote! {
             __m::Descriptor::new(#code, __m::Category::#category)
-                #status #title #retry #wait #outcome #type_base
+                #status #title #retry #wait #outcome #type_uri #domain #headers
                 .with_docs(#docs)
                 .with_owner(::core::concat!(::core::module_path!(), "::", #owner))
         }

@@ -3,21 +3,25 @@
 
 mod case;
 mod constraint;
+mod decode;
 mod descriptor;
+mod generics;
 mod locate;
 mod methods;
+mod rules;
 
 use std::collections::HashMap;
 
 use proc_macro2::TokenStream;
-use quote::quote;
-use syn::{Data, DeriveInput, Error, Ident, Result};
+use quote::{ToTokens, format_ident, quote};
+use syn::{Data, DeriveInput, Error, Generics, Ident, Result};
 
 use self::case::Case;
 use self::constraint::by_constraint;
 use self::descriptor::catalog;
+use self::generics::mentions_parameter;
 use self::locate::find_crate;
-use crate::attr::{self, OnVariant};
+use crate::attr::{self, OnType, OnVariant};
 
 pub(crate) fn fault(input: &DeriveInput) -> Result<TokenStream> {
     let mut cases = Vec::new();
@@ -67,27 +71,33 @@ pub(crate) fn fault(input: &DeriveInput) -> Result<TokenStream> {
         }
     };
     refuse_repeats(&cases)?;
+    refuse_generic_delegates(&cases, &input.generics)?;
+    refuse_idle_words(&cases, &on_type, matches!(input.data, Data::Struct(_)))?;
 
-    let krate = on_type.krate.map_or_else(find_crate, |path| quote!(#path));
     let name = &input.ident;
     let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
-    let descriptors: Vec<_> = cases
-        .iter()
-        .map(|case| case.descriptor(name, on_type.type_base.as_ref()))
+    let names: Vec<_> = (0..cases.len())
+        .map(|at| format_ident!("__OWN_{at}").into_token_stream())
         .collect();
-    let own = cases
-        .iter()
-        .zip(&descriptors)
-        .filter(|(case, _)| !case.delegates())
-        .map(|(_, descriptor)| descriptor);
-    let catalog = catalog(&quote!([#(#own),*]), &cases);
-
-    let descriptor = cases.iter().zip(&descriptors).map(|(case, own)| {
-        case.arm(
-            &quote!(descriptor),
-            &quote!({ const OWN: __m::Descriptor = #own; &OWN }),
-        )
+    let own = || {
+        let cases = cases.iter().zip(&names);
+        cases.filter(|(case, _)| !case.delegates())
+    };
+    let constants = own().map(|(case, constant)| {
+        let descriptor = case.descriptor(name, &on_type);
+        quote!(const #constant: __m::Descriptor = #descriptor;)
     });
+    let listed = own().map(|(_, constant)| constant);
+    let catalog = catalog(&quote!([#(#listed),*]), &cases);
+    let from_problem = on_type
+        .decode
+        .map(|decode| decode::from_problem(input, &cases, &names, decode))
+        .transpose()?;
+
+    let descriptor = cases
+        .iter()
+        .zip(&names)
+        .map(|(case, own)| case.arm(&quote!(descriptor), &quote!(&#own)));
     let detail = cases.iter().map(|case| {
         let text = match case.on.public {
             Some(_) => quote!(::core::option::Option::Some(__m::Public::new(
@@ -108,13 +118,25 @@ pub(crate) fn fault(input: &DeriveInput) -> Result<TokenStream> {
         )
     });
     let by_constraint = by_constraint(input, &cases);
-    let response = (!on_type.no_response).then(|| {
-        quote!(__m::__fault_response! { [#impl_generics] [#name #type_generics] [#where_clause] })
-    });
+    let wires = [
+        (!on_type.no_response, quote!(__fault_response)),
+        (!on_type.no_status, quote!(__fault_status)),
+        (!on_type.no_openapi, quote!(__fault_openapi)),
+    ];
+    // Each writes nothing where its feature is off.
+    let wires = wires.iter().filter(|(wanted, _)| *wanted).map(
+        |(_, wire)| quote!(__m::#wire! { [#impl_generics] [#name #type_generics] [#where_clause] }),
+    );
+    let krate = match &on_type.krate {
+        Some(path) => path.to_token_stream(),
+        None => find_crate(),
+    };
 
     Ok(quote! {
         const _: () = {
             use #krate as __m;
+
+            #(#constants)*
 
             #[automatically_derived]
             impl #impl_generics __m::Fault for #name #type_generics #where_clause {
@@ -142,8 +164,9 @@ pub(crate) fn fault(input: &DeriveInput) -> Result<TokenStream> {
                     match *self { #(#outcome)* }
                 }
             }
+            #from_problem
             #by_constraint
-            #response
+            #(#wires)*
         };
     })
 }
@@ -167,6 +190,40 @@ fn refuse_repeats(cases: &[Case<'_>]) -> Result<()> {
                 format!("this constraint means `{before}` already"),
             ));
         }
+    }
+    Ok(())
+}
+
+/// A constant, such as the catalogue, cannot be made of a type that is not known yet.
+fn refuse_generic_delegates(cases: &[Case<'_>], generics: &Generics) -> Result<()> {
+    let mut fields = cases
+        .iter()
+        .filter(|case| case.delegates())
+        .flat_map(|case| case.fields);
+    match fields.find(|field| mentions_parameter(&field.ty, generics)) {
+        Some(field) => Err(Error::new_spanned(
+            &field.ty,
+            "the catalogue lists the codes before a type parameter is known: `delegate` to a type without one",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Words that are right by themselves and would do nothing here.
+fn refuse_idle_words(cases: &[Case<'_>], on_type: &OnType, is_struct: bool) -> Result<()> {
+    let undecoded = cases.iter().find_map(|case| case.default);
+    if let (Some(span), None) = (undecoded, on_type.decode) {
+        return Err(Error::new(
+            span,
+            "`default` says what decoding puts here: write `#[fault(decode)]` on the type",
+        ));
+    }
+    let typed = cases.iter().find_map(|case| case.on.type_uri.as_ref());
+    if let (Some(uri), Some(_), true) = (typed, &on_type.type_base, is_struct) {
+        return Err(Error::new(
+            uri.span(),
+            "`type` is the whole of it: leave out `type_base`",
+        ));
     }
     Ok(())
 }
