@@ -1,5 +1,5 @@
-//! From the attributes to the implementation: checks what only the whole type can show, then writes
-//! what is derived.
+//! From the attributes to the implementation: reads each variant, checks them together, then writes what is
+//! derived.
 
 mod case;
 mod constraint;
@@ -9,19 +9,17 @@ mod generics;
 mod locate;
 mod methods;
 mod rules;
-
-use std::collections::HashMap;
+mod together;
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, format_ident, quote};
-use syn::{Data, DeriveInput, Error, Generics, Ident, Result};
+use syn::{Data, DeriveInput, Error, Result};
 
 use self::case::Case;
 use self::constraint::by_constraint;
 use self::descriptor::catalog;
-use self::generics::mentions_parameter;
 use self::locate::find_crate;
-use crate::attr::{self, OnType, OnVariant};
+use crate::attr::{self, OnVariant};
 
 pub(crate) fn fault(input: &DeriveInput) -> Result<TokenStream> {
     let mut cases = Vec::new();
@@ -70,9 +68,7 @@ pub(crate) fn fault(input: &DeriveInput) -> Result<TokenStream> {
             ));
         }
     };
-    refuse_repeats(&cases)?;
-    refuse_generic_delegates(&cases, &input.generics)?;
-    refuse_idle_words(&cases, &on_type, matches!(input.data, Data::Struct(_)))?;
+    together::check(input, &cases, &on_type)?;
 
     let name = &input.ident;
     let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
@@ -169,61 +165,4 @@ pub(crate) fn fault(input: &DeriveInput) -> Result<TokenStream> {
             #(#wires)*
         };
     })
-}
-
-fn refuse_repeats(cases: &[Case<'_>]) -> Result<()> {
-    let mut codes: HashMap<&str, &Ident> = HashMap::new();
-    let mut constraints: HashMap<String, &Ident> = HashMap::new();
-    for case in cases.iter().filter(|case| !case.delegates()) {
-        if let Some(before) = codes.insert(&case.code, case.name) {
-            let message = format!(
-                "the code `{}` is taken by `{before}`: clients tell errors apart by it, so write `#[fault(code = \"..\")]`",
-                case.code
-            );
-            return Err(Error::new(case.name.span(), message));
-        }
-        if let Some(constraint) = &case.on.constraint
-            && let Some(before) = constraints.insert(constraint.value(), case.name)
-        {
-            return Err(Error::new(
-                constraint.span(),
-                format!("this constraint means `{before}` already"),
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// A constant, such as the catalogue, cannot be made of a type that is not known yet.
-fn refuse_generic_delegates(cases: &[Case<'_>], generics: &Generics) -> Result<()> {
-    let mut fields = cases
-        .iter()
-        .filter(|case| case.delegates())
-        .flat_map(|case| case.fields);
-    match fields.find(|field| mentions_parameter(&field.ty, generics)) {
-        Some(field) => Err(Error::new_spanned(
-            &field.ty,
-            "the catalogue lists the codes before a type parameter is known: `delegate` to a type without one",
-        )),
-        None => Ok(()),
-    }
-}
-
-/// Words that are right by themselves and would do nothing here.
-fn refuse_idle_words(cases: &[Case<'_>], on_type: &OnType, is_struct: bool) -> Result<()> {
-    let undecoded = cases.iter().find_map(|case| case.default);
-    if let (Some(span), None) = (undecoded, on_type.decode) {
-        return Err(Error::new(
-            span,
-            "`default` says what decoding puts here: write `#[fault(decode)]` on the type",
-        ));
-    }
-    let typed = cases.iter().find_map(|case| case.on.type_uri.as_ref());
-    if let (Some(uri), Some(_), true) = (typed, &on_type.type_base, is_struct) {
-        return Err(Error::new(
-            uri.span(),
-            "`type` is the whole of it: leave out `type_base`",
-        ));
-    }
-    Ok(())
 }
