@@ -11,6 +11,7 @@
 
 #[cfg(all(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod database;
+mod decode;
 mod derive;
 #[cfg(feature = "axum")]
 mod hostile;
