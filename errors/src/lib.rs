@@ -118,6 +118,8 @@ mod category;
 #[cfg(feature = "conformance")]
 #[cfg_attr(docsrs, doc(cfg(feature = "conformance")))]
 pub mod conformance;
+#[cfg(any(feature = "client", feature = "reqwest"))]
+mod client;
 #[cfg(feature = "sqlx")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlx")))]
 pub mod db;
@@ -158,6 +160,9 @@ pub use crate::{
 };
 pub use advice::{Outcome, Retry};
 pub use category::Category;
+#[cfg(any(feature = "client", feature = "reqwest"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "client", feature = "reqwest"))))]
+pub use client::OrProblem;
 pub use decode::{Decoded, FromProblem};
 pub use error::{CHAIN_LINKS_MAX, Error};
 pub use fault::{ByConstraint, Descriptor, Fault, Members, Public, catalog_join, catalog_len};

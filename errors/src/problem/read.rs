@@ -5,9 +5,11 @@
 //! still leaves what the HTTP status says.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::{Problem, TypeUri, VIOLATIONS_MAX, cut};
@@ -70,6 +72,16 @@ impl Reader {
     pub const fn arrived(mut self, now: SystemTime) -> Self {
         self.now = Some(now);
         self
+    }
+
+    /// What the edge knows of an answer it received, as far as nothing else was set.
+    #[cfg(any(feature = "client", feature = "reqwest"))]
+    pub(crate) fn received(&self, now: SystemTime, url: Option<String>) -> Self {
+        Self {
+            document_bytes_max: self.document_bytes_max,
+            base: self.base.clone().or(url),
+            now: self.now.or(Some(now)),
+        }
     }
 
     /// The bound that is set, for who collects the body.
@@ -181,12 +193,29 @@ fn members(content_type: Option<&str>, body: &[u8]) -> Option<Map<String, Value>
     if !declared && !perhaps {
         return None;
     }
+    // RFC 8259 §8.1 lets a reader pass over a byte order mark, and some servers write one.
+    let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
     // serde_json bounds the depth, and of a repeated member keeps the last.
-    let Ok(Value::Object(members)) = serde_json::from_slice(body) else {
-        return None;
+    let members = match serde_json::from_slice(body) {
+        Ok(Value::Object(members)) => members,
+        Ok(_) => return None,
+        Err(_) => readable_members(body)?,
     };
     let evident = members.contains_key("type") || members.contains_key("title");
     (declared || evident).then_some(members)
+}
+
+/// The members that can be read of a document of which one cannot: `1e999`, half a surrogate pair, an
+/// array nested a thousand deep, Latin-1 in a text. A member's value is looked at only after its end was
+/// found, so that one bad value takes itself away and no other (RFC 9457 §3.1).
+fn readable_members(body: &[u8]) -> Option<Map<String, Value>> {
+    let body = String::from_utf8_lossy(body);
+    let raw: BTreeMap<String, &RawValue> = serde_json::from_str(&body).ok()?;
+    let readable = raw.into_iter().filter_map(|(name, value)| {
+        let value = serde_json::from_str(value.get()).ok()?;
+        Some((name, value))
+    });
+    Some(readable.collect())
 }
 
 fn decode(status: u16, mut members: Map<String, Value>) -> Problem {
@@ -504,10 +533,7 @@ mod tests {
             Retry::After(Duration::ZERO)
         );
         let far = "Fri, 31 Dec 9999 23:59:59 GMT";
-        assert_eq!(
-            retry(far, date, &Reader::new()),
-            Retry::After(WAIT_MAX)
-        );
+        assert_eq!(retry(far, date, &Reader::new()), Retry::After(WAIT_MAX));
     }
 
     #[test]

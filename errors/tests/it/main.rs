@@ -12,6 +12,11 @@
 #[cfg(all(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod database;
 mod decode;
+#[cfg(all(feature = "axum", feature = "client", feature = "reqwest"))]
+mod client;
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
+mod database;
+mod decode_cases;
 mod derive;
 #[cfg(feature = "axum")]
 mod hostile;
