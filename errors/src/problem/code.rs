@@ -6,13 +6,18 @@ pub(crate) fn type_of(base: &str, code: &str) -> String {
     let mut uri = String::with_capacity(base.len() + code.len());
     uri.push_str(base);
     for byte in code.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+        if is_unreserved(byte) {
             uri.push(char::from(byte));
         } else {
             uri.push_str(&format!("%{byte:02X}"));
         }
     }
     uri
+}
+
+/// What RFC 3986 §2.3 lets stand for itself everywhere.
+pub(super) fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 /// `order_not_found` as `Order not found`.
