@@ -212,7 +212,9 @@ fn readable_members(body: &[u8]) -> Option<Map<String, Value>> {
     let body = String::from_utf8_lossy(body);
     let raw: BTreeMap<String, &RawValue> = serde_json::from_str(&body).ok()?;
     let readable = raw.into_iter().filter_map(|(name, value)| {
-        let value = serde_json::from_str(value.get()).ok()?;
+        // Within something, as it is in the document, so that the bound on the depth is the same, and whoever
+        // the problem is passed on to can read it too.
+        let [value] = serde_json::from_str(&format!("[{value}]")).ok()?;
         Some((name, value))
     });
     Some(readable.collect())

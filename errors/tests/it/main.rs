@@ -18,8 +18,10 @@ mod client;
 mod database;
 mod decode_cases;
 mod derive;
+mod dice;
 #[cfg(feature = "axum")]
 mod hostile;
 #[cfg(feature = "axum")]
 mod layer;
+mod secrecy;
 mod total;
