@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
+use tracing::Span;
+
 use crate::{Category, Descriptor, Fault, Outcome, Problem, Retry};
 
 /// The most links of a cause chain that are kept for the log. Real chains have five; a cyclic one has no end.
@@ -12,6 +14,9 @@ pub const CHAIN_LINKS_MAX: usize = 32;
 /// An error of any [`Fault`] type, one word wide so that `Result`s stay small.
 ///
 /// A client gets what [`to_problem`](Self::to_problem) says; contexts and sources are for the log.
+///
+/// It remembers the `tracing` span it was made in, in which its log line is written: a trace shows the failure
+/// where it happened, not where it was answered. The span does not close before the error is dropped.
 ///
 /// ```
 /// use mainstay_errors::{Category, Error, Violation, Violations};
@@ -29,6 +34,8 @@ struct Inner {
     cause: Cause,
     /// Innermost first.
     contexts: Vec<Cow<'static, str>>,
+    /// Where it was made, so that its log line stands there.
+    origin: Span,
 }
 
 enum Cause {
@@ -84,7 +91,13 @@ impl Error {
         Self(Box::new(Inner {
             cause,
             contexts: Vec::new(),
+            origin: Span::current(),
         }))
+    }
+
+    /// The span in which the error was made; disabled when there was none.
+    pub(crate) fn origin(&self) -> &Span {
+        &self.0.origin
     }
 
     /// Says what the program was doing. For the log only.

@@ -133,7 +133,6 @@ mod grpc;
 mod http_codes;
 #[cfg(feature = "axum")]
 mod layer;
-#[cfg(feature = "axum")]
 mod log;
 #[cfg(feature = "utoipa")]
 mod openapi;
@@ -156,7 +155,6 @@ pub use mainstay_errors_derive::Fault;
 pub use crate::{
     extract::{Json, Path, Query},
     layer::{PassThrough, ProblemFuture, ProblemLayer, ProblemService},
-    log::LogPolicy,
 };
 pub use advice::{Outcome, Retry};
 pub use category::Category;
@@ -166,6 +164,7 @@ pub use client::OrProblem;
 pub use decode::{Decoded, FromProblem};
 pub use error::{CHAIN_LINKS_MAX, Error};
 pub use fault::{ByConstraint, Descriptor, Fault, Members, Public, catalog_join, catalog_len};
+pub use log::LogPolicy;
 pub use problem::{
     DEFAULT_TYPE_BASE, DETAIL_BYTES_MAX, DOCUMENT_BYTES_MAX, MemberRefused, PROBLEM_JSON, Problem,
     RESERVED_MEMBERS, Reader, VIOLATIONS_MAX,
