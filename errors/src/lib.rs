@@ -127,10 +127,14 @@ mod decode;
 mod error;
 #[cfg(feature = "axum")]
 mod extract;
+#[cfg(feature = "axum")]
+mod fallback;
 mod fault;
 #[cfg(feature = "tonic")]
 mod grpc;
 mod http_codes;
+pub mod iana;
+mod language;
 #[cfg(feature = "axum")]
 mod layer;
 mod log;
@@ -143,6 +147,7 @@ mod registry;
 mod request_id;
 #[cfg(feature = "axum")]
 mod response;
+mod trace_parent;
 mod violation;
 mod violations;
 
@@ -154,7 +159,10 @@ pub use mainstay_errors_derive::Fault;
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use crate::{
     extract::{Json, Path, Query},
-    layer::{PassThrough, ProblemFuture, ProblemLayer, ProblemService},
+    fallback::api_fallback,
+    layer::{
+        Localize, Localized, PassThrough, ProblemFuture, ProblemLayer, ProblemService, RequestIds,
+    },
 };
 pub use advice::{Outcome, Retry};
 pub use category::Category;
@@ -164,6 +172,7 @@ pub use client::OrProblem;
 pub use decode::{Decoded, FromProblem};
 pub use error::{CHAIN_LINKS_MAX, Error};
 pub use fault::{ByConstraint, Descriptor, Fault, Members, Public, catalog_join, catalog_len};
+pub use language::preferred_language;
 pub use log::LogPolicy;
 pub use problem::{
     DEFAULT_TYPE_BASE, DETAIL_BYTES_MAX, DOCUMENT_BYTES_MAX, MemberRefused, PROBLEM_JSON, Problem,

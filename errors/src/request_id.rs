@@ -4,6 +4,8 @@ use std::fmt;
 
 use http::HeaderValue;
 
+use crate::trace_parent;
+
 /// A well-formed request id: 1 to 128 bytes of `[A-Za-z0-9._-]`.
 ///
 /// An id from outside is echoed into headers, documents and logs, so anything else is refused rather
@@ -30,6 +32,14 @@ impl RequestId {
     #[must_use]
     pub fn from_header(value: &HeaderValue) -> Option<Self> {
         is_well_formed(value.as_bytes()).then(|| Self(value.clone()))
+    }
+
+    /// Takes the trace id of a W3C `traceparent` header, so that one id finds the trace, the log and the answer.
+    /// `None` unless all of the header is sound: a version other than `ff`, a trace id of 32 and a parent id of 16
+    /// lower-case hex digits, neither all zero.
+    #[must_use]
+    pub fn from_traceparent(value: &HeaderValue) -> Option<Self> {
+        Self::parse(trace_parent::trace_id(value.as_bytes())?)
     }
 
     /// Makes a fresh id: a UUIDv7, so that ids sort by time.

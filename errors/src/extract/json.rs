@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
@@ -18,7 +18,8 @@ use crate::{Error, Fault, Location, Problem, Violation, Violations, http_codes};
 ///
 /// | what is wrong | answer |
 /// |---|---|
-/// | the content type is not `application/json` or `…+json` | 415 `unsupported_media_type` |
+/// | the content type is not `application/json` or `…+json` | 415 `unsupported_media_type`, with `Accept: application/json` |
+/// | the body is compressed, and no layer outside undid that | 415 `unsupported_media_type`, with `Accept-Encoding: identity` |
 /// | the body is larger than axum's `DefaultBodyLimit` (2 MiB unless set) | 413 `payload_too_large` |
 /// | the body broke off | 400 `bad_request` |
 /// | the body is not JSON | 400 `malformed_json`, with line and column |
@@ -47,7 +48,10 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         if !is_json(request.headers()) {
-            return Err(http_codes::UNSUPPORTED_MEDIA_TYPE.to_problem());
+            return Err(unsupported(header::ACCEPT, "application/json"));
+        }
+        if is_encoded(request.headers()) {
+            return Err(unsupported(header::ACCEPT_ENCODING, "identity"));
         }
         let body = Bytes::from_request(request, state)
             .await
@@ -56,6 +60,19 @@ where
             })?;
         read(&body).map(Self)
     }
+}
+
+/// What was unsupported, and by which header what is supported is told (RFC 9110 §15.5.16).
+fn unsupported(name: HeaderName, supported: &'static str) -> Problem {
+    http_codes::UNSUPPORTED_MEDIA_TYPE
+        .to_problem()
+        .with_header(name, HeaderValue::from_static(supported))
+}
+
+/// The body is still encoded: a layer that decodes it takes the header away.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    !encodings.all(|value| value.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::probe::{self, Misfit, Source};
-use crate::{Location, Problem, VIOLATIONS_MAX, Violation, http_codes};
+use crate::{Error, Location, Problem, VIOLATIONS_MAX, Violation, http_codes};
 
 /// The parameters of the query string. What cannot be read is 400 `invalid_query`, every such parameter
 /// in `errors`.
@@ -61,7 +61,7 @@ fn refused_query<T: DeserializeOwned>(parts: &Parts) -> Problem {
 }
 
 /// The parameters of the path. What cannot be read is 400 `invalid_path`, every such parameter in
-/// `errors`; a route whose pattern does not fit its handler is a bug, 500 `internal`.
+/// `errors`; a route whose pattern does not fit its handler is a bug, 500 `internal`, and the log says how.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Path<T>(pub T);
 
@@ -70,9 +70,9 @@ where
     S: Send + Sync,
     T: DeserializeOwned + Send,
 {
-    type Rejection = Problem;
+    type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
         match axum::extract::Path::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(path)) => Ok(Self(path)),
             Err(rejection) => {
@@ -81,37 +81,50 @@ where
                     .iter()
                     .flatten()
                     .map(|(name, value)| (name.to_owned(), value.to_owned()));
-                Err(refused_path::<T>(&rejection, &params.collect::<Vec<_>>()))
+                Err(refused_path::<T>(rejection, &params.collect::<Vec<_>>()))
             }
         }
     }
 }
 
 fn refused_path<T: DeserializeOwned>(
-    rejection: &PathRejection,
+    rejection: PathRejection,
     params: &[(String, String)],
-) -> Problem {
-    let bug = || crate::error::INTERNAL.to_problem();
-    let PathRejection::FailedToDeserializePathParams(error) = rejection else {
-        return bug();
-    };
+) -> Error {
     let problem = http_codes::INVALID_PATH.to_problem();
+    let PathRejection::FailedToDeserializePathParams(error) = &rejection else {
+        return misrouted::<T>(rejection, params);
+    };
     match error.kind() {
         ErrorKind::WrongNumberOfParameters { .. } | ErrorKind::UnsupportedType { .. } => {
-            return bug();
+            return misrouted::<T>(rejection, params);
         }
         ErrorKind::InvalidUtf8InPathParam { key } => {
-            return problem
-                .with_violation(Violation::path(key, "malformed").with_detail("must be UTF-8"));
+            let violation = Violation::path(key, "malformed").with_detail("must be UTF-8");
+            return problem.with_violation(violation).into();
         }
         _ => {}
     }
     let misfits = path_misfits::<T>(params);
-    problem.with_violations(
-        misfits
-            .into_iter()
-            .map(|misfit| misfit.violation(Location::Path)),
-    )
+    // No client can leave a parameter out: then the route would not have matched.
+    if misfits.iter().any(Misfit::is_required) {
+        return misrouted::<T>(rejection, params);
+    }
+    let violations = misfits
+        .into_iter()
+        .map(|misfit| misfit.violation(Location::Path));
+    problem.with_violations(violations).into()
+}
+
+/// The pattern of the route and the type of its handler do not go together. The values are left out: they are the
+/// client's, and it is not about them.
+fn misrouted<T>(rejection: PathRejection, params: &[(String, String)]) -> Error {
+    let names: Vec<_> = params.iter().map(|(name, _)| name.as_str()).collect();
+    let wanted = std::any::type_name::<T>();
+    let given = names.join(", ");
+    Error::internal(rejection).context(format!(
+        "reading `{wanted}` from a path with the parameters [{given}]"
+    ))
 }
 
 /// A path is taken as a struct or map, as a tuple, or as one value, and only the type knows which.

@@ -13,8 +13,9 @@ use axum::body::{Body, Bytes};
 use http::Response;
 use pin_project_lite::pin_project;
 
+use super::Shared;
+use super::asked::Asked;
 use super::rewrite::{self, Rewrite};
-use super::{Asked, Shared};
 
 /// What a panic left behind.
 pub(super) type Payload = Box<dyn Any + Send>;
@@ -76,10 +77,17 @@ where
         let mut this = self.project();
         loop {
             let outcome = match this.state.as_mut().project() {
-                StateProjection::Calling { inner } => match unwound(|| inner.poll(cx)) {
-                    Ok(polled) => Ok(ready!(polled)?),
-                    Err(payload) => Err(payload),
-                },
+                StateProjection::Calling { inner } => {
+                    let poll = || unwound(|| inner.poll(cx));
+                    let polled = match this.asked.as_mut() {
+                        Some(asked) => asked.around(poll),
+                        None => poll(),
+                    };
+                    match polled {
+                        Ok(polled) => Ok(ready!(polled)?),
+                        Err(payload) => Err(payload),
+                    }
+                }
                 StateProjection::Panicked { payload } => match payload.take() {
                     Some(payload) => Err(payload),
                     None => return Poll::Pending,
@@ -95,7 +103,7 @@ where
             };
             let rewrite = match outcome {
                 Ok(response) => rewrite::answer(response.map(Body::new), asked, this.shared),
-                Err(payload) => Rewrite::Done(rewrite::panicked(&*payload, &asked, this.shared)),
+                Err(payload) => Rewrite::Done(rewrite::panicked(&*payload, asked, this.shared)),
             };
             match rewrite {
                 Rewrite::Done(response) => {

@@ -11,7 +11,9 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use serde_json::Value;
 
-use super::{Asked, PassThrough, REQUEST_ID, Shared};
+use super::asked::Asked;
+use super::localize::localized;
+use super::{PassThrough, REQUEST_ID, Shared, headers};
 use crate::http_codes;
 use crate::problem::{DOCUMENT_BYTES_MAX, PROBLEM_JSON};
 use crate::response::{Failure, drop_representation, represent};
@@ -24,35 +26,44 @@ pub(super) enum Rewrite {
 }
 
 /// Decides about the response of the inner service.
-pub(super) fn answer(mut response: Response<Body>, asked: Asked, shared: &Arc<Shared>) -> Rewrite {
-    response
-        .headers_mut()
-        .insert(REQUEST_ID, asked.id.to_header());
+pub(super) fn answer(
+    mut response: Response<Body>,
+    mut asked: Asked,
+    shared: &Arc<Shared>,
+) -> Rewrite {
+    if is_grpc(&response) {
+        return Rewrite::Done(response);
+    }
     let status = response.status();
     let fails = status.is_client_error() || status.is_server_error();
-    if !fails || response.extensions().get::<PassThrough>().is_some() {
+    // A handler may put a success around a document, which is still a failure.
+    if !fails && !is_wrapped(&response) {
+        if let Some(id) = asked.known_id() {
+            response.headers_mut().insert(REQUEST_ID, id.to_header());
+        }
+        return Rewrite::Done(response);
+    }
+    let id = asked.id().to_header();
+    response.headers_mut().insert(REQUEST_ID, id);
+    if response.extensions().get::<PassThrough>().is_some() {
         return Rewrite::Done(response);
     }
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
         let problem = failure.problem.under_status(status.as_u16());
+        let error = failure.error.as_deref();
         if let ContentType::Other = content_type(&response) {
             // Something between put a page of its own in the document's place and left the extensions.
-            let problem = problem.with_request_id(asked.id);
-            shared.log.log(&problem, failure.error.as_deref());
+            let problem = problem.with_request_id(asked.id().clone());
+            shared.log.log(&problem, error);
+            response.extensions_mut().insert(problem);
             return Rewrite::Done(response);
         }
-        return Rewrite::Done(finish(
-            response,
-            problem,
-            failure.error.as_deref(),
-            &asked,
-            shared,
-        ));
+        return Rewrite::Done(finish(response, problem, error, asked, shared));
     }
     match content_type(&response) {
         ContentType::Bare => {
             let problem = http_codes::for_status(status.as_u16()).to_problem();
-            Rewrite::Done(finish(response, problem, None, &asked, shared))
+            Rewrite::Done(finish(response, problem, None, asked, shared))
         }
         ContentType::Problem if is_small(response.body()) => {
             Rewrite::Read(Box::pin(complete(response, asked, Arc::clone(shared))))
@@ -64,7 +75,7 @@ pub(super) fn answer(mut response: Response<Body>, asked: Asked, shared: &Arc<Sh
 /// The answer to a request whose handler panicked. The message goes to the log alone.
 pub(super) fn panicked(
     payload: &(dyn Any + Send),
-    asked: &Asked,
+    mut asked: Asked,
     shared: &Arc<Shared>,
 ) -> Response<Body> {
     let text = payload
@@ -75,9 +86,8 @@ pub(super) fn panicked(
     let error = Error::internal(format!("panic: {text}"));
     let problem = error.to_problem();
     let mut response = Response::new(Body::empty());
-    response
-        .headers_mut()
-        .insert(REQUEST_ID, asked.id.to_header());
+    let id = asked.id().to_header();
+    response.headers_mut().insert(REQUEST_ID, id);
     finish(response, problem, Some(&error), asked, shared)
 }
 
@@ -88,49 +98,61 @@ async fn complete(response: Response<Body>, asked: Asked, shared: Arc<Shared>) -
     // The size is known to be small. Of a body that breaks off, only the status is left to tell.
     let Ok(read) = body.collect().await else {
         let problem = http_codes::for_status(parts.status.as_u16()).to_problem();
-        return finish(
-            Response::from_parts(parts, Body::empty()),
-            problem,
-            None,
-            &asked,
-            &shared,
-        );
+        let response = Response::from_parts(parts, Body::empty());
+        return finish(response, problem, None, asked, &shared);
     };
     let bytes = read.to_bytes();
     if !is_incomplete(&bytes) {
         return Response::from_parts(parts, Body::from(bytes));
     }
     let problem = Problem::read_document(parts.status.as_u16(), Some(PROBLEM_JSON), &bytes);
-    finish(
-        Response::from_parts(parts, Body::empty()),
-        problem,
-        None,
-        &asked,
-        &shared,
-    )
+    let response = Response::from_parts(parts, Body::empty());
+    finish(response, problem, None, asked, &shared)
 }
 
-/// Logs the problem and puts it into the response.
+/// Logs the problem and puts it into the response, into its extensions too.
 fn finish(
     response: Response<Body>,
     problem: Problem,
     error: Option<&Error>,
-    asked: &Asked,
+    mut asked: Asked,
     shared: &Shared,
 ) -> Response<Body> {
-    let problem = problem
+    let mut problem = problem
         .with_default_type_base(&shared.type_base)
-        .with_request_id(asked.id.clone());
+        .with_request_id(asked.id().clone());
+    if problem.status() == 422 && OF_VALIDATION.contains(&problem.code()) {
+        problem = problem.with_status(shared.validation_status);
+    }
     shared.log.log(&problem, error);
     let (mut parts, _) = response.into_parts();
     parts.status = problem.status_code();
     drop_representation(parts.status, &mut parts.headers);
-    if let (StatusCode::UNAUTHORIZED, Some(challenge)) = (parts.status, &shared.challenge) {
-        let entry = parts.headers.entry(header::WWW_AUTHENTICATE);
-        entry.or_insert_with(|| challenge.clone());
+    if let Some(localize) = &shared.localize {
+        let asked = asked.accept_language.as_ref();
+        problem = localized(&**localize, problem, asked, &mut parts.headers);
     }
+    headers::complete(parts.status, &mut parts.headers, shared);
     let body = represent(&problem, &mut parts.headers);
-    Response::from_parts(parts, if asked.head { Body::empty() } else { body })
+    parts.extensions.insert(problem);
+    Response::from_parts(parts, if asked.is_head { Body::empty() } else { body })
+}
+
+/// The codes of ours that the registry's validation status is about.
+const OF_VALIDATION: [&str; 2] = ["validation_failed", "unprocessable_content"];
+
+/// A document of ours under a status that is no failure.
+fn is_wrapped(response: &Response<Body>) -> bool {
+    response.extensions().get::<Failure>().is_some()
+        && matches!(content_type(response), ContentType::Problem)
+}
+
+/// gRPC says in trailers how a call went; its status is 200 and its headers are its own.
+fn is_grpc(response: &Response<Body>) -> bool {
+    response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 enum ContentType {

@@ -198,6 +198,20 @@ impl Problem {
             .fold(self, Self::with_violation)
     }
 
+    /// Replaces the texts of violations, each by its place; a place there is none at is passed over.
+    #[cfg(feature = "axum")]
+    pub(crate) fn with_violation_details(
+        mut self,
+        details: impl IntoIterator<Item = (usize, Cow<'static, str>)>,
+    ) -> Self {
+        for (at, detail) in details {
+            if let Some(violation) = self.0.errors.get_mut(at) {
+                *violation = violation.clone().with_detail(cut(detail));
+            }
+        }
+        self
+    }
+
     /// Adds an extension member.
     ///
     /// # Errors

@@ -81,6 +81,10 @@ impl Misfit {
         self.at.is_empty()
     }
 
+    pub(in crate::extract) fn is_required(&self) -> bool {
+        self.kind == Kind::Required
+    }
+
     /// Moves the place under a name.
     pub(in crate::extract) fn under(mut self, name: &str) -> Self {
         self.at.insert(0, name.to_owned());
