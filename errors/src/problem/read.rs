@@ -379,10 +379,17 @@ mod tests {
     }
 
     #[test]
-    fn d3_d4_type_defaults_to_about_blank_and_is_kept_byte_for_byte() {
-        assert_eq!(read("{}").type_uri(), "about:blank");
+    fn d3_a_missing_type_is_about_blank() {
+        for body in ["{}", r#"{"type":null}"#, r#"{"type":["x"]}"#, ""] {
+            assert_eq!(read(body).type_uri(), "about:blank", "{body}");
+        }
+    }
+
+    #[test]
+    fn d4_type_is_the_identity_and_kept_byte_for_byte() {
         for uri in [
             "https://iana.org/assignments/http-problem-types#date",
+            "HTTPS://Errors.Example/%7euser/../x",
             "urn:uuid:0",
             "../x?y#z",
             "",
@@ -391,6 +398,9 @@ mod tests {
             let problem = read(&format!(r#"{{"type":"{uri}"}}"#));
             assert_eq!(problem.type_uri(), uri);
         }
+        // What stands in the texts makes it nothing it is not.
+        let problem = read(r#"{"title":"Order not found","detail":"order_not_found"}"#);
+        assert_eq!(problem.code(), "not_found");
     }
 
     #[test]
@@ -404,6 +414,44 @@ mod tests {
         assert_eq!(read(r#"{"status":70000}"#).reported_status(), None);
         assert_eq!(read(r#"{"status":-1}"#).reported_status(), None);
         assert_eq!(Problem::read_document(200, PROBLEM, b"{}").status(), 500);
+    }
+
+    #[test]
+    fn d6_nothing_that_a_document_points_at_is_fetched() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let body = format!(
+            r##"{{"type":"{base}/type","instance":"{base}/instance","$ref":"{base}/ref"}}"##
+        );
+        let problem = Reader::new().base(format!("{base}/orders")).read_document(
+            404,
+            PROBLEM,
+            body.as_bytes(),
+        );
+        assert_eq!(problem.type_uri(), format!("{base}/type"));
+        assert_eq!(problem.to_string(), "404 not_found");
+        let nobody = listener.accept().unwrap_err();
+        assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn d7_relative_references_resolve_at_the_address_that_answered() {
+        let reader = Reader::new().base("https://api.example.com/v1/orders/7?x=1");
+        let read = |body: &str| reader.read_document(404, PROBLEM, body.as_bytes());
+        let problem = read(r##"{"type":"../problems/gone","instance":"#here"}"##);
+        assert_eq!(
+            problem.type_uri(),
+            "https://api.example.com/v1/problems/gone"
+        );
+        assert_eq!(
+            problem.instance(),
+            Some("https://api.example.com/v1/orders/7?x=1#here")
+        );
+        let kept = read(r##"{"type":"https://Other.example/../x#Y","instance":"urn:uuid:0"}"##);
+        assert_eq!(kept.type_uri(), "https://Other.example/../x#Y");
+        assert_eq!(kept.instance(), Some("urn:uuid:0"));
+        assert_eq!(read("{}").type_uri(), "about:blank");
     }
 
     #[test]
@@ -536,25 +584,6 @@ mod tests {
         );
         let far = "Fri, 31 Dec 9999 23:59:59 GMT";
         assert_eq!(retry(far, date, &Reader::new()), Retry::After(WAIT_MAX));
-    }
-
-    #[test]
-    fn d7_relative_references_resolve_at_the_address_that_answered() {
-        let reader = Reader::new().base("https://api.example.com/v1/orders/7?x=1");
-        let read = |body: &str| reader.read_document(404, PROBLEM, body.as_bytes());
-        let problem = read(r##"{"type":"../problems/gone","instance":"#here"}"##);
-        assert_eq!(
-            problem.type_uri(),
-            "https://api.example.com/v1/problems/gone"
-        );
-        assert_eq!(
-            problem.instance(),
-            Some("https://api.example.com/v1/orders/7?x=1#here")
-        );
-        let kept = read(r##"{"type":"https://Other.example/../x#Y","instance":"urn:uuid:0"}"##);
-        assert_eq!(kept.type_uri(), "https://Other.example/../x#Y");
-        assert_eq!(kept.instance(), Some("urn:uuid:0"));
-        assert_eq!(read("{}").type_uri(), "about:blank");
     }
 
     #[test]
