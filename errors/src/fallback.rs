@@ -10,6 +10,9 @@ use crate::{Problem, http_codes};
 /// then fails to read as JSON. A wrong *method* needs no handler: axum answers 405 with `Allow`, of which
 /// [`ProblemLayer`](crate::ProblemLayer) makes a document.
 ///
+/// The bare prefix with a slash (`/api/`) is not inside of what is nested at `/api`: where it matters, route it
+/// here as well, `.route("/api/", any(api_fallback))`.
+///
 /// ```
 /// use axum::{Router, response::Html, routing::get};
 /// use mainstay_errors::{ProblemLayer, api_fallback};

@@ -322,12 +322,17 @@ impl Problem {
         }
     }
 
-    /// The title; the code in words unless one was given.
+    /// The title; unless one was given, the code in words, or with the `type` `about:blank` the phrase of the
+    /// status (RFC 9457 §4.2.1).
     #[must_use]
     pub fn title(&self) -> Cow<'_, str> {
-        match &self.0.title {
-            Some(title) => Cow::Borrowed(title),
-            None => Cow::Owned(words(&self.0.code)),
+        if let Some(title) = &self.0.title {
+            return Cow::Borrowed(title);
+        }
+        let is_blank = matches!(&self.0.type_uri, TypeUri::Exact(uri) if uri == "about:blank");
+        match self.status_code().canonical_reason() {
+            Some(phrase) if is_blank => Cow::Borrowed(phrase),
+            _ => Cow::Owned(words(&self.0.code)),
         }
     }
 

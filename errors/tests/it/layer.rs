@@ -3,20 +3,22 @@
 use std::io::Write;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http::{HeaderValue, Request, StatusCode, header};
 use mainstay_errors::{
     Category, Error, Fault, Json, LogPolicy, PassThrough, Path, Problem, ProblemLayer, Query,
     Registry, RequestId, Violation, Violations,
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tower::{Layer, ServiceExt, service_fn};
 use uuid::Uuid;
+
+use crate::answer::{Answer, send};
 
 #[derive(Debug, thiserror::Error, Fault)]
 enum ShopError {
@@ -67,10 +69,7 @@ fn app() -> Router {
 
 fn inner() -> Router {
     Router::new()
-        .route(
-            "/ok",
-            get(|Extension(id): Extension<RequestId>| async move { id.to_string() }),
-        )
+        .route("/ok", get(|id: RequestId| async move { id.to_string() }))
         .route(
             "/sold-out",
             get(|| async { ShopError::SoldOut { what: "tea" } }),
@@ -130,49 +129,6 @@ fn inner() -> Router {
         .route("/page", get(|_: Query<Page>| async {}))
         .merge(registry().pages("/problems"))
         .layer(DefaultBodyLimit::max(512))
-}
-
-struct Answer {
-    status: u16,
-    headers: HeaderMap,
-    body: String,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", self.body))
-    }
-
-    /// The document, after checking what holds for every document.
-    fn problem(&self) -> Value {
-        assert_eq!(self.headers["content-type"], "application/problem+json");
-        assert_eq!(self.headers["content-length"], self.body.len().to_string());
-        let document = self.json();
-        assert_eq!(document["status"], self.status);
-        assert_eq!(
-            document["request_id"],
-            self.headers["x-request-id"].to_str().unwrap()
-        );
-        for member in ["type", "title", "code", "retry", "outcome", "request_id"] {
-            assert!(document[member].is_string(), "{member} in {document}");
-        }
-        assert!(
-            !self.body.contains("null") && !self.body.contains("hunter2"),
-            "{}",
-            self.body
-        );
-        document
-    }
-}
-
-async fn send(app: Router, request: Request<Body>) -> Answer {
-    let (parts, body) = app.oneshot(request).await.unwrap().into_parts();
-    let body = to_bytes(body, usize::MAX).await.unwrap();
-    Answer {
-        status: parts.status.as_u16(),
-        headers: parts.headers,
-        body: String::from_utf8(body.to_vec()).unwrap(),
-    }
 }
 
 async fn ask(path: &str) -> Answer {

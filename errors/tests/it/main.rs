@@ -14,6 +14,10 @@ mod database;
 mod decode;
 #[cfg(all(feature = "axum", feature = "client", feature = "reqwest"))]
 mod client;
+#[cfg(feature = "axum")]
+mod allocations;
+#[cfg(feature = "axum")]
+mod answer;
 #[cfg(all(feature = "postgres", feature = "sqlite"))]
 mod database;
 mod decode_cases;
@@ -24,4 +28,16 @@ mod hostile;
 #[cfg(feature = "axum")]
 mod layer;
 mod secrecy;
+#[cfg(feature = "axum")]
+mod localize;
+#[cfg(feature = "axum")]
+mod nested;
+#[cfg(feature = "axum")]
+mod request_id;
+#[cfg(feature = "axum")]
+mod rfc9110;
+#[cfg(feature = "axum")]
+mod rfc9457;
+#[cfg(feature = "axum")]
+mod telemetry;
 mod total;
