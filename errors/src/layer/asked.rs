@@ -67,9 +67,11 @@ impl Asked {
     /// that of the answer: handed over through the thread, because a place in the request would be allocated
     /// for each of them. `run` must not unwind.
     pub(super) fn around<T>(&mut self, run: impl FnOnce() -> T) -> T {
-        let outer = CURRENT.replace(Current::Inside(self.id.take()));
+        let outer = CURRENT.try_with(|current| current.replace(Current::Inside(self.id.take())));
         let done = run();
-        if let Current::Inside(id) = CURRENT.replace(outer) {
+        if let Ok(outer) = outer
+            && let Ok(Current::Inside(id)) = CURRENT.try_with(|current| current.replace(outer))
+        {
             self.id = id;
         }
         done
@@ -89,14 +91,13 @@ thread_local! {
 /// The id that the layer will answer with: `found`, unless it has one; made, if neither is there.
 fn settle(found: impl FnOnce() -> Option<RequestId>) -> RequestId {
     let make = || found().unwrap_or_else(RequestId::generate);
-    match CURRENT.replace(Current::Outside) {
-        Current::Outside => make(),
-        Current::Inside(id) => {
-            let id = id.unwrap_or_else(make);
-            CURRENT.set(Current::Inside(Some(id.clone())));
-            id
-        }
-    }
+    let current = CURRENT.try_with(|current| current.replace(Current::Outside));
+    let Ok(Current::Inside(id)) = current else {
+        return make();
+    };
+    let id = id.unwrap_or_else(make);
+    CURRENT.set(Current::Inside(Some(id.clone())));
+    id
 }
 
 /// A header that is there once.

@@ -17,6 +17,7 @@ use super::{PassThrough, REQUEST_ID, Shared, headers};
 use crate::http_codes;
 use crate::problem::{DOCUMENT_BYTES_MAX, PROBLEM_JSON};
 use crate::response::{Failure, drop_representation, represent};
+use crate::violations::VALIDATION_FAILED;
 use crate::{Error, Problem};
 
 /// The answer, or what has to be read for it.
@@ -121,7 +122,9 @@ fn finish(
     let mut problem = problem
         .with_default_type_base(&shared.type_base)
         .with_request_id(asked.id().clone());
-    if problem.status() == 422 && OF_VALIDATION.contains(&problem.code()) {
+    // Under its own status, that is: one that a handler put around it stays.
+    if problem.code() == VALIDATION_FAILED.code() && problem.status() == VALIDATION_FAILED.status()
+    {
         problem = problem.with_status(shared.validation_status);
     }
     shared.log.log(&problem, error);
@@ -137,9 +140,6 @@ fn finish(
     parts.extensions.insert(problem);
     Response::from_parts(parts, if asked.is_head { Body::empty() } else { body })
 }
-
-/// The codes of ours that the registry's validation status is about.
-const OF_VALIDATION: [&str; 2] = ["validation_failed", "unprocessable_content"];
 
 /// A document of ours under a status that is no failure.
 fn is_wrapped(response: &Response<Body>) -> bool {

@@ -389,6 +389,23 @@ async fn the_registrys_base_is_written_into_type() {
 }
 
 #[tokio::test]
+async fn violations_are_answered_with_the_registrys_status() {
+    for status in [400, 422] {
+        let layer = ProblemLayer::new(registry().validation_status(status));
+        let app = inner().layer(layer);
+        let get = |path| Request::get(path).body(Body::empty()).unwrap();
+        let document = send(app.clone(), get("/violations")).await.problem();
+        assert_eq!(document["status"], status);
+        assert_eq!(document["code"], "validation_failed");
+        let order = Request::post("/orders").header("content-type", "application/json");
+        let order = order.body(Body::from("{}")).unwrap();
+        assert_eq!(send(app.clone(), order).await.problem()["status"], status);
+        // Other codes have statuses of their own.
+        assert_eq!(send(app, get("/sold-out")).await.problem()["status"], 409);
+    }
+}
+
+#[tokio::test]
 async fn what_the_server_wrote_the_client_reads() {
     let answer = ask("/sold-out").await;
     let problem = Problem::read(answer.status, &answer.headers, answer.body.as_bytes());
