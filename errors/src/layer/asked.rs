@@ -54,7 +54,8 @@ impl Asked {
         let traceparent = &self.traceparent;
         self.id.get_or_insert_with(|| {
             let trace = traceparent.as_ref().and_then(RequestId::from_traceparent);
-            trace.unwrap_or_else(RequestId::generate)
+            // Of a layer inside of another, the outer one answers too.
+            settle(|| trace)
         })
     }
 
@@ -69,11 +70,15 @@ impl Asked {
     pub(super) fn around<T>(&mut self, run: impl FnOnce() -> T) -> T {
         let outer = CURRENT.try_with(|current| current.replace(Current::Inside(self.id.take())));
         let done = run();
-        if let Ok(outer) = outer
-            && let Ok(Current::Inside(id)) = CURRENT.try_with(|current| current.replace(outer))
-        {
+        // Without the thread's own data, which goes when the thread does, there is nothing to hand over.
+        let Ok(mut outer) = outer else { return done };
+        if let Current::Inside(id) = CURRENT.replace(Current::Outside) {
             self.id = id;
         }
+        if let Current::Inside(unknown @ None) = &mut outer {
+            unknown.clone_from(&self.id);
+        }
+        CURRENT.set(outer);
         done
     }
 }

@@ -118,6 +118,27 @@ async fn an_inner_layer_has_the_id_of_the_outer_one() {
     let answer = get_with(&nested, "/fails", "x-request-id", "r-1").await;
     assert_eq!(answer.problem()["request_id"], "r-1");
     assert_eq!(answer.header("handler-saw"), "r-1");
+    for path in ["/fails", "/nowhere", "/id"] {
+        let answer = get(&nested, path).await;
+        let id = answer.header("x-request-id");
+        match path {
+            "/id" => assert_eq!(answer.body, id),
+            _ => assert_eq!(answer.problem()["request_id"], id),
+        }
+        assert!(["", id].contains(&answer.header("handler-saw")));
+    }
+    // Made by the inner one at once, or by the outer one.
+    let early = || ProblemLayer::default().request_ids(RequestIds::OnArrival);
+    for nested in [
+        inner().layer(early()).layer(ProblemLayer::default()),
+        inner().layer(ProblemLayer::default()).layer(early()),
+        inner().layer(early()).layer(early()),
+    ] {
+        let answer = get(&nested, "/fails").await;
+        assert_eq!(answer.problem()["request_id"], answer.header("handler-saw"));
+        let answer = get(&nested, "/ok").await;
+        assert_ne!(answer.header("x-request-id"), "");
+    }
 }
 
 #[tokio::test]
