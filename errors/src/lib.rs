@@ -178,7 +178,9 @@ pub use problem::{
     DEFAULT_TYPE_BASE, DETAIL_BYTES_MAX, DOCUMENT_BYTES_MAX, MemberRefused, PROBLEM_JSON, Problem,
     RESERVED_MEMBERS, Reader, VIOLATIONS_MAX,
 };
-pub use registry::{CodeClash, Registry};
+pub use registry::{
+    CODES_BYTES_MAX, CodeChange, CodeChanges, CodeClash, CodeFact, CodesUnreadable, Registry,
+};
 pub use request_id::RequestId;
 pub use violation::{Location, PARAMS_MAX, Violation};
 pub use violations::Violations;

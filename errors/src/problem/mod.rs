@@ -25,6 +25,7 @@ pub(crate) use member::check_member;
 pub use member::{MemberRefused, RESERVED_MEMBERS};
 pub use read::{DOCUMENT_BYTES_MAX, Reader};
 pub(crate) use reference::is_absolute;
+pub(crate) use write::whole_seconds;
 
 /// The media type of a problem document.
 pub const PROBLEM_JSON: &str = "application/problem+json";

@@ -1,16 +1,26 @@
 //! Every code a service can answer with, in one place: to refuse two meanings of one code, to export
-//! `codes.json`, and to serve the pages `type` points at.
+//! `codes.json` and keep it a contract, and to serve the pages `type` points at.
+
+mod assert;
+mod change;
+mod codes;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+pub use change::{CodeChange, CodeChanges, CodeFact};
+pub use codes::{CODES_BYTES_MAX, CodesUnreadable};
 
 use crate::error::INTERNAL;
 use crate::problem::{DEFAULT_TYPE_BASE, type_of};
+use crate::violations::VALIDATION_FAILED;
 use crate::{Descriptor, Fault, Violations, http_codes};
 
-/// The codes of a service, its type base with them.
+/// The codes of a service, and what is said the same way of all of them: where `type` points, the domain, the
+/// status of a failed validation.
+///
+/// Build it in one function and use that everywhere: for the layer, the pages, OpenAPI and the test that guards
+/// `codes.json`. Then they cannot disagree.
 ///
 /// ```
 /// use mainstay_errors::{Registry, Violations};
@@ -22,6 +32,8 @@ use crate::{Descriptor, Fault, Violations, http_codes};
 pub struct Registry {
     codes: BTreeMap<&'static str, Descriptor>,
     type_base: Cow<'static, str>,
+    domain: Option<Cow<'static, str>>,
+    validation_status: u16,
 }
 
 /// Two errors claim one code.
@@ -51,6 +63,8 @@ impl Registry {
                 .map(|descriptor| (descriptor.code(), *descriptor))
                 .collect(),
             type_base: Cow::Borrowed(DEFAULT_TYPE_BASE),
+            domain: None,
+            validation_status: VALIDATION_FAILED.status(),
         }
     }
 
@@ -107,6 +121,54 @@ impl Registry {
         &self.type_base
     }
 
+    /// Whose codes these are, such as `orders.example.com`, where a code does not say it itself. On gRPC it is the
+    /// `domain` of `google.rpc.ErrorInfo`, and with the code the identity of an error.
+    #[must_use]
+    pub fn domain(mut self, domain: impl Into<Cow<'static, str>>) -> Self {
+        self.domain = Some(domain.into());
+        self
+    }
+
+    /// The status of `validation_failed`: 422, which is the default and says that the request was well-formed, or
+    /// 400, for houses whose guidelines know no 422. The code, not the status, is what clients match on.
+    ///
+    /// The layer that is made of this registry answers with it, and pages, `codes.json` and
+    /// [`openapi_responses`](Self::openapi_responses) say it. Codes of your own have their status in their derive.
+    ///
+    /// # Panics
+    /// When it is neither: at start, where it is seen.
+    #[must_use]
+    pub fn validation_status(mut self, status: u16) -> Self {
+        assert!(
+            matches!(status, 400 | 422),
+            "a failed validation is answered with 400 or 422, not with {status}"
+        );
+        self.validation_status = status;
+        self
+    }
+
+    /// The status that a code is answered with here.
+    pub(crate) fn status_for(&self, descriptor: &Descriptor) -> u16 {
+        if *descriptor == VALIDATION_FAILED {
+            self.validation_status
+        } else {
+            descriptor.status()
+        }
+    }
+
+    /// The domain of a code, its own before everybody's.
+    pub(crate) fn domain_of(&self, descriptor: &Descriptor) -> Option<&str> {
+        descriptor.domain().or(self.domain.as_deref())
+    }
+
+    /// The whole `type` of a code.
+    pub(crate) fn type_for(&self, descriptor: &Descriptor) -> String {
+        let base = descriptor.type_base().unwrap_or(&self.type_base);
+        descriptor
+            .type_uri()
+            .map_or_else(|| type_of(base, descriptor.code()), str::to_owned)
+    }
+
     /// The facts about a code.
     #[must_use]
     pub fn find(&self, code: &str) -> Option<&Descriptor> {
@@ -116,39 +178,6 @@ impl Registry {
     /// All codes, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &Descriptor> {
         self.codes.values()
-    }
-
-    /// What is public about one code, as JSON.
-    #[must_use]
-    pub fn describe(&self, descriptor: &Descriptor) -> Value {
-        let base = descriptor.type_base().unwrap_or(&self.type_base);
-        let uri = descriptor
-            .type_uri()
-            .map_or_else(|| type_of(base, descriptor.code()), str::to_owned);
-        json!({
-            "code": descriptor.code(),
-            "type": uri,
-            "title": descriptor.title(),
-            "status": descriptor.status(),
-            "category": descriptor.category().as_str(),
-            "retry": descriptor.retry().as_str(),
-            "outcome": descriptor.outcome().as_str(),
-            "docs": descriptor.docs(),
-        })
-    }
-
-    /// All codes as the text of a `codes.json`, sorted and byte-stable, to be kept under version
-    /// control: a change of a code is then a visible change.
-    #[must_use]
-    pub fn codes_json(&self) -> String {
-        let codes: Vec<Value> = self
-            .iter()
-            .map(|descriptor| self.describe(descriptor))
-            .collect();
-        // Values made by `json!` cannot fail to print.
-        let mut text = serde_json::to_string_pretty(&codes).unwrap_or_default();
-        text.push('\n');
-        text
     }
 }
 
@@ -196,12 +225,27 @@ mod tests {
     }
 
     #[test]
-    fn codes_json_is_stable() {
-        insta::assert_snapshot!(
-            "codes_json",
-            Registry::new()
-                .type_base("https://e.example/#")
-                .codes_json()
-        );
+    fn a_validation_fails_with_400_or_422_and_nothing_else() {
+        let registry = Registry::new().validation_status(400);
+        assert_eq!(registry.status_for(&VALIDATION_FAILED), 400);
+        assert_eq!(registry.describe(&VALIDATION_FAILED)["status"], 400);
+        // Only that code: a bare 422 of somebody else stays one.
+        let bare = registry.find("unprocessable_content").unwrap();
+        assert_eq!(registry.status_for(bare), 422);
+        for status in [0, 200, 409, 500, 65535] {
+            std::panic::catch_unwind(|| Registry::new().validation_status(status)).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_code_has_its_own_domain_or_that_of_all() {
+        let owned = Descriptor::new("x_y", Category::Internal).with_domain("own.example");
+        let plain = Descriptor::new("x_z", Category::Internal);
+        let registry = Registry::new();
+        assert_eq!(registry.domain_of(&plain), None);
+        assert!(registry.describe(&plain).get("domain").is_none());
+        let registry = registry.domain("all.example");
+        assert_eq!(registry.domain_of(&plain), Some("all.example"));
+        assert_eq!(registry.describe(&owned)["domain"], "own.example");
     }
 }
