@@ -148,6 +148,8 @@ mod request_id;
 #[cfg(feature = "axum")]
 mod response;
 mod trace_parent;
+#[cfg(any(feature = "garde", feature = "validator"))]
+mod validation;
 mod violation;
 mod violations;
 

@@ -185,6 +185,13 @@ impl Violation {
         self.params.iter().map(|(name, value)| (&**name, value))
     }
 
+    /// Says that it is about another part of the request, for checks that are used on more than one.
+    #[must_use]
+    pub const fn located(mut self, location: Location) -> Self {
+        self.location = location;
+        self
+    }
+
     /// Moves the pointer under `prefix`, for checks written against a part of the body.
     #[must_use]
     pub fn under(mut self, prefix: &str) -> Self {

@@ -3,7 +3,9 @@
 use std::fmt;
 
 use crate::decode::is_of;
-use crate::{Category, Descriptor, Fault, FromProblem, Problem, VIOLATIONS_MAX, Violation};
+use crate::{
+    Category, Descriptor, Fault, FromProblem, Location, Problem, VIOLATIONS_MAX, Violation,
+};
 
 /// Violations found by an application's own checks, all of them at once.
 ///
@@ -78,6 +80,18 @@ impl Violations {
     #[must_use]
     pub fn as_slice(&self) -> &[Violation] {
         &self.found
+    }
+
+    /// Says that all of them are about this part of the request: for checks of a query or a path that were written,
+    /// or converted, as if of a body.
+    #[must_use]
+    pub fn located(mut self, location: Location) -> Self {
+        let found = std::mem::take(&mut self.found);
+        self.found = found
+            .into_iter()
+            .map(|violation| violation.located(location))
+            .collect();
+        self
     }
 
     /// `Ok` when nothing was found.
@@ -165,6 +179,16 @@ mod tests {
             (422, "validation_failed")
         );
         assert_eq!(problem.errors().len(), 2);
+    }
+
+    #[test]
+    fn a_check_of_a_query_says_so_whatever_it_was_written_for() {
+        let found = Violations::from(Violation::body("/limit", "too_large").with_param("max", 9));
+        let found = found.located(Location::Query);
+        assert_eq!(
+            found.as_slice(),
+            [Violation::query("limit", "too_large").with_param("max", 9)]
+        );
     }
 
     #[test]
