@@ -39,7 +39,7 @@ pub(crate) const INVALID_QUERY: Descriptor = describe(
     400,
     "A parameter in the query string is missing or cannot be read. `errors` names it.",
 );
-const BAD_REQUEST: Descriptor = describe(
+pub(crate) const BAD_REQUEST: Descriptor = describe(
     "bad_request",
     Category::InvalidArgument,
     400,

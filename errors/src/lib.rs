@@ -138,8 +138,7 @@ mod language;
 #[cfg(feature = "axum")]
 mod layer;
 mod log;
-#[cfg(feature = "utoipa")]
-mod openapi;
+pub mod openapi;
 #[cfg(feature = "axum")]
 mod pages;
 mod problem;

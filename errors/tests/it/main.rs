@@ -40,4 +40,6 @@ mod rfc9110;
 mod rfc9457;
 #[cfg(feature = "axum")]
 mod telemetry;
+#[cfg(all(feature = "utoipa", feature = "axum"))]
+mod openapi;
 mod total;
