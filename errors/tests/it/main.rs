@@ -42,4 +42,6 @@ mod rfc9457;
 mod telemetry;
 #[cfg(all(feature = "utoipa", feature = "axum"))]
 mod openapi;
+#[cfg(feature = "axum")]
+mod pages;
 mod total;
