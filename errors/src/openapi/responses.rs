@@ -99,11 +99,13 @@ fn line(descriptor: &Descriptor) -> String {
 fn example(descriptor: &Descriptor, problem: &Problem) -> Value {
     // The bytes that are sent, so that an example cannot drift from them.
     let value: Value = serde_json::from_slice(&problem.to_bytes()).unwrap_or_default();
-    let mut example = json!({ "summary": problem.title(), "value": value });
+    let mut example = Map::new();
+    example.insert("summary".to_owned(), Value::from(problem.title()));
     if !descriptor.docs().is_empty() {
-        example["description"] = Value::from(descriptor.docs());
+        example.insert("description".to_owned(), Value::from(descriptor.docs()));
     }
-    example
+    example.insert("value".to_owned(), value);
+    Value::Object(example)
 }
 
 /// The headers that come with the status, or with one of its codes.
@@ -135,7 +137,7 @@ fn headers<'a>(
             json!({ "description": description, "schema": { "type": "string" } }),
         );
     }
-    for (name, value) in codes.flat_map(|code| code.headers()) {
+    for (name, value) in codes.flat_map(Descriptor::headers) {
         if !headers.keys().any(|known| known.eq_ignore_ascii_case(name)) {
             let header = json!({ "schema": { "type": "string" }, "example": value });
             headers.insert((*name).to_owned(), header);

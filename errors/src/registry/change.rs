@@ -10,6 +10,7 @@ use std::fmt;
 
 use super::codes::{Committed, Entry, read};
 use super::{CodesUnreadable, Registry};
+use crate::Descriptor;
 
 /// One difference between a committed `codes.json` and a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -224,7 +225,7 @@ impl Registry {
         }
         let added = self
             .iter()
-            .map(|descriptor| descriptor.code())
+            .map(Descriptor::code)
             .filter(|code| !committed.contains_key(*code));
         changes.extend(added.map(|code| CodeChange::Added {
             code: code.to_owned(),
