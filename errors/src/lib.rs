@@ -115,16 +115,17 @@
 
 mod advice;
 mod category;
+#[cfg(any(feature = "client", feature = "reqwest"))]
+mod client;
 #[cfg(feature = "conformance")]
 #[cfg_attr(docsrs, doc(cfg(feature = "conformance")))]
 pub mod conformance;
-#[cfg(any(feature = "client", feature = "reqwest"))]
-mod client;
 #[cfg(feature = "sqlx")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlx")))]
 pub mod db;
 mod decode;
 mod error;
+mod expansion;
 #[cfg(feature = "axum")]
 mod extract;
 #[cfg(feature = "axum")]
@@ -205,76 +206,4 @@ pub mod __private {
     pub use crate::decode::{Wait, is_of, member, member_or_default, violations};
     pub use crate::fault::{catalog_join, catalog_len};
     pub use serde::de::DeserializeOwned;
-}
-
-/// Implements axum's `IntoResponse` for a derived fault.
-#[cfg(feature = "axum")]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __fault_response {
-    ([$($generics:tt)*] [$ty:ty] [$($bounds:tt)*]) => {
-        #[automatically_derived]
-        impl $($generics)* $crate::__private::IntoResponse for $ty $($bounds)* {
-            fn into_response(self) -> $crate::__private::Response {
-                $crate::__private::IntoResponse::into_response($crate::Error::from(self))
-            }
-        }
-    };
-}
-
-/// Implements axum's `IntoResponse` for a derived fault: nothing, because the feature `axum` is off.
-#[cfg(not(feature = "axum"))]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __fault_response {
-    ($($ignored:tt)*) => {};
-}
-
-/// Implements `From<Fault> for tonic::Status` for a derived fault.
-#[cfg(feature = "tonic")]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __fault_status {
-    ([$($generics:tt)*] [$ty:ty] [$($bounds:tt)*]) => {
-        #[automatically_derived]
-        impl $($generics)* ::core::convert::From<$ty> for $crate::__private::Status $($bounds)* {
-            fn from(fault: $ty) -> Self {
-                ::core::convert::Into::into($crate::Error::from(fault))
-            }
-        }
-    };
-}
-
-/// Implements `From<Fault> for tonic::Status` for a derived fault: nothing, because the feature `tonic` is off.
-#[cfg(not(feature = "tonic"))]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __fault_status {
-    ($($ignored:tt)*) => {};
-}
-
-/// Implements utoipa's `IntoResponses` for a derived fault.
-#[cfg(feature = "utoipa")]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __fault_openapi {
-    ([$($generics:tt)*] [$ty:ty] [$($bounds:tt)*]) => {
-        #[automatically_derived]
-        impl $($generics)* $crate::__private::IntoResponses for $ty $($bounds)* {
-            fn responses() -> ::std::collections::BTreeMap<
-                ::std::string::String,
-                $crate::__private::RefOr<$crate::__private::ResponseSchema>,
-            > {
-                $crate::__private::responses(<Self as $crate::Fault>::CATALOG)
-            }
-        }
-    };
-}
-
-/// Implements utoipa's `IntoResponses` for a derived fault: nothing, because the feature `utoipa` is off.
-#[cfg(not(feature = "utoipa"))]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __fault_openapi {
-    ($($ignored:tt)*) => {};
 }

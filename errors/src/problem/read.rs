@@ -238,7 +238,8 @@ fn decode(status: u16, mut members: Map<String, Value>) -> Problem {
     doc.instance = text("instance");
     doc.request_id = text("request_id").and_then(|id| RequestId::parse(&id));
     let code = text("code").filter(|code| !code.is_empty());
-    let outcome = text("outcome").and_then(|word| Outcome::from_wire(&word));
+    // A word of a newer server must not be taken for a promise that nothing happened.
+    let outcome = text("outcome").map(|word| Outcome::from_wire(&word).unwrap_or(Outcome::Unknown));
     let retry = text("retry");
 
     let reported = members.remove("status").and_then(|status| status.as_u64());

@@ -9,39 +9,39 @@
     reason = "tests"
 )]
 
-#[cfg(all(feature = "mysql", feature = "postgres", feature = "sqlite"))]
-mod database;
-mod decode;
-#[cfg(all(feature = "axum", feature = "client", feature = "reqwest"))]
-mod client;
 #[cfg(feature = "axum")]
 mod allocations;
 #[cfg(feature = "axum")]
 mod answer;
-#[cfg(all(feature = "postgres", feature = "sqlite"))]
+#[cfg(all(feature = "axum", feature = "client", feature = "reqwest"))]
+mod client;
+#[cfg(all(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod database;
+mod decode;
 mod decode_cases;
 mod derive;
 mod dice;
 #[cfg(feature = "axum")]
+mod headers;
+#[cfg(feature = "axum")]
 mod hostile;
 #[cfg(feature = "axum")]
 mod layer;
-mod secrecy;
 #[cfg(feature = "axum")]
 mod localize;
 #[cfg(feature = "axum")]
 mod nested;
+#[cfg(all(feature = "utoipa", feature = "axum"))]
+mod openapi;
+#[cfg(feature = "axum")]
+mod pages;
 #[cfg(feature = "axum")]
 mod request_id;
 #[cfg(feature = "axum")]
 mod rfc9110;
 #[cfg(feature = "axum")]
 mod rfc9457;
+mod secrecy;
 #[cfg(feature = "axum")]
 mod telemetry;
-#[cfg(all(feature = "utoipa", feature = "axum"))]
-mod openapi;
-#[cfg(feature = "axum")]
-mod pages;
 mod total;
