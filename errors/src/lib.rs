@@ -165,6 +165,7 @@ pub use crate::{
     layer::{
         Localize, Localized, PassThrough, ProblemFuture, ProblemLayer, ProblemService, RequestIds,
     },
+    layer::{PassThrough, ProblemFuture, ProblemLayer, ProblemService},
 };
 pub use advice::{Outcome, Retry};
 pub use category::Category;
@@ -175,6 +176,11 @@ pub use decode::{Decoded, FromProblem};
 pub use error::{CHAIN_LINKS_MAX, Error};
 pub use fault::{ByConstraint, Descriptor, Fault, Members, Public, catalog_join, catalog_len};
 pub use language::preferred_language;
+#[cfg(feature = "tonic")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
+pub use grpc::{MESSAGE_BYTES_MAX, STATUS_BYTES_MAX};
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use log::LogPolicy;
 pub use problem::{
     DEFAULT_TYPE_BASE, DETAIL_BYTES_MAX, DOCUMENT_BYTES_MAX, MemberRefused, PROBLEM_JSON, Problem,

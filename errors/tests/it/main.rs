@@ -23,6 +23,8 @@ mod derive;
 mod dice;
 #[cfg(feature = "axum")]
 mod headers;
+#[cfg(feature = "tonic")]
+mod grpc;
 #[cfg(feature = "axum")]
 mod hostile;
 #[cfg(feature = "axum")]

@@ -1,0 +1,3 @@
+//! Failures over gRPC: what is written is read back, anything can be read, and nothing internal leaves.
+
+mod wire;
