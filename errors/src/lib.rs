@@ -138,6 +138,7 @@ pub mod iana;
 mod language;
 #[cfg(feature = "axum")]
 mod layer;
+#[cfg(any(feature = "axum", feature = "tonic"))]
 mod log;
 pub mod openapi;
 #[cfg(feature = "axum")]
@@ -178,9 +179,11 @@ pub use fault::{ByConstraint, Descriptor, Fault, Members, Public, catalog_join, 
 pub use language::preferred_language;
 #[cfg(feature = "tonic")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
-pub use grpc::{MESSAGE_BYTES_MAX, STATUS_BYTES_MAX};
-#[cfg(feature = "axum")]
-#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use grpc::{
+    MESSAGE_BYTES_MAX, STATUS_BYTES_MAX, StatusBody, StatusFuture, StatusLayer, StatusService,
+};
+#[cfg(any(feature = "axum", feature = "tonic"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "axum", feature = "tonic"))))]
 pub use log::LogPolicy;
 pub use problem::{
     DEFAULT_TYPE_BASE, DETAIL_BYTES_MAX, DOCUMENT_BYTES_MAX, MemberRefused, PROBLEM_JSON, Problem,

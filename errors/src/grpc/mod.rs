@@ -1,6 +1,7 @@
 //! Failures over gRPC: to and from `tonic::Status` with the details of google.rpc.
 
 mod details;
+mod layer;
 mod message;
 mod path;
 mod read;
@@ -13,9 +14,10 @@ use std::sync::Arc;
 use tonic::{Code, Status};
 
 pub use details::STATUS_BYTES_MAX;
+pub use layer::{StatusBody, StatusFuture, StatusLayer, StatusService};
 pub use message::MESSAGE_BYTES_MAX;
 
-use crate::{Error, Problem};
+use crate::{CHAIN_LINKS_MAX, Error, Problem};
 
 impl Problem {
     /// The problem as a failed call, with the details that google.rpc defines (AIP-193).
@@ -119,4 +121,17 @@ impl StdError for Cause {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         Some(&self.0)
     }
+}
+
+/// The error a status was made of, also when others have wrapped it since.
+fn error_behind(status: &Status) -> Option<&Error> {
+    let mut next = StdError::source(status);
+    for _ in 0..CHAIN_LINKS_MAX {
+        let link = next?;
+        if let Some(error) = link.downcast_ref::<Error>() {
+            return Some(error);
+        }
+        next = link.source();
+    }
+    None
 }

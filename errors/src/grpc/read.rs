@@ -154,6 +154,11 @@ impl Details {
         }
         found
     }
+
+    /// Whether the details are of this crate.
+    pub(super) fn are_ours(&self) -> bool {
+        self.info.as_ref().is_some_and(is_ours)
+    }
 }
 
 /// The message type of an `Any`: what follows the last `/` of its URL.
