@@ -547,6 +547,27 @@ proptest! {
     }
 
     #[test]
+    fn a_planted_secret_stays_inside(secret in "[A-Z]{12}") {
+        let source = || std::io::Error::other(secret.clone());
+        for error in [
+            Error::internal(source()).context(secret.clone()),
+            Error::from(ByHand).context(secret.clone()),
+            Error::internal(Status::unknown(secret.clone())),
+            #[cfg(feature = "sqlx")]
+            Error::from(sqlx::Error::Io(source())),
+        ] {
+            prop_assert!(error.chain().concat().contains(&secret), "the log has it");
+            let status = Status::from(error);
+            let mut headers = HeaderMap::new();
+            status.add_header(&mut headers).unwrap();
+            let details = String::from_utf8_lossy(status.details());
+            // Its own texts too, because people put them into messages.
+            let shown = format!("{headers:?}{details}{status}{status:?}");
+            prop_assert!(!shown.contains(&secret), "{shown}");
+        }
+    }
+
+    #[test]
     fn any_bytes_for_details_are_a_problem(
         bytes in prop::collection::vec(any::<u8>(), 0..300),
         code in 0i32..20,
