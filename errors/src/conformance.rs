@@ -48,7 +48,8 @@ use serde_json::{Map, Value};
 
 use crate::{Descriptor, Fault, FromProblem, PROBLEM_JSON, Problem};
 
-/// Sends an error over HTTP and has it back: document, bytes, document, error.
+/// Sends an error over HTTP and has it back: document, bytes, document, error. With the feature `tonic`, over gRPC
+/// too: document, status, document, error.
 ///
 /// It holds when the error is equal, its code, status, retry advice, wait and outcome are the same, and a
 /// second writing gives the same bytes. That no other code is taken for this one is checked with it.
@@ -57,11 +58,13 @@ use crate::{Descriptor, Fault, FromProblem, PROBLEM_JSON, Problem};
 /// When it does not hold, with a message that names the code and the member. What cannot hold: a wait that is
 /// not in whole seconds (RFC 9110 §10.2.3 has no others), a float that is not finite, more than
 /// [`VIOLATIONS_MAX`](crate::VIOLATIONS_MAX) violations, a document beyond
-/// [`DOCUMENT_BYTES_MAX`](crate::DOCUMENT_BYTES_MAX).
+/// [`DOCUMENT_BYTES_MAX`](crate::DOCUMENT_BYTES_MAX); over gRPC, what the bound on a status leaves out.
 #[track_caller]
 pub fn round_trip<E: FromProblem + PartialEq + Debug>(error: &E) {
     let sent = error.to_problem();
     same(error, &sent, &over_http(&sent), "HTTP");
+    #[cfg(feature = "tonic")]
+    same(error, &sent, &over_grpc(&sent), "gRPC");
     only_this_code::<E>(&sent);
 }
 
@@ -166,6 +169,12 @@ fn over_http(sent: &Problem) -> Problem {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     Problem::read(sent.status(), &headers, &sent.to_bytes())
+}
+
+/// As the other process reads it, of whatever the service itself would have sent.
+#[cfg(feature = "tonic")]
+fn over_grpc(sent: &Problem) -> Problem {
+    Problem::from_status(&tonic::Status::from(crate::Error::from(sent.clone())))
 }
 
 #[track_caller]
