@@ -138,7 +138,6 @@ pub mod iana;
 mod language;
 #[cfg(feature = "axum")]
 mod layer;
-#[cfg(any(feature = "axum", feature = "tonic"))]
 mod log;
 pub mod openapi;
 #[cfg(feature = "axum")]
@@ -166,7 +165,6 @@ pub use crate::{
     layer::{
         Localize, Localized, PassThrough, ProblemFuture, ProblemLayer, ProblemService, RequestIds,
     },
-    layer::{PassThrough, ProblemFuture, ProblemLayer, ProblemService},
 };
 pub use advice::{Outcome, Retry};
 pub use category::Category;
@@ -176,14 +174,12 @@ pub use client::OrProblem;
 pub use decode::{Decoded, FromProblem};
 pub use error::{CHAIN_LINKS_MAX, Error};
 pub use fault::{ByConstraint, Descriptor, Fault, Members, Public, catalog_join, catalog_len};
-pub use language::preferred_language;
 #[cfg(feature = "tonic")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
 pub use grpc::{
     MESSAGE_BYTES_MAX, STATUS_BYTES_MAX, StatusBody, StatusFuture, StatusLayer, StatusService,
 };
-#[cfg(any(feature = "axum", feature = "tonic"))]
-#[cfg_attr(docsrs, doc(cfg(any(feature = "axum", feature = "tonic"))))]
+pub use language::preferred_language;
 pub use log::LogPolicy;
 pub use problem::{
     DEFAULT_TYPE_BASE, DETAIL_BYTES_MAX, DOCUMENT_BYTES_MAX, MemberRefused, PROBLEM_JSON, Problem,

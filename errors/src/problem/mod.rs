@@ -330,11 +330,15 @@ impl Problem {
         if let Some(title) = &self.0.title {
             return Cow::Borrowed(title);
         }
-        let is_blank = matches!(&self.0.type_uri, TypeUri::Exact(uri) if uri == "about:blank");
         match self.status_code().canonical_reason() {
-            Some(phrase) if is_blank => Cow::Borrowed(phrase),
+            Some(phrase) if self.is_blank() => Cow::Borrowed(phrase),
             _ => Cow::Owned(words(&self.0.code)),
         }
+    }
+
+    /// Whether `type` says nothing that the status does not say.
+    fn is_blank(&self) -> bool {
+        matches!(&self.0.type_uri, TypeUri::Exact(uri) if uri == "about:blank")
     }
 
     /// The HTTP status, always 400 to 599.

@@ -21,6 +21,7 @@ impl Serialize for Problem {
         }
         match &doc.title {
             Some(title) => out.serialize_entry("title", title)?,
+            None if self.is_blank() => out.serialize_entry("title", &self.title())?,
             None => out.serialize_entry("title", &Words(&doc.code))?,
         }
         out.serialize_entry("status", &doc.status)?;

@@ -21,10 +21,10 @@ mod decode;
 mod decode_cases;
 mod derive;
 mod dice;
-#[cfg(feature = "axum")]
-mod headers;
 #[cfg(feature = "tonic")]
 mod grpc;
+#[cfg(feature = "axum")]
+mod headers;
 #[cfg(feature = "axum")]
 mod hostile;
 #[cfg(feature = "axum")]
