@@ -149,7 +149,7 @@ fn put_own(
         put(key::TYPE, &type_uri);
     }
     let title = problem.title();
-    if title != words(problem.code()) {
+    if title != problem.default_title() {
         put(key::TITLE, &title);
     }
     if problem.status() != problem.category().http_status() {

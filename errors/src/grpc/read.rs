@@ -99,9 +99,7 @@ pub(super) fn category_of(code: Code) -> Category {
 
 /// What the category alone says.
 pub(super) fn bare(category: Category) -> Problem {
-    Problem::new(category, category.as_str())
-        .with_type("about:blank")
-        .with_title(category.title())
+    Problem::new(category, category.as_str()).with_type("about:blank")
 }
 
 /// The message as detail, unless it is empty or only the title.
@@ -201,8 +199,9 @@ fn described(category: Category, info: &ErrorInfo, message: &str) -> Problem {
         Some(detail) => problem.with_detail(detail.clone()),
         None => with_message(problem, message),
     };
-    if let Some(outcome) = text(key::OUTCOME).and_then(|word| Outcome::from_wire(word)) {
-        problem = problem.with_outcome(outcome);
+    if let Some(word) = text(key::OUTCOME) {
+        // A word of a newer server must not be taken for a promise that nothing happened.
+        problem = problem.with_outcome(Outcome::from_wire(word).unwrap_or(Outcome::Unknown));
     }
     problem.extended(members(info))
 }

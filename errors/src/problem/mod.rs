@@ -327,9 +327,14 @@ impl Problem {
     /// status (RFC 9457 §4.2.1).
     #[must_use]
     pub fn title(&self) -> Cow<'_, str> {
-        if let Some(title) = &self.0.title {
-            return Cow::Borrowed(title);
+        match &self.0.title {
+            Some(title) => Cow::Borrowed(title),
+            None => self.default_title(),
         }
+    }
+
+    /// The title where none is given.
+    pub(crate) fn default_title(&self) -> Cow<'_, str> {
         match self.status_code().canonical_reason() {
             Some(phrase) if self.is_blank() => Cow::Borrowed(phrase),
             _ => Cow::Owned(words(&self.0.code)),

@@ -108,7 +108,7 @@ async fn a_status_made_by_hand_is_completed_and_one_made_of_an_error_is_emptied(
     let status = failure(&channel, "converted").await;
     assert_eq!(
         (status.code(), status.message()),
-        (Code::Unknown, "Unknown error")
+        (Code::Unknown, "Internal Server Error")
     );
     read(&status);
 

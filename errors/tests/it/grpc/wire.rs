@@ -154,11 +154,16 @@ fn a_fault_is_a_status_by_the_derives_macro() {
 
 #[test]
 fn a_status_without_details_says_what_its_category_says() {
-    for (code, category) in [
-        (Code::Ok, Category::Unknown),
-        (Code::Unknown, Category::Unknown),
-        (Code::NotFound, Category::NotFound),
-        (Code::from_i32(999), Category::Unknown),
+    for (code, category, title) in [
+        (Code::Ok, Category::Unknown, "Internal Server Error"),
+        (Code::Unknown, Category::Unknown, "Internal Server Error"),
+        (Code::NotFound, Category::NotFound, "Not Found"),
+        (Code::Cancelled, Category::Cancelled, "Cancelled"), // no phrase for 499
+        (
+            Code::from_i32(999),
+            Category::Unknown,
+            "Internal Server Error",
+        ),
     ] {
         let problem = Problem::from_status(&Status::new(code, ""));
         assert_eq!(
@@ -166,7 +171,7 @@ fn a_status_without_details_says_what_its_category_says() {
             (category, category.as_str())
         );
         assert_eq!(problem.type_uri(), "about:blank");
-        assert_eq!(problem.title(), category.title());
+        assert_eq!(problem.title(), title);
         assert_eq!(problem.detail(), None);
         assert_eq!(problem.outcome(), category.outcome());
     }
