@@ -22,6 +22,7 @@ use crate::{Problem, Reader};
 #[cfg_attr(feature = "client", doc = "```")]
 #[cfg_attr(not(feature = "client"), doc = "```ignore")]
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use bytes::Bytes;
 /// use http_body_util::Full;
 /// use mainstay_errors::{OrProblem, Retry};
 ///
@@ -29,7 +30,7 @@ use crate::{Problem, Reader};
 ///     .status(503)
 ///     .header("content-type", "application/problem+json")
 ///     .header("retry-after", "2")
-///     .body(Full::from(r#"{"type":"/problems/provider_down","code":"provider_down"}"#))
+///     .body(Full::<Bytes>::from(r#"{"type":"/problems/provider_down","code":"provider_down"}"#))
 ///     .unwrap();
 /// let problem = answer.or_problem().await.unwrap_err();
 /// assert_eq!(problem.code(), "provider_down");
