@@ -55,15 +55,23 @@
 //! made for every transport at once; finer meaning belongs in `code`. One table gives each of them its
 //! HTTP status, gRPC number, advice, outcome and log level, and an error chooses its line where its type
 //! is declared. Deciding late, by matching on messages or statuses, is how a leak or a second effect
-//! happens. The category itself does not travel: status, `retry` and `outcome` say it to who must act.
+//! happens. Over HTTP the category itself does not travel: status, `retry` and `outcome` say it to who must act.
 //!
 //! `outcome` and `retry` stand in the document because a caller cannot derive them from a status: a 503
 //! of a full queue did nothing and may be repeated, a 503 of a broken commit may have done everything.
 //!
+//! # The other side
+//!
+//! With `#[fault(decode)]` on the enum, a client that shares it has its errors back: [`Problem::decode`] gives
+//! [`Decoded::Known`], or [`Decoded::Unknown`] with everything the answer said, for a newer server's code, a proxy's
+//! HTML page or a body cut in half. `OrProblem` (features `client`, `reqwest`) turns failed answers into problems, with
+//! their bodies bounded and their relative references resolved. A problem that is passed on keeps its code over any number
+//! of hops, HTTP or gRPC.
+//!
 //! # With axum (feature `axum`)
 //!
 //! Derived faults, [`Error`], [`Problem`] and [`Violations`] are responses. `ProblemLayer`, outermost,
-//! gives each request its id, completes documents, logs each cause once and turns bare failures of the
+//! ties each failure to its request, completes documents, logs each cause once and turns bare failures of the
 //! router, of axum's extractors and of other layers into documents. `Json`, `Query` and `Path` name
 //! every wrong value at once. `Registry::pages` serves what `type` points at.
 //!
@@ -89,10 +97,22 @@
 //!     .layer(ProblemLayer::new(&registry));
 //! ```
 //!
-//! # With sqlx (features `sqlx`, `postgres`, `sqlite`)
+//! # With tonic (feature `tonic`)
 //!
-//! `db::DbFault` classifies `sqlx::Error` by code, never by text; `db::DbResultExt` says at the call
+//! The same errors are `tonic::Status`, with the details of `google.rpc` filled within 8 KiB. `StatusLayer` gives
+//! each failed call its request id, logs each cause once, turns panics into INTERNAL, and takes out the text of errors
+//! that tonic converted. [`Problem`] reads any status back.
+//!
+//! # With sqlx (features `sqlx`, `postgres`, `mysql`, `sqlite`)
+//!
+//! `db::DbFault` classifies `sqlx::Error` by code and number, never by text; `db::DbResultExt` says at the call
 //! site what a violated constraint or a missing row means there.
+//!
+//! # Codes are a contract
+//!
+//! Clients match on codes, so a [`Registry`] refuses two meanings of one, and [`Registry::assert_codes`] in a test of
+//! yours keeps the file `codes.json` beside the code: a code that goes away, or that changes `type`, status or category,
+//! fails; a new one is added to the file and seen in review.
 //!
 //! # Features
 //!
@@ -100,17 +120,36 @@
 //! |---|---|
 //! | `derive` | `#[derive(Fault)]` |
 //! | `axum` | responses, extractors, layer, pages (axum 0.8) |
+//! | `tonic` | `Problem::to_status`, `Problem::from_status`, `StatusLayer` (tonic 0.14) |
 //! | `sqlx` | `db`: the classifier; knows no driver's codes by itself |
-//! | `postgres`, `sqlite` | `sqlx` and the codes of that database |
-//! | `utoipa` | schemas of [`Problem`] and [`Violation`] (utoipa 6) |
+//! | `postgres`, `mysql` (MariaDB too), `sqlite` | `sqlx` and the codes of that database |
+//! | `client` | `OrProblem` for `http::Response` |
+//! | `reqwest` | `OrProblem` for reqwest 0.13, `Problem::from_reqwest` |
+//! | `utoipa` | schemas and responses, see [`openapi`] (utoipa 6) |
+//! | `garde`, `validator` | [`Violations`] from their reports, without the values they hold |
+//! | `conformance` | checks for your own tests: every error comes back from the wire as it was |
 //!
 //! None is on by default; the facade `mainstay` turns `derive` on, and the derive finds its way through
 //! the facade by itself.
 //!
 //! # Tracing
 //!
-//! One event a failure, target `mainstay_errors`, at the level of its category, with the fields
-//! `error.type` (the code), `error.chain`, `category`, `status`, `retry`, `outcome`, `request_id`.
+//! One event a failure, target `mainstay_errors`, at the level of its category, inside the span where the error was
+//! made, with the fields `error.type` (the code), `error.chain`, `category`, `status`, `retry`, `outcome`,
+//! `request_id`, and `suppressed`, the lines of this code that the rate cap left out before it. Spans that declare
+//! `error.type` and `otel.status_code` get them as OpenTelemetry asks: see [`LogPolicy`].
+//!
+//! # What is not here
+//!
+//! - **Other representations of a failure** (XML, HTML, JSON:API). RFC 9457 lets a server send problem+json whatever
+//!   `Accept` says, and clients that read errors read JSON; only the pages behind `type`, which people open, are negotiated.
+//! - **Message bundles.** `ProblemLayer::localize` asks a trait of yours for the texts of a code in a language; the
+//!   catalogues and their formats belong to the application.
+//! - **A captured span trace.** The line is logged inside the span where the error was made, so the subscriber prints
+//!   whatever it knows of that span; a second copy in the error would need a crate that is no longer maintained.
+//! - **A batch of different problems in one document.** RFC 9457 §3 advises against it; many violations of one kind
+//!   are one problem.
+//! - **Fetching a `type`.** It identifies; nothing here dereferences it.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod advice;
