@@ -103,7 +103,9 @@ pub mod verdict;
 
 pub use self::{
     backoff::{Backoff, InvalidMultiplier, Jitter},
-    breaker::{BreakerHandle, CircuitBreaker, CircuitBreakerLayer, HalfOpen, InvalidBreaker, Trip},
+    breaker::{
+        BreakerHandle, CircuitBreaker, CircuitBreakerLayer, HalfOpen, InvalidBreaker, Trip, WhenOpen,
+    },
     budget::{Budget, InvalidBudget, TokenBudget},
     classify::{Classify, EveryError, HttpClassify},
     deadline::{AcceptDeadlineLayer, Deadline, DeadlineLayer},

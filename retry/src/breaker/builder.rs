@@ -1,23 +1,24 @@
 //! The settings of a circuit breaker, checked once.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::CircuitBreaker;
+use super::{CircuitBreaker, Trip};
 use crate::backoff::Backoff;
 
-/// When a closed circuit opens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trip {
-    pub(super) consecutive: u32,
-}
-
-impl Trip {
-    /// After this many failures without a success between them.
-    pub const fn consecutive(failures: u32) -> Self {
-        Self {
-            consecutive: failures,
-        }
-    }
+/// What a service does with calls while the circuit is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum WhenOpen {
+    /// Is ready at once, and refuses the call with [`CircuitOpen`](crate::CircuitOpen). For callers with one place to
+    /// go, who want to know quickly.
+    #[default]
+    RejectInCall,
+    /// Is not ready until the wait is over, a probe makes room or somebody closes the circuit. For balancers, which
+    /// turn to a service that is ready; put a deadline or load shedding over anything else.
+    ///
+    /// A service that is ready while the circuit is half-open has a probe reserved. It is given back when the service
+    /// is dropped, and worthless after [`HalfOpen::max_wait`]. A call on a service whose circuit has opened since it
+    /// was ready is refused with [`CircuitOpen`](crate::CircuitOpen) after all.
+    PendInReady,
 }
 
 /// How a half-open circuit is probed.
@@ -28,8 +29,12 @@ pub struct HalfOpen {
 }
 
 impl HalfOpen {
-    /// Lets `probes` calls through, and closes when all have succeeded. A probe that is dropped, or says nothing about
-    /// the service's health, makes room for another.
+    /// Lets `probes` calls through, and closes when all have succeeded. The first that fails, or is slow where a rule is
+    /// about slow calls, opens the circuit again. A probe that is dropped, or says nothing about the service's
+    /// health, makes room for another.
+    ///
+    /// No rate is taken over probes: a few calls say too little for one, and a wrong "closed" costs a storm where a wrong
+    /// "open" costs one more wait.
     pub const fn probes(probes: u32) -> Self {
         Self {
             probes,
@@ -54,11 +59,13 @@ pub struct CircuitBreakerBuilder {
     pub(super) settings: Settings,
 }
 
+/// Checked by [`CircuitBreakerBuilder::checked`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
     pub(super) trip: Trip,
     pub(super) wait_in_open: Backoff,
     pub(super) half_open: HalfOpen,
+    pub(super) when_open: WhenOpen,
 }
 
 /// A breaker that could not work as written; every fault is listed.
@@ -76,15 +83,13 @@ impl InvalidBreaker {
     }
 }
 
-/// Consecutive failures share a word with state and generation: see `state`.
-pub(super) const CONSECUTIVE_MAX: u32 = (1 << 20) - 1;
-
 impl CircuitBreakerBuilder {
     pub(super) fn new(name: String) -> Self {
         let settings = Settings {
             trip: Trip::consecutive(5),
             wait_in_open: Backoff::equal_jitter(Duration::from_secs(1), Duration::from_secs(60)),
             half_open: HalfOpen::probes(1),
+            when_open: WhenOpen::RejectInCall,
         };
         Self { name, settings }
     }
@@ -108,24 +113,31 @@ impl CircuitBreakerBuilder {
         self
     }
 
+    /// What a service does with calls while the circuit is open. Default: it refuses them.
+    pub const fn when_open(mut self, when_open: WhenOpen) -> Self {
+        self.settings.when_open = when_open;
+        self
+    }
+
     /// Makes the breaker, closed.
     ///
     /// # Errors
-    /// [`InvalidBreaker`] lists all of: an empty name; a trip at no failures, or at more than 1,048,575; no probes; no
-    /// time for probes; no wait while open.
+    /// [`InvalidBreaker`] lists all of: an empty name; a rule that would always trip or never could, or is beyond its
+    /// documented bounds; more than four rules; no probes; no time for probes; no wait while open.
     pub fn build(self) -> Result<CircuitBreaker, InvalidBreaker> {
+        let (name, settings) = self.checked()?;
+        Ok(CircuitBreaker::new(name, settings))
+    }
+
+    pub(super) fn checked(self) -> Result<(Arc<str>, Settings), InvalidBreaker> {
         let Settings {
             trip,
             wait_in_open,
             half_open,
+            ..
         } = self.settings;
         let checks = [
             (self.name.is_empty(), "the name is empty"),
-            (trip.consecutive == 0, "it would trip without a failure"),
-            (
-                trip.consecutive > CONSECUTIVE_MAX,
-                "it would trip at more than 1048575 consecutive failures",
-            ),
             (
                 half_open.probes == 0,
                 "half-open would let no probe through and never close",
@@ -136,12 +148,12 @@ impl CircuitBreakerBuilder {
             ),
             (wait_in_open.scheduled(1).is_zero(), "open would not last"),
         ];
-        let faults: Vec<_> = checks
+        let faults = checks
             .into_iter()
-            .filter_map(|(wrong, fault)| wrong.then_some(fault))
-            .collect();
+            .filter_map(|(wrong, fault)| wrong.then_some(fault));
+        let faults: Vec<_> = faults.chain(trip.faults()).collect();
         if faults.is_empty() {
-            Ok(CircuitBreaker::new(self.name.into(), self.settings))
+            Ok((self.name.into(), self.settings))
         } else {
             Err(InvalidBreaker {
                 name: self.name,

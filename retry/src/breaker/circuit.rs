@@ -1,13 +1,18 @@
 //! The breaker itself: the state machine with a name, a clock and a voice.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     BreakerHandle, CircuitBreakerBuilder, CircuitBreakerLayer, Permit,
-    builder::Settings,
-    state::{Admission, Machine, State, Transition},
+    builder::{Settings, WhenOpen},
+    events::News,
+    state::{Admission, Machine, Recorded, Snapshot, State, Ticket},
 };
-use crate::{classify::HttpClassify, error::CircuitOpen, policy::TARGET};
+use crate::{classify::HttpClassify, error::CircuitOpen};
 
 /// A circuit breaker. Clones share the circuit. See the [module docs](crate::breaker).
 ///
@@ -35,10 +40,7 @@ impl CircuitBreaker {
 
     pub(super) fn new(name: Arc<str>, settings: Settings) -> Self {
         Self {
-            circuit: Arc::new(Circuit {
-                name,
-                machine: Machine::new(settings),
-            }),
+            circuit: Arc::new(Circuit::new(name, settings)),
         }
     }
 
@@ -69,73 +71,107 @@ impl CircuitBreaker {
 pub(super) struct Circuit {
     name: Arc<str>,
     machine: Machine,
+    when_open: WhenOpen,
+    news: News,
 }
 
 impl Circuit {
+    pub(super) fn new(name: Arc<str>, settings: Settings) -> Self {
+        Self {
+            name,
+            machine: Machine::new(settings, now()),
+            when_open: settings.when_open,
+            news: News::default(),
+        }
+    }
+
+    #[inline]
     pub(super) fn try_acquire(self: &Arc<Self>) -> Result<Permit, CircuitOpen> {
+        match self.machine.pass() {
+            Some(ticket) => Ok(Permit::new(Arc::clone(self), ticket)),
+            None => self.ask(),
+        }
+    }
+
+    fn ask(self: &Arc<Self>) -> Result<Permit, CircuitOpen> {
         let (admission, change) = self.machine.admit(now);
         // Before anybody is told: a listener that panics must not keep the permit.
         let admitted = match admission {
-            Admission::Granted(generation) => Ok(Permit::new(Arc::clone(self), generation)),
-            Admission::Refused(wait) => Err(CircuitOpen::new(Arc::clone(&self.name), wait)),
+            Admission::Granted(ticket) => Ok(Permit::new(Arc::clone(self), ticket)),
+            Admission::Refused(wait) => Err(self.refusal(wait)),
         };
-        self.tell(change);
+        if let Some(change) = change {
+            self.news.tell(&self.name, change);
+        }
         admitted
     }
 
-    pub(super) fn would_refuse(&self) -> bool {
+    /// Whether a call would be refused now, and the wait until a probe.
+    #[inline]
+    pub(super) fn would_refuse(&self) -> Option<Duration> {
         let (refuse, change) = self.machine.would_refuse(now);
-        self.tell(change);
+        if let Some(change) = change {
+            self.news.tell(&self.name, change);
+        }
         refuse
     }
 
     /// What a call gets that is refused without asking again.
-    pub(super) fn refusal(&self) -> CircuitOpen {
-        CircuitOpen::new(Arc::clone(&self.name), self.machine.wait(now()))
+    pub(super) fn refusal(&self, wait: Duration) -> CircuitOpen {
+        CircuitOpen::new(Arc::clone(&self.name), wait)
     }
 
-    pub(super) fn record(&self, generation: u64, health: Option<bool>) {
-        let change = self.machine.record(generation, health, now);
-        self.tell(change);
+    #[inline]
+    pub(super) fn record(&self, ticket: Ticket, health: Option<bool>) {
+        match self.machine.record(ticket, health, now) {
+            Recorded::Counted => {}
+            Recorded::Freed => self.news.tell_room(),
+            Recorded::Changed(change) => self.news.tell(&self.name, change),
+        }
     }
 
     pub(super) fn force(&self, state: State) {
-        let change = self.machine.force(state, now());
-        self.tell(change);
+        if let Some(change) = self.machine.force(state, now()) {
+            self.news.tell(&self.name, change);
+        }
+    }
+
+    /// Whether a permit with this ticket is still worth something.
+    pub(super) fn is_current(&self, ticket: Ticket) -> bool {
+        self.machine.is_current(ticket)
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        self.machine.is_quiet(now())
+    }
+
+    /// How long until the state changes by itself.
+    pub(super) fn changes_in(&self) -> Option<Duration> {
+        self.machine.changes_in(now())
+    }
+
+    pub(super) fn news(&self) -> &News {
+        &self.news
+    }
+
+    pub(super) const fn when_open(&self) -> WhenOpen {
+        self.when_open
     }
 
     pub(super) fn state(&self) -> State {
         self.machine.state()
     }
 
+    pub(super) fn snapshot(&self) -> Snapshot {
+        self.machine.snapshot(now())
+    }
+
     pub(super) fn name(&self) -> &str {
         &self.name
     }
-
-    /// Outside the machine's lock: whoever listens may ask the breaker something.
-    fn tell(&self, change: Option<Transition>) {
-        let Some(Transition {
-            from,
-            to,
-            generation,
-        }) = change
-        else {
-            return;
-        };
-        let (breaker, from, state) = (&*self.name, from.as_str(), to.as_str());
-        if matches!(to, State::Open | State::ForcedOpen) {
-            tracing::warn!(target: TARGET, breaker, from, state, generation, "circuit opened");
-        } else {
-            tracing::info!(target: TARGET, breaker, from, state, generation, "circuit changed");
-        }
-        #[cfg(feature = "metrics")]
-        metrics::counter!(
-            "mainstay.breaker.transitions", "breaker" => self.name.to_string(), "from" => from, "to" => state,
-        )
-        .increment(1);
-    }
 }
 
+/// The one place where the breaker looks at a clock.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
@@ -145,6 +181,6 @@ impl fmt::Debug for Circuit {
         f.debug_struct("Circuit")
             .field("name", &self.name)
             .field("state", &self.state())
-            .finish()
+            .finish_non_exhaustive()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{State, circuit::Circuit};
+use super::{BreakerEvents, Snapshot, State, circuit::Circuit};
 
 /// Watches a breaker and overrules it. Cheap to clone; outlives the services it stands for.
 ///
@@ -41,6 +41,23 @@ impl BreakerHandle {
     /// Takes the breaker out of the way until further orders.
     pub fn disable(&self) {
         self.circuit.force(State::Disabled);
+    }
+
+    /// Counts as if closed and lets every call through, until further orders: to try rules out on live traffic. When it
+    /// would have opened it says so, once for the time it would have been open at first.
+    pub fn metrics_only(&self) {
+        self.circuit.force(State::MetricsOnly);
+    }
+
+    /// Every change of state from now on. While nobody has subscribed, a change costs one load more, and a
+    /// call nothing.
+    pub fn subscribe(&self) -> BreakerEvents {
+        self.circuit.news().subscribe()
+    }
+
+    /// What it is doing and what it knows, for a health page. Takes a lock; not for every request.
+    pub fn snapshot(&self) -> Snapshot {
+        self.circuit.snapshot()
     }
 
     /// Back to a closed circuit with nothing counted, which works by itself again.

@@ -29,20 +29,29 @@
 
 mod builder;
 mod circuit;
+mod events;
 mod future;
 mod handle;
 mod layer;
+mod pending;
 mod permit;
+mod rules;
 mod service;
 mod state;
+mod sync;
+mod trip;
+mod window;
 
 pub use self::{
-    builder::{CircuitBreakerBuilder, HalfOpen, InvalidBreaker, Trip},
+    builder::{CircuitBreakerBuilder, HalfOpen, InvalidBreaker, WhenOpen},
     circuit::CircuitBreaker,
+    events::{BreakerEvent, BreakerEvents},
     future::BreakerFuture,
     handle::BreakerHandle,
     layer::CircuitBreakerLayer,
     permit::Permit,
+    rules::RateSnapshot,
     service::Breaker,
-    state::State,
+    state::{Snapshot, State},
+    trip::{Trip, Window},
 };

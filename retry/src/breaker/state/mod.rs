@@ -1,21 +1,20 @@
 //! The state machine of a breaker: who is let in, and what outcomes change. No runtime; `now` comes in.
 //!
-//! State, generation and the run of failures stand in one atomic word, so that a healthy call reads it twice and
+//! State, generation and the run of failures stand in one atomic word, so that a healthy call reads it and
 //! writes nothing. Everything rarer happens under a lock. Every change of state goes through [`Machine::change`],
 //! which starts a new generation; an outcome that was admitted by an older one finds that out by comparing and leaves.
 //!
 //! The lock is needed for every write that changes the state. The run of failures is also cleared without it; so
-//! all writes are compare-exchange on the whole word, in which a stale generation always loses.
+//! all writes are compare-exchange on the whole word, in which a stale generation always loses. Windows are counted in
+//! without the lock too, and compare generations themselves: see `window`.
 
-use std::{
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
+use std::time::{Duration, Instant};
+
+use super::{
+    builder::Settings,
+    rules::{Outcome, RateSnapshot, Rules},
+    sync::{AtomicU64, Mutex, Ordering, lock},
 };
-
-use super::builder::{CONSECUTIVE_MAX, Settings};
 
 /// What a breaker is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,6 +32,8 @@ pub enum State {
     ForcedClosed,
     /// Out of the way: lets every call through and looks at none, until an operator resets it.
     Disabled,
+    /// Lets every call through and counts as if closed: says when it would have opened, and does not.
+    MetricsOnly,
 }
 
 impl State {
@@ -45,22 +46,34 @@ impl State {
             Self::ForcedOpen => "forced_open",
             Self::ForcedClosed => "forced_closed",
             Self::Disabled => "disabled",
+            Self::MetricsOnly => "metrics_only",
         }
     }
 
+    /// Those that count come first, then the others that let every call through.
     const fn code(self) -> u64 {
         match self {
             Self::Closed => 0,
-            Self::Open => 1,
-            Self::HalfOpen => 2,
-            Self::ForcedOpen => 3,
-            Self::ForcedClosed => 4,
-            Self::Disabled => 5,
+            Self::MetricsOnly => 1,
+            Self::ForcedClosed => 2,
+            Self::Disabled => 3,
+            Self::Open => 4,
+            Self::HalfOpen => 5,
+            Self::ForcedOpen => 6,
         }
+    }
+
+    const fn counts(self) -> bool {
+        self.code() <= Self::MetricsOnly.code()
+    }
+
+    /// Whether the next call that is let in is a probe, and there is not room for everybody.
+    pub(super) const fn is_probing(self) -> bool {
+        matches!(self, Self::Open | Self::HalfOpen)
     }
 }
 
-/// One change of state, told exactly once.
+/// One change of state, told exactly once. From [`State::MetricsOnly`] to itself: it would have opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Transition {
     pub(super) from: State,
@@ -68,32 +81,60 @@ pub(super) struct Transition {
     pub(super) generation: u64,
 }
 
-/// What is asked for at the door.
+/// What a call that was let in reports back with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket {
+    pub(super) generation: u64,
+    /// Nanoseconds; zero where nobody asks how long a call took.
+    started: u64,
+}
+
+/// What is said at the door.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// Come in, and report back with this generation.
-    Granted(u64),
+    /// Come in.
+    Granted(Ticket),
     /// Not now. The wait until a probe, or zero when it depends on others.
     Refused(Duration),
 }
 
+/// What came of an outcome.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Recorded {
+    Counted,
+    /// A probe said nothing, and another may take its place.
+    Freed,
+    Changed(Transition),
+}
+
 pub(super) struct Machine {
     word: AtomicU64,
+    /// When the present open or half-open state is over. Written under the lock, before the word.
+    until: AtomicU64,
+    /// Failures in a row that trip it; more than the word can hold when there is no such rule.
+    in_a_row: u32,
+    rules: Rules,
     settings: Settings,
+    origin: Instant,
     slow: Mutex<Slow>,
 }
 
 /// What only matters while not closed.
 #[derive(Default)]
 struct Slow {
-    /// When the present open or half-open state is over.
-    until: Option<Instant>,
     /// How often it opened without having closed between, and the last wait: the input of the backoff.
     openings: u32,
     wait: Duration,
     probes_in_flight: u32,
     probes_succeeded: u32,
+    /// Since it was made.
+    opened: u64,
+    /// Until when a further opening that does not happen is not worth a word.
+    quiet_until: u64,
 }
+
+/// Consecutive failures share a word with state and generation.
+pub(super) const CONSECUTIVE_MAX: u32 = (1 << 20) - 1;
 
 /// `generation: 41 bits | failures: 20 bits | state: 3 bits`
 #[derive(Clone, Copy)]
@@ -107,15 +148,30 @@ impl Word {
         Self(generation << (Self::STATE_BITS + Self::FAILURE_BITS) | state.code())
     }
 
+    const fn code(self) -> u64 {
+        self.0 & ((1 << Self::STATE_BITS) - 1)
+    }
+
     const fn state(self) -> State {
-        match self.0 & ((1 << Self::STATE_BITS) - 1) {
+        match self.code() {
             0 => State::Closed,
-            1 => State::Open,
-            2 => State::HalfOpen,
-            3 => State::ForcedOpen,
-            4 => State::ForcedClosed,
-            _ => State::Disabled,
+            1 => State::MetricsOnly,
+            2 => State::ForcedClosed,
+            3 => State::Disabled,
+            4 => State::Open,
+            5 => State::HalfOpen,
+            _ => State::ForcedOpen,
         }
+    }
+
+    /// Whether every call is let in.
+    const fn passes(self) -> bool {
+        self.code() <= State::Disabled.code()
+    }
+
+    /// Whether outcomes are counted to see if it should open.
+    const fn counts(self) -> bool {
+        self.code() <= State::MetricsOnly.code()
     }
 
     const fn failures(self) -> u32 {
@@ -126,6 +182,11 @@ impl Word {
         self.0 >> (Self::STATE_BITS + Self::FAILURE_BITS)
     }
 
+    /// How windows know a generation.
+    const fn epoch(self) -> u32 {
+        self.generation() as u32
+    }
+
     const fn with_failures(self, failures: u32) -> Self {
         let mask = (CONSECUTIVE_MAX as u64) << Self::STATE_BITS;
         Self(self.0 & !mask | (failures as u64) << Self::STATE_BITS & mask)
@@ -133,12 +194,16 @@ impl Word {
 }
 
 impl Machine {
-    pub(super) fn new(settings: Settings) -> Self {
-        let word = AtomicU64::new(Word::new(State::Closed, 0).0);
+    /// Times before `origin` count as `origin`.
+    pub(super) fn new(settings: Settings, origin: Instant) -> Self {
         Self {
-            word,
+            word: AtomicU64::new(Word::new(State::Closed, 0).0),
+            until: AtomicU64::new(FOREVER),
+            in_a_row: settings.trip.failures_in_a_row().unwrap_or(u32::MAX),
+            rules: Rules::new(&settings.trip),
             settings,
-            slow: Mutex::default(),
+            origin,
+            slow: Mutex::new(Slow::default()),
         }
     }
 
@@ -146,110 +211,223 @@ impl Machine {
         self.load().state()
     }
 
-    /// Whether [`admit`](Self::admit) would refuse now. Lets nobody in, but ends a half-open state whose time is over:
-    /// whoever is refused on this answer does not come to `admit`, and the state would never end.
-    pub(super) fn would_refuse(&self, now: impl FnOnce() -> Instant) -> (bool, Option<Transition>) {
-        match self.load().state() {
-            State::Closed | State::ForcedClosed | State::Disabled => (false, None),
-            State::ForcedOpen => (true, None),
-            State::Open | State::HalfOpen => {
-                let now = now();
-                let mut slow = self.lock();
-                let over = slow.until.is_none_or(|until| until <= now);
-                match self.load().state() {
-                    State::Open => (!over, None),
-                    State::HalfOpen if over => {
-                        (true, Some(self.change(&mut slow, State::Open, now)))
-                    }
-                    State::HalfOpen => (!slow.has_room(&self.settings), None),
-                    State::ForcedOpen => (true, None),
-                    State::Closed | State::ForcedClosed | State::Disabled => (false, None),
-                }
-            }
+    /// Whether [`admit`](Self::admit) would refuse now, and the wait until a probe. Lets nobody in, but ends a half-open
+    /// state whose time is over: whoever is refused on this answer does not come to `admit`, and the state would never
+    /// end.
+    #[inline]
+    pub(super) fn would_refuse(
+        &self,
+        now: impl Fn() -> Instant,
+    ) -> (Option<Duration>, Option<Transition>) {
+        let word = self.load();
+        if word.passes() {
+            return (None, None);
+        }
+        match word.state() {
+            State::ForcedOpen => (Some(Duration::ZERO), None),
+            State::Open => (self.open_for(word, now), None),
+            _ => self.would_refuse_probe(now()),
         }
     }
 
-    /// The time until an open circuit tries a probe; zero in any other state.
-    pub(super) fn wait(&self, now: Instant) -> Duration {
-        let slow = self.lock();
-        let until = slow.until.filter(|_| self.load().state() == State::Open);
-        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    /// The time left of an open state; `None` when it is over.
+    fn open_for(&self, word: Word, now: impl Fn() -> Instant) -> Option<Duration> {
+        let now = self.nanos(now());
+        let until = self.until.load(Ordering::Acquire);
+        // When the state has changed in between, this was another state's end.
+        let same = self.load().0 == word.0;
+        (until > now && same).then(|| Duration::from_nanos(until - now))
+    }
+
+    #[cold]
+    fn would_refuse_probe(&self, now: Instant) -> (Option<Duration>, Option<Transition>) {
+        let mut slow = lock(&self.slow);
+        let word = self.load();
+        let over = self.until.load(Ordering::Acquire) <= self.nanos(now);
+        match word.state() {
+            State::Open => (self.open_for(word, || now), None),
+            State::HalfOpen if over => {
+                let change = self.change(&mut slow, State::Open, now);
+                (Some(slow.wait), Some(change))
+            }
+            State::HalfOpen if !slow.has_room(&self.settings) => (Some(Duration::ZERO), None),
+            State::ForcedOpen => (Some(Duration::ZERO), None),
+            _ => (None, None),
+        }
+    }
+
+    /// How long somebody who waits for the state to change by itself has to wait; `None` when it will not.
+    pub(super) fn changes_in(&self, now: Instant) -> Option<Duration> {
+        let _slow = lock(&self.slow);
+        let until = self.until.load(Ordering::Acquire);
+        let timed = matches!(self.state(), State::Open | State::HalfOpen) && until != FOREVER;
+        timed.then(|| Duration::from_nanos(until.saturating_sub(self.nanos(now))))
+    }
+
+    /// Lets a call in at once, if there is nothing to be asked.
+    #[inline]
+    pub(super) fn pass(&self) -> Option<Ticket> {
+        let word = self.load();
+        (word.passes() && !self.rules.times_calls()).then(|| Ticket {
+            generation: word.generation(),
+            started: 0,
+        })
     }
 
     /// Lets a call in or refuses it; moves on from open or half-open when their time is over.
-    pub(super) fn admit(&self, now: impl FnOnce() -> Instant) -> (Admission, Option<Transition>) {
+    pub(super) fn admit(&self, now: impl Fn() -> Instant) -> (Admission, Option<Transition>) {
         let word = self.load();
-        match word.state() {
-            State::Closed | State::ForcedClosed | State::Disabled => {
-                (Admission::Granted(word.generation()), None)
+        if word.state() == State::ForcedOpen {
+            return (Admission::Refused(Duration::ZERO), None);
+        }
+        let now = now();
+        if word.state() == State::Open
+            && let Some(left) = self.open_for(word, || now)
+        {
+            return (Admission::Refused(left), None);
+        }
+        if word.counts() && self.rules.times_calls() {
+            // Calls that hang may be enough to open it, with no call that ends to say so.
+            let enough = self
+                .rules
+                .overdue_are_enough(word.epoch(), self.nanos(now));
+            let tripped = enough.then(|| self.trip(word.generation(), now)).flatten();
+            if let Some(change) = tripped {
+                return (self.after(change, now), Some(change));
             }
-            State::ForcedOpen => (Admission::Refused(Duration::ZERO), None),
-            State::Open | State::HalfOpen => self.admit_probe(now()),
+        }
+        self.admit_at(now)
+    }
+
+    /// What a call gets whose own coming has opened the circuit, or would have.
+    fn after(&self, change: Transition, now: Instant) -> Admission {
+        if change.to.counts() {
+            let word = Word::new(change.to, change.generation);
+            return Admission::Granted(self.start(word, now));
+        }
+        let until = self.until.load(Ordering::Acquire);
+        let left = if until == FOREVER { 0 } else { until };
+        Admission::Refused(Duration::from_nanos(left.saturating_sub(self.nanos(now))))
+    }
+
+    fn start(&self, word: Word, now: Instant) -> Ticket {
+        let ticket = self.ticket(word, now);
+        if word.counts() {
+            self.rules.start(word.epoch(), ticket.started);
+        }
+        ticket
+    }
+
+    fn admit_at(&self, now: Instant) -> (Admission, Option<Transition>) {
+        let word = self.load();
+        if word.passes() {
+            return (Admission::Granted(self.start(word, now)), None);
+        }
+        self.admit_probe(now)
+    }
+
+    fn ticket(&self, word: Word, now: Instant) -> Ticket {
+        Ticket {
+            generation: word.generation(),
+            started: self.nanos(now),
         }
     }
 
     #[cold]
     fn admit_probe(&self, now: Instant) -> (Admission, Option<Transition>) {
-        let mut slow = self.lock();
+        let mut slow = lock(&self.slow);
         let word = self.load();
-        let over = slow.until.is_none_or(|until| until <= now);
+        let until = self.until.load(Ordering::Acquire);
+        let over = until <= self.nanos(now);
         match word.state() {
             State::Open if over => {
                 let change = self.change(&mut slow, State::HalfOpen, now);
                 slow.probes_in_flight = 1;
-                (Admission::Granted(change.generation), Some(change))
+                (
+                    Admission::Granted(self.ticket(self.load(), now)),
+                    Some(change),
+                )
             }
             State::HalfOpen if over => {
                 let change = self.change(&mut slow, State::Open, now);
                 (Admission::Refused(slow.wait), Some(change))
             }
             State::Open => {
-                let left = slow
-                    .until
-                    .map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+                let left = Duration::from_nanos(until - self.nanos(now));
                 (Admission::Refused(left), None)
             }
             State::HalfOpen if slow.has_room(&self.settings) => {
                 slow.probes_in_flight += 1;
-                (Admission::Granted(word.generation()), None)
+                (Admission::Granted(self.ticket(word, now)), None)
             }
             State::HalfOpen | State::ForcedOpen => (Admission::Refused(Duration::ZERO), None),
-            State::Closed | State::ForcedClosed | State::Disabled => {
-                (Admission::Granted(word.generation()), None)
+            State::Closed | State::ForcedClosed | State::Disabled | State::MetricsOnly => {
+                // It has changed since; the lock keeps it from changing back.
+                (Admission::Granted(self.start(word, now)), None)
             }
         }
     }
 
-    /// Counts an outcome of `generation`: good, bad, or `None` for one that says nothing.
+    /// Counts an outcome: good, bad, or `None` for one that says nothing.
+    #[inline]
     pub(super) fn record(
         &self,
-        generation: u64,
+        ticket: Ticket,
         health: Option<bool>,
-        now: impl FnOnce() -> Instant,
-    ) -> Option<Transition> {
+        now: impl Fn() -> Instant,
+    ) -> Recorded {
         let word = self.load();
-        if word.generation() != generation {
-            return None;
+        if word.generation() != ticket.generation {
+            return Recorded::Counted;
         }
-        match (word.state(), health) {
-            (State::Closed, Some(true)) => {
-                self.clear_failures(word);
-                None
+        if !word.counts() {
+            return if word.state() == State::HalfOpen {
+                self.end_probe(ticket, health, now())
+            } else {
+                Recorded::Counted
+            };
+        }
+        let met = !self.rules.is_empty() && {
+            let outcome = Outcome {
+                health,
+                started: ticket.started,
+                now: if self.rules.reads_clock() {
+                    self.nanos(now())
+                } else {
+                    0
+                },
+            };
+            self.rules.record(word.epoch(), outcome)
+        };
+        if met {
+            let change = self.trip(ticket.generation, now());
+            return change.map_or(Recorded::Counted, Recorded::Changed);
+        }
+        match health {
+            Some(true) if word.failures() != 0 => self.clear_failures(word),
+            Some(false) if self.in_a_row <= CONSECUTIVE_MAX => {
+                return self.count_failure(ticket.generation, now());
             }
-            (State::Closed, Some(false)) => self.count_failure(generation, now()),
-            (State::HalfOpen, _) => self.end_probe(generation, health, now),
-            _ => None,
+            _ => {}
         }
+        Recorded::Counted
+    }
+
+    /// Whether what a ticket's call does still counts.
+    pub(super) fn is_current(&self, ticket: Ticket) -> bool {
+        self.load().generation() == ticket.generation
     }
 
     /// Puts the breaker into `state`, whatever it was in.
     pub(super) fn force(&self, state: State, now: Instant) -> Option<Transition> {
-        let mut slow = self.lock();
+        let mut slow = lock(&self.slow);
+        slow.quiet_until = 0;
         // Even when the state stays the same, calls under way belong to what was before the order.
         let change = self.change(&mut slow, state, now);
         (change.from != change.to).then_some(change)
     }
 
+    #[cold]
     fn clear_failures(&self, mut word: Word) {
         let generation = word.generation();
         while word.failures() != 0 && word.generation() == generation {
@@ -261,42 +439,70 @@ impl Machine {
     }
 
     #[cold]
-    fn count_failure(&self, generation: u64, now: Instant) -> Option<Transition> {
-        let mut slow = self.lock();
+    fn count_failure(&self, generation: u64, now: Instant) -> Recorded {
+        let mut slow = lock(&self.slow);
         loop {
             let word = self.load();
             if word.generation() != generation {
-                return None;
+                return Recorded::Counted;
             }
-            let failures = word.failures() + 1;
-            if failures >= self.settings.trip.consecutive {
-                return Some(self.change(&mut slow, State::Open, now));
+            let failures = word.failures().saturating_add(1).min(CONSECUTIVE_MAX);
+            if failures >= self.in_a_row {
+                let change = self.open(&mut slow, now);
+                return change.map_or(Recorded::Counted, Recorded::Changed);
             }
             if self.exchange(word, word.with_failures(failures)).is_ok() {
-                return None;
+                return Recorded::Counted;
             }
         }
     }
 
+    /// Opens on behalf of `generation`, of whose threads the first wins.
     #[cold]
-    fn end_probe(
-        &self,
-        generation: u64,
-        health: Option<bool>,
-        now: impl FnOnce() -> Instant,
-    ) -> Option<Transition> {
-        let mut slow = self.lock();
+    fn trip(&self, generation: u64, now: Instant) -> Option<Transition> {
+        let mut slow = lock(&self.slow);
         if self.load().generation() != generation {
             return None;
         }
+        self.open(&mut slow, now)
+    }
+
+    /// Opens, or says that it would have.
+    fn open(&self, slow: &mut Slow, now: Instant) -> Option<Transition> {
+        if self.load().state() != State::MetricsOnly {
+            return Some(self.change(slow, State::Open, now));
+        }
+        // Counts anew, and is silent for as long as it would have been open: one word for one outage, not for one call.
+        let change = self.change(slow, State::MetricsOnly, now);
+        let nanos = self.nanos(now);
+        if slow.quiet_until > nanos {
+            return None;
+        }
+        let wait = self.settings.wait_in_open.scheduled(1).min(TIME_MAX);
+        slow.quiet_until = nanos.saturating_add(in_nanos(wait));
+        slow.opened = slow.opened.saturating_add(1);
+        Some(change)
+    }
+
+    #[cold]
+    fn end_probe(&self, ticket: Ticket, health: Option<bool>, now: Instant) -> Recorded {
+        let mut slow = lock(&self.slow);
+        if self.load().generation() != ticket.generation {
+            return Recorded::Counted;
+        }
         slow.probes_in_flight = slow.probes_in_flight.saturating_sub(1);
+        let is_slow = self.rules.is_slow(ticket.started, self.nanos(now));
         match health {
-            None => None,
-            Some(false) => Some(self.change(&mut slow, State::Open, now())),
+            _ if is_slow => Recorded::Changed(self.change(&mut slow, State::Open, now)),
+            None => Recorded::Freed,
+            Some(false) => Recorded::Changed(self.change(&mut slow, State::Open, now)),
             Some(true) => {
                 slow.probes_succeeded += 1;
-                let enough = slow.probes_succeeded >= self.settings.half_open.probes;
-                enough.then(|| self.change(&mut slow, State::Closed, now()))
+                if slow.probes_succeeded >= self.settings.half_open.probes {
+                    Recorded::Changed(self.change(&mut slow, State::Closed, now))
+                } else {
+                    Recorded::Counted
+                }
             }
         }
     }
@@ -305,40 +511,78 @@ impl Machine {
     fn change(&self, slow: &mut Slow, to: State, now: Instant) -> Transition {
         slow.probes_in_flight = 0;
         slow.probes_succeeded = 0;
-        slow.until = None;
+        let mut until = None;
         match to {
             State::Open => {
+                slow.opened = slow.opened.saturating_add(1);
                 slow.openings = slow.openings.saturating_add(1);
                 slow.wait =
                     self.settings
                         .wait_in_open
                         .delay(slow.openings, slow.wait, &mut rand::rng());
-                slow.until = now.checked_add(slow.wait.min(TIME_MAX));
+                until = Some(slow.wait);
             }
-            State::HalfOpen => {
-                slow.until = now.checked_add(self.settings.half_open.max_wait.min(TIME_MAX));
-            }
-            State::Closed | State::ForcedOpen | State::ForcedClosed | State::Disabled => {
+            State::HalfOpen => until = Some(self.settings.half_open.max_wait),
+            State::Closed
+            | State::ForcedOpen
+            | State::ForcedClosed
+            | State::Disabled
+            | State::MetricsOnly => {
                 slow.openings = 0;
                 slow.wait = Duration::ZERO;
             }
         }
         let mut word = self.load();
-        loop {
-            let generation = word.generation() + 1;
-            match self.exchange(word, Word::new(to, generation)) {
-                Ok(()) => {
-                    return Transition {
-                        from: word.state(),
-                        to,
-                        generation,
-                    };
-                }
-                Err(seen) => word = seen,
-            }
+        // Under the lock only the run of failures changes.
+        let next = Word::new(to, word.generation() + 1);
+        if to.counts() {
+            // Before anybody can be let in by the new generation; records of the old one find it gone.
+            self.rules.reset(next.epoch());
+        }
+        let until = until.map_or(FOREVER, |wait| {
+            self.nanos(now).saturating_add(in_nanos(wait.min(TIME_MAX)))
+        });
+        self.until.store(until, Ordering::Release);
+        while let Err(seen) = self.exchange(word, next) {
+            word = seen;
+        }
+        Transition {
+            from: word.state(),
+            to,
+            generation: next.generation(),
         }
     }
 
+    pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
+        let slow = lock(&self.slow);
+        let word = self.load();
+        let nanos = self.nanos(now);
+        let until = self.until.load(Ordering::Acquire);
+        Snapshot {
+            state: word.state(),
+            generation: word.generation(),
+            failures_in_a_row: word.failures(),
+            opened: slow.opened,
+            time_to_probe: (word.state() == State::Open)
+                .then(|| Duration::from_nanos(until.saturating_sub(nanos))),
+            probes_in_flight: slow.probes_in_flight,
+            rates: self.rules.snapshot(word.epoch(), nanos),
+        }
+    }
+
+    /// Whether nothing would be lost if it were made anew: closed, and no failure remembered.
+    pub(super) fn is_quiet(&self, now: Instant) -> bool {
+        let word = self.load();
+        word.state() == State::Closed
+            && word.failures() == 0
+            && self.rules.is_quiet(word.epoch(), self.nanos(now))
+    }
+
+    fn nanos(&self, now: Instant) -> u64 {
+        in_nanos(now.saturating_duration_since(self.origin))
+    }
+
+    #[inline]
     fn load(&self) -> Word {
         Word(self.word.load(Ordering::Acquire))
     }
@@ -349,15 +593,39 @@ impl Machine {
             .compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Acquire);
         result.map(drop).map_err(Word)
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Slow> {
-        // Nothing under the lock can panic half-way, and a breaker that is stuck would be worse than one that is off.
-        self.slow.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// A breaker at one moment: see [`BreakerHandle::snapshot`](super::BreakerHandle::snapshot).
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The state.
+    pub state: State,
+    /// Which period between two changes of state this is; it only grows.
+    pub generation: u64,
+    /// Failures since the last success of this period, where a rule counts them.
+    pub failures_in_a_row: u32,
+    /// How often it has opened since it was made; in [`State::MetricsOnly`], how often it would have.
+    pub opened: u64,
+    /// How long until an open circuit lets a probe in.
+    pub time_to_probe: Option<Duration>,
+    /// Calls under way that decide whether a half-open circuit closes.
+    pub probes_in_flight: u32,
+    /// Its rates, in the order in which the [`Trip`](super::Trip) names them.
+    pub rates: Vec<RateSnapshot>,
 }
 
 /// Longer waits are as good as for ever, and instants cannot hold them all.
 const TIME_MAX: Duration = Duration::from_secs(365 * 86_400);
+
+/// An end that does not come by itself. Nanoseconds reach for 584 years.
+const FOREVER: u64 = u64::MAX;
+
+fn in_nanos(time: Duration) -> u64 {
+    time.as_secs()
+        .saturating_mul(1_000_000_000)
+        .saturating_add(u64::from(time.subsec_nanos()))
+}
 
 impl Slow {
     /// Probes under way and those that succeeded together never exceed the number that is permitted.
@@ -366,5 +634,7 @@ impl Slow {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, mainstay_loom))]
+mod loom;
+#[cfg(all(test, not(mainstay_loom)))]
 mod tests;

@@ -3,11 +3,26 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     backoff::Backoff,
-    breaker::{HalfOpen, Trip},
+    breaker::{HalfOpen, Trip, WhenOpen},
 };
 
 const GOOD: Option<bool> = Some(true);
 const BAD: Option<bool> = Some(false);
+
+impl Machine {
+    /// The change of state that came of an outcome.
+    fn told(
+        &self,
+        ticket: Ticket,
+        health: Option<bool>,
+        now: impl Fn() -> Instant,
+    ) -> Option<Transition> {
+        match self.record(ticket, health, now) {
+            Recorded::Changed(change) => Some(change),
+            Recorded::Counted | Recorded::Freed => None,
+        }
+    }
+}
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -19,31 +34,41 @@ fn start() -> Instant {
 
 /// Trips at `failures`, stays open 1, 2, 4 s, wants `probes`, gives them 10 s.
 fn machine(failures: u32, probes: u32) -> Machine {
-    Machine::new(Settings {
-        trip: Trip::consecutive(failures),
-        wait_in_open: Backoff::exponential(secs(1), secs(4)),
-        half_open: HalfOpen::probes(probes).max_wait(secs(10)),
-    })
+    with_trip(Trip::consecutive(failures), probes)
 }
 
-fn granted(machine: &Machine, now: Instant) -> u64 {
+fn with_trip(trip: Trip, probes: u32) -> Machine {
+    let settings = Settings {
+        trip,
+        wait_in_open: Backoff::exponential(secs(1), secs(4)),
+        half_open: HalfOpen::probes(probes).max_wait(secs(10)),
+        when_open: WhenOpen::RejectInCall,
+    };
+    Machine::new(settings, start())
+}
+
+fn granted(machine: &Machine, now: Instant) -> Ticket {
     match machine.admit(|| now).0 {
-        Admission::Granted(generation) => generation,
+        Admission::Granted(ticket) => ticket,
         Admission::Refused(wait) => panic!("refused for {wait:?} in {:?}", machine.state()),
     }
 }
 
 fn refused(machine: &Machine, now: Instant) -> Duration {
-    assert_eq!(machine.would_refuse(|| now), (true, None));
+    let (refuse, change) = machine.would_refuse(|| now);
+    assert_eq!(change, None);
     match machine.admit(|| now).0 {
         Admission::Granted(_) => panic!("granted in {:?}", machine.state()),
-        Admission::Refused(wait) => wait,
+        Admission::Refused(wait) => {
+            assert_eq!(refuse, Some(wait));
+            wait
+        }
     }
 }
 
 fn fail(machine: &Machine, now: Instant) {
     let generation = granted(machine, now);
-    machine.record(generation, BAD, || now);
+    machine.told(generation, BAD, || now);
 }
 
 fn opened(probes: u32) -> (Machine, Instant) {
@@ -58,7 +83,7 @@ fn it_opens_at_exactly_the_fifth_failure_after_a_million_successes() {
     let (machine, now) = (machine(5, 1), start());
     for _ in 0..1_000_000 {
         let generation = granted(&machine, now);
-        assert_eq!(machine.record(generation, GOOD, || now), None);
+        assert_eq!(machine.told(generation, GOOD, || now), None);
     }
     for _ in 0..4 {
         fail(&machine, now);
@@ -73,12 +98,12 @@ fn a_success_between_starts_the_count_again_and_silence_does_not() {
     let (machine, now) = (machine(2, 1), start());
     for health in [BAD, GOOD, BAD, GOOD] {
         let generation = granted(&machine, now);
-        machine.record(generation, health, || now);
+        machine.told(generation, health, || now);
     }
     assert_eq!(machine.state(), State::Closed);
     fail(&machine, now);
     let generation = granted(&machine, now);
-    machine.record(generation, None, || now);
+    machine.told(generation, None, || now);
     fail(&machine, now);
     assert_eq!(machine.state(), State::Open);
 }
@@ -94,7 +119,9 @@ fn open_refuses_until_the_wait_is_over_and_says_how_long() {
     let (admission, change) = machine.admit(|| now + secs(1));
     let change = change.unwrap();
     assert_eq!((change.from, change.to), (State::Open, State::HalfOpen));
-    assert_eq!(admission, Admission::Granted(change.generation));
+    assert!(
+        matches!(admission, Admission::Granted(ticket) if ticket.generation == change.generation)
+    );
 }
 
 #[test]
@@ -103,17 +130,17 @@ fn half_open_lets_in_no_more_probes_than_permitted() {
     let later = now + secs(1);
     let generations: Vec<_> = (0..3).map(|_| granted(&machine, later)).collect();
     assert_eq!(refused(&machine, later), Duration::ZERO);
-    machine.record(generations[0], GOOD, || later);
+    machine.told(generations[0], GOOD, || later);
     assert_eq!(
         refused(&machine, later),
         Duration::ZERO,
         "one has succeeded, two are out: no room for a fourth"
     );
-    machine.record(generations[1], None, || later);
+    machine.told(generations[1], None, || later);
     let replacement = granted(&machine, later);
-    machine.record(generations[2], GOOD, || later);
+    machine.told(generations[2], GOOD, || later);
     assert_eq!(machine.state(), State::HalfOpen);
-    let change = machine.record(replacement, GOOD, || later).unwrap();
+    let change = machine.told(replacement, GOOD, || later).unwrap();
     assert_eq!(change.to, State::Closed);
 }
 
@@ -127,7 +154,7 @@ fn failed_probes_open_it_for_longer_each_time_and_closing_forgets_that() {
     }
     now += secs(4);
     let probe = granted(&machine, now);
-    machine.record(probe, GOOD, || now);
+    machine.told(probe, GOOD, || now);
     assert_eq!(machine.state(), State::Closed);
     fail(&machine, now);
     assert_eq!(refused(&machine, now), secs(1));
@@ -143,12 +170,12 @@ fn a_probe_that_never_ends_does_not_keep_it_half_open() {
     assert_eq!(change.unwrap().to, State::Open);
     let next = granted(&machine, now + secs(13));
     assert_eq!(
-        machine.record(lost, BAD, || now + secs(13)),
+        machine.told(lost, BAD, || now + secs(13)),
         None,
         "the lost probe is of another time"
     );
     assert_eq!(
-        machine.record(next, GOOD, || now + secs(13)).unwrap().to,
+        machine.told(next, GOOD, || now + secs(13)).unwrap().to,
         State::Closed
     );
 }
@@ -158,7 +185,7 @@ fn asking_whether_it_would_refuse_ends_half_open_too() {
     let (machine, now) = opened(1);
     granted(&machine, now + secs(1));
     let (refuse, change) = machine.would_refuse(|| now + secs(11));
-    assert!(refuse);
+    assert_eq!(refuse, Some(secs(2)));
     assert_eq!(change.unwrap().to, State::Open);
     assert_eq!(refused(&machine, now + secs(11)), secs(2));
 }
@@ -170,7 +197,7 @@ fn a_success_from_before_the_outage_does_not_close_it() {
     fail(&machine, now);
     granted(&machine, now + secs(1));
     assert_eq!(machine.state(), State::HalfOpen);
-    assert_eq!(machine.record(old, GOOD, || now + secs(1)), None);
+    assert_eq!(machine.told(old, GOOD, || now + secs(1)), None);
     assert_eq!(machine.state(), State::HalfOpen);
 }
 
@@ -180,8 +207,8 @@ fn failures_from_before_do_not_open_it_again() {
     let old = granted(&machine, now);
     fail(&machine, now);
     let probe = granted(&machine, now + secs(1));
-    machine.record(probe, GOOD, || now + secs(1));
-    assert_eq!(machine.record(old, BAD, || now + secs(1)), None);
+    machine.told(probe, GOOD, || now + secs(1));
+    assert_eq!(machine.told(old, BAD, || now + secs(1)), None);
     assert_eq!(machine.state(), State::Closed);
 }
 
@@ -192,7 +219,7 @@ fn successes_from_before_do_not_hide_failures_of_now() {
     machine.force(State::ForcedOpen, now);
     machine.force(State::Closed, now);
     fail(&machine, now);
-    machine.record(old, GOOD, || now);
+    machine.told(old, GOOD, || now);
     fail(&machine, now);
     assert_eq!(machine.state(), State::Open);
 }
@@ -206,7 +233,7 @@ fn forced_states_outlive_timers_and_outcomes() {
         "no change, no event"
     );
     assert_eq!(refused(&machine, now + secs(1_000_000)), Duration::ZERO);
-    for state in [State::ForcedClosed, State::Disabled] {
+    for state in [State::ForcedClosed, State::Disabled, State::MetricsOnly] {
         machine.force(state, now);
         (0..10).for_each(|_| fail(&machine, now));
         assert_eq!(machine.state(), state);
@@ -257,25 +284,25 @@ proptest! {
         let mut now = start();
         let mut state = State::Closed;
         let mut generation = 0;
-        let mut out: Vec<u64> = Vec::new();
+        let mut out: Vec<Ticket> = Vec::new();
         for step in steps {
             let mut forced = false;
             let change = match step {
                 Step::Admit => {
                     let (refuse, ended) = machine.would_refuse(|| now);
                     let (admission, change) = machine.admit(|| now);
-                    if let Admission::Granted(generation) = admission {
-                        prop_assert!(!refuse);
-                        out.push(generation);
+                    if let Admission::Granted(ticket) = admission {
+                        prop_assert!(refuse.is_none());
+                        out.push(ticket);
                     }
-                    prop_assert!(!refuse || change.is_none());
+                    prop_assert!(refuse.is_none() || change.is_none());
                     ended.or(change)
                 }
                 Step::Record(_, _) if out.is_empty() => None,
                 Step::Record(which, health) => {
                     let admitted = out.swap_remove(which % out.len());
-                    let change = machine.record(admitted, health, || now);
-                    prop_assert!(change.is_none() || admitted == generation, "a stale outcome changed the state");
+                    let change = machine.told(admitted, health, || now);
+                    prop_assert!(change.is_none() || admitted.generation == generation, "a stale outcome changed the state");
                     change
                 }
                 Step::Wait(millis) => { now += Duration::from_millis(millis); None }
@@ -296,7 +323,7 @@ proptest! {
                 (state, generation) = (change.to, change.generation);
             }
             prop_assert_eq!(machine.state(), state);
-            let probing = out.iter().filter(|admitted| **admitted == generation).count();
+            let probing = out.iter().filter(|admitted| admitted.generation == generation).count();
             prop_assert!(state != State::HalfOpen || probing <= probes as usize);
         }
     }
@@ -310,7 +337,7 @@ fn threads_that_fail_together_open_it_once() {
         let opened: usize = std::thread::scope(|scope| {
             let worker = || {
                 (0..8)
-                    .filter(|_| machine.record(generation, BAD, || now).is_some())
+                    .filter(|_| machine.told(generation, BAD, || now).is_some())
                     .count()
             };
             let threads: Vec<_> = (0..3).map(|_| scope.spawn(worker)).collect();
@@ -328,7 +355,7 @@ fn what_was_under_way_when_a_closed_circuit_is_reset_does_not_count() {
     let (machine, now) = (machine(1, 1), start());
     let before = granted(&machine, now);
     assert_eq!(machine.force(State::Closed, now), None);
-    assert_eq!(machine.record(before, BAD, || now), None);
+    assert_eq!(machine.told(before, BAD, || now), None);
     assert_eq!(machine.state(), State::Closed);
     fail(&machine, now);
     assert_eq!(machine.state(), State::Open);

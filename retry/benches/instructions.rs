@@ -1,0 +1,183 @@
+//! What one call costs in instructions, allocation aside: run under callgrind, or alone as a smoke test.
+//!
+//! ```text
+//! cargo bench -p mainstay-retry --bench instructions -- OP N     # one op, N times
+//! valgrind --tool=callgrind target/release/deps/instructions-* OP N
+//! ```
+//!
+//! An op is `poll_ready`, `call` and one poll with a waker that does nothing, on an inner service that is ready at
+//! once. Instructions per op are the difference of two runs, over the difference of their N: start-up cancels out.
+//! Without arguments every op runs a few times, so that a broken one is noticed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    missing_docs,
+    unreachable_pub,
+    reason = "a bench"
+)]
+
+use std::{
+    future::{Future, Ready, ready},
+    hint::black_box,
+    pin::pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use mainstay_retry::{Backoff, BoxError, CircuitBreaker, EveryError, Trip, breaker::Window};
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// Ready at once, and too opaque to be optimised away.
+#[derive(Clone)]
+struct Inner;
+
+#[inline(never)]
+fn answer(n: u64) -> Result<u64, BoxError> {
+    if black_box(n) == u64::MAX {
+        Err("no".into())
+    } else {
+        Ok(n + 1)
+    }
+}
+
+impl Service<u64> for Inner {
+    type Response = u64;
+    type Error = BoxError;
+    type Future = Ready<Result<u64, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, n: u64) -> Self::Future {
+        ready(answer(n))
+    }
+}
+
+/// One op, `n` times.
+fn drive<S: Service<u64, Response = u64>>(mut service: S, n: u64) {
+    let mut cx = Context::from_waker(Waker::noop());
+    for i in 0..n {
+        let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else {
+            panic!("not ready");
+        };
+        let future = pin!(service.call(i));
+        let Poll::Ready(outcome) = future.poll(&mut cx) else {
+            panic!("not at once");
+        };
+        let _ = black_box(outcome.is_ok());
+    }
+}
+
+fn breaker(trip: Trip) -> CircuitBreaker {
+    CircuitBreaker::builder("bench")
+        .trip(trip)
+        .wait_in_open(Backoff::constant(Duration::from_secs(3_600)))
+        .build()
+        .unwrap()
+}
+
+fn bare(n: u64) {
+    drive(Inner, n);
+}
+
+fn breaker_consecutive(n: u64) {
+    drive(
+        breaker(Trip::consecutive(5))
+            .layer_with(EveryError)
+            .layer(Inner),
+        n,
+    );
+}
+
+fn closed(trip: Trip, n: u64) {
+    drive(breaker(trip).layer_with(EveryError).layer(Inner), n);
+}
+
+fn breaker_count(n: u64) {
+    closed(Trip::failure_rate(0.5).window(Window::count(100)), n);
+}
+
+fn breaker_time(n: u64) {
+    let window = Window::time(Duration::from_secs(3_600));
+    closed(Trip::failure_rate(0.5).window(window), n);
+}
+
+/// The same with ten million calls in the window. Their cost is part of the run, and of the difference not.
+fn breaker_time_full(n: u64) {
+    let window = Window::time(Duration::from_secs(3_600));
+    let breaker = breaker(Trip::failure_rate(0.5).window(window));
+    for _ in 0..10_000_000 {
+        let permit = breaker.try_acquire().unwrap();
+        permit.record(mainstay_retry::Verdict::Success);
+    }
+    drive(breaker.layer_with(EveryError).layer(Inner), n);
+}
+
+fn breaker_ewma(n: u64) {
+    closed(Trip::failure_rate(0.5).window(Window::ewma(100)), n);
+}
+
+fn breaker_slow(n: u64) {
+    closed(Trip::slow_calls(0.5, Duration::from_secs(1)), n);
+}
+
+fn breaker_consecutive_or_time(n: u64) {
+    let window = Window::time(Duration::from_secs(3_600));
+    let trip = Trip::consecutive(5).or(Trip::failure_rate(0.5).window(window));
+    closed(trip, n);
+}
+
+fn breaker_reject_open(n: u64) {
+    let breaker = breaker(Trip::consecutive(1));
+    let permit = breaker.try_acquire().unwrap();
+    permit.record(mainstay_retry::Verdict::Failure(
+        mainstay_retry::Kind::Server,
+    ));
+    drive(breaker.layer_with(EveryError).layer(Inner), n);
+}
+
+fn breaker_reject_forced(n: u64) {
+    let breaker = breaker(Trip::consecutive(1));
+    breaker.handle().force_open();
+    drive(breaker.layer_with(EveryError).layer(Inner), n);
+}
+
+type Op = (&'static str, fn(u64));
+
+const OPS: &[Op] = &[
+    ("bare", bare),
+    ("breaker_consecutive", breaker_consecutive),
+    ("breaker_count", breaker_count),
+    ("breaker_time", breaker_time),
+    ("breaker_time_full", breaker_time_full),
+    ("breaker_ewma", breaker_ewma),
+    ("breaker_slow", breaker_slow),
+    ("breaker_consecutive_or_time", breaker_consecutive_or_time),
+    ("breaker_reject_open", breaker_reject_open),
+    ("breaker_reject_forced", breaker_reject_forced),
+];
+
+fn main() {
+    // cargo adds `--bench`.
+    let args: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with("--"))
+        .collect();
+    match args.as_slice() {
+        [op, n] => {
+            let (_, run) = OPS.iter().find(|(name, _)| name == op).expect("an op");
+            run(n.parse().expect("a number"));
+        }
+        _ => {
+            for (name, run) in OPS {
+                run(100);
+                println!("{name}: ok");
+            }
+        }
+    }
+}
