@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{CircuitBreaker, Trip};
+use super::{CircuitBreaker, KeyedBreakers, Trip};
 use crate::backoff::Backoff;
 
 /// What a service does with calls while the circuit is open.
@@ -83,6 +83,9 @@ impl InvalidBreaker {
     }
 }
 
+/// More circuits than this are a leak and no use.
+const KEYS_MAX: usize = 1 << 20;
+
 impl CircuitBreakerBuilder {
     pub(super) fn new(name: String) -> Self {
         let settings = Settings {
@@ -129,7 +132,46 @@ impl CircuitBreakerBuilder {
         Ok(CircuitBreaker::new(name, settings))
     }
 
-    pub(super) fn checked(self) -> Result<(Arc<str>, Settings), InvalidBreaker> {
+    /// Makes a breaker with a circuit per key, at most `keys_max` of them; 1024 is plenty for the hosts of a client.
+    /// With these settings each, and [`WhenOpen::RejectInCall`].
+    ///
+    /// # Errors
+    /// [`InvalidBreaker`] as of [`build`](Self::build); and when there is room for no key, or for more than 1,048,576,
+    /// or when it should pend in ready: a service does not know its next key before the call.
+    pub fn keyed(self, keys_max: usize) -> Result<KeyedBreakers, InvalidBreaker> {
+        let pends = self.settings.when_open == WhenOpen::PendInReady;
+        let wrong = [
+            (keys_max == 0, "there would be room for no key"),
+            (keys_max > KEYS_MAX, "there would be more than 1048576 keys"),
+            (pends, "a breaker with keys cannot pend in ready"),
+        ];
+        let wrong = wrong
+            .into_iter()
+            .filter_map(|(wrong, fault)| wrong.then_some(fault))
+            .collect();
+        let (name, settings) = self.checked_with(wrong)?;
+        Ok(KeyedBreakers::new(name, settings, keys_max))
+    }
+
+    fn checked_with(
+        self,
+        mut wrong: Vec<&'static str>,
+    ) -> Result<(Arc<str>, Settings), InvalidBreaker> {
+        let name = self.name.clone();
+        match self.checked() {
+            Ok(checked) if wrong.is_empty() => Ok(checked),
+            Ok(_) => Err(InvalidBreaker {
+                name,
+                faults: wrong,
+            }),
+            Err(mut invalid) => {
+                invalid.faults.append(&mut wrong);
+                Err(invalid)
+            }
+        }
+    }
+
+    fn checked(self) -> Result<(Arc<str>, Settings), InvalidBreaker> {
         let Settings {
             trip,
             wait_in_open,

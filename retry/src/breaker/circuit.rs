@@ -93,6 +93,7 @@ impl Circuit {
         }
     }
 
+    #[cold]
     fn ask(self: &Arc<Self>) -> Result<Permit, CircuitOpen> {
         let (admission, change) = self.machine.admit(now);
         // Before anybody is told: a listener that panics must not keep the permit.
@@ -106,8 +107,13 @@ impl Circuit {
         admitted
     }
 
-    /// Whether a call would be refused now, and the wait until a probe.
+    /// Whether every call is let in now.
     #[inline]
+    pub(super) fn passes(&self) -> bool {
+        self.machine.passes()
+    }
+
+    /// Whether a call would be refused now, and the wait until a probe.
     pub(super) fn would_refuse(&self) -> Option<Duration> {
         let (refuse, change) = self.machine.would_refuse(now);
         if let Some(change) = change {
@@ -123,6 +129,13 @@ impl Circuit {
 
     #[inline]
     pub(super) fn record(&self, ticket: Ticket, health: Option<bool>) {
+        if !self.machine.has_nothing_for(ticket, health) {
+            self.count(ticket, health);
+        }
+    }
+
+    #[inline(never)]
+    fn count(&self, ticket: Ticket, health: Option<bool>) {
         match self.machine.record(ticket, health, now) {
             Recorded::Counted => {}
             Recorded::Freed => self.news.tell_room(),

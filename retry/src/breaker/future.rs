@@ -29,11 +29,12 @@ pin_project! {
     #[project = StateProj]
     enum State<F, C> {
         Refused { refusal: Option<CircuitOpen> },
-        Started { #[pin] future: F, permit: Option<Permit>, classify: C },
+        Started { #[pin] future: F, permit: Permit, classify: C },
     }
 }
 
 impl<F, C> BreakerFuture<F, C> {
+    #[cold]
     pub(super) fn refused(open: CircuitOpen) -> Self {
         Self {
             state: State::Refused {
@@ -42,11 +43,12 @@ impl<F, C> BreakerFuture<F, C> {
         }
     }
 
+    #[inline]
     pub(super) fn started(future: F, permit: Permit, classify: C) -> Self {
         Self {
             state: State::Started {
                 future,
-                permit: Some(permit),
+                permit,
                 classify,
             },
         }
@@ -61,6 +63,7 @@ where
 {
     type Output = Result<T, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Refused { refusal } => match refusal.take() {
@@ -73,9 +76,7 @@ where
                 classify,
             } => {
                 let outcome = ready!(future.poll(cx));
-                if let Some(permit) = permit.take() {
-                    permit.record(classify.classify(outcome.as_ref()));
-                }
+                permit.settle(classify.classify(outcome.as_ref()).health());
                 Poll::Ready(outcome.map_err(Error::from_inner))
             }
         }

@@ -32,6 +32,7 @@ mod circuit;
 mod events;
 mod future;
 mod handle;
+mod keyed;
 mod layer;
 mod pending;
 mod permit;
@@ -48,6 +49,7 @@ pub use self::{
     events::{BreakerEvent, BreakerEvents},
     future::BreakerFuture,
     handle::BreakerHandle,
+    keyed::{KeyedBreaker, KeyedBreakerLayer, KeyedBreakers},
     layer::CircuitBreakerLayer,
     permit::Permit,
     rules::RateSnapshot,

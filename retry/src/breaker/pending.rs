@@ -9,7 +9,15 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::{sync::futures::OwnedNotified, time::Sleep};
 
-use super::circuit::Circuit;
+use super::{Permit, circuit::Circuit};
+
+/// What a service keeps between two polls, or between its readiness and its call.
+pub(super) enum Held {
+    /// A probe.
+    Reserved(Permit),
+    /// A place among those who wait for the circuit.
+    Waiting(Pin<Box<Pending>>),
+}
 
 pin_project! {
     /// Ends when it is worth to ask the circuit again.

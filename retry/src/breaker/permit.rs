@@ -13,38 +13,60 @@ use crate::verdict::Verdict;
 #[derive(Debug)]
 #[must_use = "dropping a permit unrecorded tells the breaker nothing"]
 pub struct Permit {
-    circuit: Arc<Circuit>,
+    /// Empty when the verdict has been told, or there is nobody to be told.
+    circuit: Option<Arc<Circuit>>,
     ticket: Ticket,
-    recorded: bool,
 }
 
 impl Permit {
     #[inline]
     pub(super) fn new(circuit: Arc<Circuit>, ticket: Ticket) -> Self {
         Self {
-            circuit,
+            circuit: Some(circuit),
             ticket,
-            recorded: false,
+        }
+    }
+
+    /// Leave that nobody keeps count of.
+    pub(super) fn uncounted() -> Self {
+        Self {
+            circuit: None,
+            ticket: Ticket::default(),
         }
     }
 
     /// Whether the breaker is still in the state in which it gave this permit.
     pub(super) fn is_current(&self) -> bool {
-        self.circuit.is_current(self.ticket)
+        let circuit = self.circuit.as_ref();
+        circuit.is_none_or(|circuit| circuit.is_current(self.ticket))
     }
 
     /// Tells the breaker how the call went. Ignored when the breaker has changed its state since it let the call in.
     #[inline]
     pub fn record(mut self, verdict: Verdict) {
-        self.recorded = true;
-        self.circuit.record(self.ticket, verdict.health());
+        self.settle(verdict.health());
+    }
+
+    #[inline]
+    pub(super) fn settle(&mut self, health: Option<bool>) {
+        if let Some(circuit) = self.circuit.take() {
+            circuit.record(self.ticket, health);
+        }
     }
 }
 
 impl Drop for Permit {
+    #[inline]
     fn drop(&mut self) {
-        if !self.recorded {
-            self.circuit.record(self.ticket, None);
+        if self.circuit.is_some() {
+            self.give_up();
         }
+    }
+}
+
+impl Permit {
+    #[cold]
+    fn give_up(&mut self) {
+        self.settle(None);
     }
 }

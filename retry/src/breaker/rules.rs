@@ -28,7 +28,7 @@ struct Rate {
     /// with four digits.
     share: u64,
     min_calls: u64,
-    slow: Option<Slow>,
+    slow: Option<Box<Slow>>,
 }
 
 struct Slow {
@@ -161,9 +161,11 @@ impl Rate {
             Span::Time(length) => Counter::Time(TimeWindow::new(nanos(length))),
             Span::Ewma(size) => Counter::Ewma(EwmaWindow::new(size)),
         };
-        let slow = rule.slow.map(|limit| Slow {
-            limit: nanos(limit),
-            overdue: Overdue::new(nanos(limit)),
+        let slow = rule.slow.map(|limit| {
+            Box::new(Slow {
+                limit: nanos(limit),
+                overdue: Overdue::new(nanos(limit)),
+            })
         });
         Self {
             counter,

@@ -1,6 +1,5 @@
 use std::{
     fmt,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -8,10 +7,14 @@ use std::{
 
 use tower_service::Service;
 
-use super::{BreakerFuture, Permit, WhenOpen, circuit::Circuit, pending::Pending};
+use super::{
+    BreakerFuture, Permit, WhenOpen,
+    circuit::Circuit,
+    pending::{Held, Pending},
+};
 use crate::{
     classify::Classify,
-    error::{BoxError, Error},
+    error::{BoxError, CircuitOpen, Error},
 };
 
 /// A service behind a circuit breaker. Made by [`CircuitBreakerLayer`](super::CircuitBreakerLayer).
@@ -24,19 +27,10 @@ pub struct Breaker<S, C> {
     inner: S,
     circuit: Arc<Circuit>,
     classify: C,
-    ready: Ready,
-}
-
-/// What `poll_ready` has found for the next `call`.
-enum Ready {
-    /// The service inside was asked, and the circuit is to be asked again.
-    Ask,
-    /// The service inside was not asked, and therefore must not be called.
-    Refuse(Duration),
-    /// A probe is reserved.
-    Reserved(Permit),
-    /// Not ready, and waiting for the circuit.
-    Waiting(Pin<Box<Pending>>),
+    /// Set when `poll_ready` did not ask the inner service, which therefore must not be called.
+    refusal: Option<Duration>,
+    /// What `poll_ready` keeps for the next call, or for the next poll. Boxed, for a healthy circuit has none.
+    held: Option<Box<Held>>,
 }
 
 impl<S, C> Breaker<S, C> {
@@ -45,36 +39,14 @@ impl<S, C> Breaker<S, C> {
             inner,
             circuit,
             classify,
-            ready: Ready::Ask,
+            refusal: None,
+            held: None,
         }
     }
 
     /// The service inside.
     pub const fn get_ref(&self) -> &S {
         &self.inner
-    }
-
-    /// Waits until the circuit would let a call in.
-    fn poll_circuit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if let Ready::Waiting(pending) = &mut self.ready {
-                ready!(pending.as_mut().poll(&self.circuit, cx));
-            }
-            self.ready = Ready::Ask;
-            if self.circuit.would_refuse().is_none() {
-                return Poll::Ready(());
-            }
-            let pending = Box::pin(Pending::new(&self.circuit));
-            // It may have changed before the wait was made.
-            if self.circuit.would_refuse().is_none() {
-                return Poll::Ready(());
-            }
-            self.ready = Ready::Waiting(pending);
-        }
-    }
-
-    fn has_reserved(&self) -> bool {
-        matches!(&self.ready, Ready::Reserved(permit) if permit.is_current())
     }
 }
 
@@ -90,30 +62,26 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if self.circuit.when_open() == WhenOpen::PendInReady {
-            return self.poll_ready_or_pend::<Req>(cx);
-        }
-        // The inner service may be busy with the very calls that hang: it must not make a refusal wait.
-        if let Some(wait) = self.circuit.would_refuse() {
-            self.ready = Ready::Refuse(wait);
-            return Poll::Ready(Ok(()));
-        }
-        if !matches!(self.ready, Ready::Ask) {
-            self.ready = Ready::Ask;
+        self.refusal = None;
+        if !self.circuit.passes() || self.held.is_some() {
+            if self.circuit.when_open() == WhenOpen::PendInReady {
+                return self.poll_ready_or_pend::<Req>(cx);
+            }
+            // The inner service may be busy with the very calls that hang: it must not make a refusal wait.
+            self.refusal = self.circuit.would_refuse();
+            if self.refusal.is_some() {
+                return Poll::Ready(Ok(()));
+            }
         }
         self.inner.poll_ready(cx).map_err(Error::from_inner)
     }
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let permit = match std::mem::replace(&mut self.ready, Ready::Ask) {
-            Ready::Ask => self.circuit.try_acquire(),
-            Ready::Refuse(wait) => Err(self.circuit.refusal(wait)),
-            Ready::Reserved(permit) if permit.is_current() => Ok(permit),
-            // The state has changed since: what was reserved is worth nothing.
-            Ready::Reserved(_) => self.circuit.try_acquire(),
-            // Called without being ready, which is wrong; the service inside was not asked either.
-            Ready::Waiting(_) => Err(self.circuit.refusal(Duration::ZERO)),
+        let permit = if self.refusal.is_some() || self.held.is_some() {
+            self.permit_of_poll()
+        } else {
+            self.circuit.try_acquire()
         };
         match permit {
             Ok(permit) => {
@@ -125,27 +93,62 @@ where
 }
 
 impl<S, C> Breaker<S, C> {
+    /// What `poll_ready` has found for this call.
+    #[cold]
+    fn permit_of_poll(&mut self) -> Result<Permit, CircuitOpen> {
+        if let Some(wait) = self.refusal.take() {
+            return Err(self.circuit.refusal(wait));
+        }
+        match self.held.take().map(|held| *held) {
+            Some(Held::Reserved(permit)) if permit.is_current() => Ok(permit),
+            // The state has changed since: what was reserved is worth nothing.
+            Some(Held::Reserved(_)) | None => self.circuit.try_acquire(),
+            // Called without being ready, which is wrong; the service inside was not asked either.
+            Some(Held::Waiting(_)) => Err(self.circuit.refusal(Duration::ZERO)),
+        }
+    }
+
     /// The circuit first, so that a service that cannot be called reserves nothing inside; then the service; and the
     /// probe last, so that it does not wait for a service that is busy.
+    #[cold]
     fn poll_ready_or_pend<Req>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>>
     where
         S: Service<Req>,
         S::Error: Into<BoxError> + 'static,
     {
-        if self.has_reserved() {
+        if matches!(self.held.as_deref(), Some(Held::Reserved(permit)) if permit.is_current()) {
             return Poll::Ready(Ok(()));
         }
         loop {
             ready!(self.poll_circuit(cx));
             ready!(self.inner.poll_ready(cx)).map_err(Error::from_inner)?;
-            if !self.circuit.state().is_probing() {
+            if self.circuit.passes() {
                 return Poll::Ready(Ok(()));
             }
             // Somebody else may have been faster; then wait for the next.
             if let Ok(permit) = self.circuit.try_acquire() {
-                self.ready = Ready::Reserved(permit);
+                self.held = Some(Box::new(Held::Reserved(permit)));
                 return Poll::Ready(Ok(()));
             }
+        }
+    }
+
+    /// Waits until the circuit would let a call in.
+    fn poll_circuit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(Held::Waiting(pending)) = self.held.as_deref_mut() {
+                ready!(pending.as_mut().poll(&self.circuit, cx));
+            }
+            self.held = None;
+            if self.circuit.would_refuse().is_none() {
+                return Poll::Ready(());
+            }
+            let pending = Box::pin(Pending::new(&self.circuit));
+            // It may have changed before the wait was made.
+            if self.circuit.would_refuse().is_none() {
+                return Poll::Ready(());
+            }
+            self.held = Some(Box::new(Held::Waiting(pending)));
         }
     }
 }

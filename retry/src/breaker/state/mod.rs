@@ -66,11 +66,6 @@ impl State {
     const fn counts(self) -> bool {
         self.code() <= Self::MetricsOnly.code()
     }
-
-    /// Whether the next call that is let in is a probe, and there is not room for everybody.
-    pub(super) const fn is_probing(self) -> bool {
-        matches!(self, Self::Open | Self::HalfOpen)
-    }
 }
 
 /// One change of state, told exactly once. From [`State::MetricsOnly`] to itself: it would have opened.
@@ -82,11 +77,18 @@ pub(super) struct Transition {
 }
 
 /// What a call that was let in reports back with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ticket {
-    pub(super) generation: u64,
+    /// As it was then, without the failures: when it still is the same, there is nothing for a success to do.
+    word: u64,
     /// Nanoseconds; zero where nobody asks how long a call took.
     started: u64,
+}
+
+impl Ticket {
+    fn generation(self) -> u64 {
+        Word(self.word).generation()
+    }
 }
 
 /// What is said at the door.
@@ -211,10 +213,15 @@ impl Machine {
         self.load().state()
     }
 
+    /// Whether every call is let in.
+    #[inline]
+    pub(super) fn passes(&self) -> bool {
+        self.load().passes()
+    }
+
     /// Whether [`admit`](Self::admit) would refuse now, and the wait until a probe. Lets nobody in, but ends a half-open
     /// state whose time is over: whoever is refused on this answer does not come to `admit`, and the state would never
     /// end.
-    #[inline]
     pub(super) fn would_refuse(
         &self,
         now: impl Fn() -> Instant,
@@ -269,7 +276,7 @@ impl Machine {
     pub(super) fn pass(&self) -> Option<Ticket> {
         let word = self.load();
         (word.passes() && !self.rules.times_calls()).then(|| Ticket {
-            generation: word.generation(),
+            word: word.with_failures(0).0,
             started: 0,
         })
     }
@@ -328,7 +335,7 @@ impl Machine {
 
     fn ticket(&self, word: Word, now: Instant) -> Ticket {
         Ticket {
-            generation: word.generation(),
+            word: word.with_failures(0).0,
             started: self.nanos(now),
         }
     }
@@ -376,8 +383,28 @@ impl Machine {
         health: Option<bool>,
         now: impl Fn() -> Instant,
     ) -> Recorded {
-        let word = self.load();
-        if word.generation() != ticket.generation {
+        if self.has_nothing_for(ticket, health) {
+            return Recorded::Counted;
+        }
+        self.record_in(self.load(), ticket, health, now)
+    }
+
+    /// Whether there is nothing to count: a success, and all is as it was.
+    #[inline]
+    pub(super) fn has_nothing_for(&self, ticket: Ticket, health: Option<bool>) -> bool {
+        let same = self.load().0 == ticket.word && self.rules.is_empty();
+        same && health == Some(true) && Word(ticket.word).counts()
+    }
+
+    fn record_in(
+        &self,
+        word: Word,
+        ticket: Ticket,
+        health: Option<bool>,
+        now: impl Fn() -> Instant,
+    ) -> Recorded {
+        let generation = ticket.generation();
+        if word.generation() != generation {
             return Recorded::Counted;
         }
         if !word.counts() {
@@ -387,26 +414,22 @@ impl Machine {
                 Recorded::Counted
             };
         }
-        let met = !self.rules.is_empty() && {
+        if !self.rules.is_empty() {
+            let timed = self.rules.reads_clock();
             let outcome = Outcome {
                 health,
                 started: ticket.started,
-                now: if self.rules.reads_clock() {
-                    self.nanos(now())
-                } else {
-                    0
-                },
+                now: if timed { self.nanos(now()) } else { 0 },
             };
-            self.rules.record(word.epoch(), outcome)
-        };
-        if met {
-            let change = self.trip(ticket.generation, now());
-            return change.map_or(Recorded::Counted, Recorded::Changed);
+            if self.rules.record(word.epoch(), outcome) {
+                let change = self.trip(generation, now());
+                return change.map_or(Recorded::Counted, Recorded::Changed);
+            }
         }
         match health {
             Some(true) if word.failures() != 0 => self.clear_failures(word),
             Some(false) if self.in_a_row <= CONSECUTIVE_MAX => {
-                return self.count_failure(ticket.generation, now());
+                return self.count_failure(generation, now());
             }
             _ => {}
         }
@@ -415,7 +438,7 @@ impl Machine {
 
     /// Whether what a ticket's call does still counts.
     pub(super) fn is_current(&self, ticket: Ticket) -> bool {
-        self.load().generation() == ticket.generation
+        self.load().generation() == ticket.generation()
     }
 
     /// Puts the breaker into `state`, whatever it was in.
@@ -487,7 +510,7 @@ impl Machine {
     #[cold]
     fn end_probe(&self, ticket: Ticket, health: Option<bool>, now: Instant) -> Recorded {
         let mut slow = lock(&self.slow);
-        if self.load().generation() != ticket.generation {
+        if self.load().generation() != ticket.generation() {
             return Recorded::Counted;
         }
         slow.probes_in_flight = slow.probes_in_flight.saturating_sub(1);

@@ -120,7 +120,7 @@ fn open_refuses_until_the_wait_is_over_and_says_how_long() {
     let change = change.unwrap();
     assert_eq!((change.from, change.to), (State::Open, State::HalfOpen));
     assert!(
-        matches!(admission, Admission::Granted(ticket) if ticket.generation == change.generation)
+        matches!(admission, Admission::Granted(ticket) if ticket.generation() == change.generation)
     );
 }
 
@@ -302,7 +302,7 @@ proptest! {
                 Step::Record(which, health) => {
                     let admitted = out.swap_remove(which % out.len());
                     let change = machine.told(admitted, health, || now);
-                    prop_assert!(change.is_none() || admitted.generation == generation, "a stale outcome changed the state");
+                    prop_assert!(change.is_none() || admitted.generation() == generation, "a stale outcome changed the state");
                     change
                 }
                 Step::Wait(millis) => { now += Duration::from_millis(millis); None }
@@ -323,7 +323,7 @@ proptest! {
                 (state, generation) = (change.to, change.generation);
             }
             prop_assert_eq!(machine.state(), state);
-            let probing = out.iter().filter(|admitted| admitted.generation == generation).count();
+            let probing = out.iter().filter(|admitted| admitted.generation() == generation).count();
             prop_assert!(state != State::HalfOpen || probing <= probes as usize);
         }
     }

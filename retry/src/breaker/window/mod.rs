@@ -83,7 +83,5 @@ impl Counter {
     }
 }
 
-#[cfg(all(test, mainstay_loom))]
-mod loom;
 #[cfg(all(test, not(mainstay_loom)))]
 mod tests;
