@@ -27,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use mainstay_retry::{Backoff, BoxError, CircuitBreaker, EveryError, Trip, breaker::Window};
+use mainstay_retry::{Backoff, CircuitBreaker, EveryError, Trip, breaker::Window};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -35,21 +35,32 @@ use tower_service::Service;
 #[derive(Clone)]
 struct Inner;
 
+#[derive(Debug)]
+struct Failed;
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("failed")
+    }
+}
+
+impl std::error::Error for Failed {}
+
 #[inline(never)]
-fn answer(n: u64) -> Result<u64, BoxError> {
-    if black_box(n) == u64::MAX {
-        Err("no".into())
+fn answer(n: u64) -> Result<u64, Failed> {
+    if n == u64::MAX {
+        Err(Failed)
     } else {
-        Ok(n + 1)
+        Ok(black_box(n) + 1)
     }
 }
 
 impl Service<u64> for Inner {
     type Response = u64;
-    type Error = BoxError;
-    type Future = Ready<Result<u64, BoxError>>;
+    type Error = Failed;
+    type Future = Ready<Result<u64, Failed>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failed>> {
         Poll::Ready(Ok(()))
     }
 

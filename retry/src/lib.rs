@@ -104,7 +104,8 @@ pub mod verdict;
 pub use self::{
     backoff::{Backoff, InvalidMultiplier, Jitter},
     breaker::{
-        BreakerHandle, CircuitBreaker, CircuitBreakerLayer, HalfOpen, InvalidBreaker, Trip, WhenOpen,
+        BreakerHandle, CircuitBreaker, CircuitBreakerLayer, HalfOpen, InvalidBreaker, Trip,
+        WhenOpen,
     },
     budget::{Budget, InvalidBudget, TokenBudget},
     classify::{Classify, EveryError, HttpClassify},

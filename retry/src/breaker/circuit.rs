@@ -85,6 +85,12 @@ impl Circuit {
         }
     }
 
+    /// Lets a call in, if there is nothing to be asked.
+    #[inline]
+    pub(super) fn pass(&self) -> Option<Ticket> {
+        self.machine.pass()
+    }
+
     #[inline]
     pub(super) fn try_acquire(self: &Arc<Self>) -> Result<Permit, CircuitOpen> {
         match self.machine.pass() {
@@ -136,7 +142,15 @@ impl Circuit {
 
     #[inline(never)]
     fn count(&self, ticket: Ticket, health: Option<bool>) {
-        match self.machine.record(ticket, health, now) {
+        let recorded = self.machine.record(ticket, health, now);
+        if recorded != Recorded::Counted {
+            self.tell(recorded);
+        }
+    }
+
+    #[cold]
+    fn tell(&self, recorded: Recorded) {
+        match recorded {
             Recorded::Counted => {}
             Recorded::Freed => self.news.tell_room(),
             Recorded::Changed(change) => self.news.tell(&self.name, change),

@@ -88,7 +88,9 @@ pub(super) struct News {
 
 impl News {
     pub(super) fn subscribe(&self) -> BreakerEvents {
-        let sender = self.events.get_or_init(|| broadcast::Sender::new(EVENTS_MAX));
+        let sender = self
+            .events
+            .get_or_init(|| broadcast::Sender::new(EVENTS_MAX));
         BreakerEvents {
             receiver: sender.subscribe(),
             missed: 0,
@@ -128,7 +130,11 @@ impl News {
         }
         let would_open = from == State::MetricsOnly && to == State::MetricsOnly;
         let (breaker, from) = (&**name, from.as_str());
-        let state = if would_open { "would_open" } else { to.as_str() };
+        let state = if would_open {
+            "would_open"
+        } else {
+            to.as_str()
+        };
         if would_open || matches!(to, State::Open | State::ForcedOpen) {
             tracing::warn!(target: TARGET, breaker, from, state, generation, "circuit opened");
         } else {

@@ -39,11 +39,7 @@ impl Pending {
     }
 
     /// Waits, and by the clock too if the circuit will change by itself.
-    pub(super) fn poll(
-        self: Pin<&mut Self>,
-        circuit: &Circuit,
-        cx: &mut Context<'_>,
-    ) -> Poll<()> {
+    pub(super) fn poll(self: Pin<&mut Self>, circuit: &Circuit, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         if this.room.poll(cx).is_ready() {
             return Poll::Ready(());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     trip::{RateRule, Span, Trip},
-    window::{Counter, CountWindow, EwmaWindow, Overdue, Reading, TimeWindow},
+    window::{CountWindow, Counter, EwmaWindow, Overdue, Reading, TimeWindow},
 };
 
 /// How a call ended, in the machine's nanoseconds.
@@ -20,6 +20,8 @@ pub(super) struct Rules {
     rates: Box<[Rate]>,
     times_calls: bool,
     reads_clock: bool,
+    /// One rate, and it is about failures: the common case has a short way.
+    is_single: bool,
 }
 
 struct Rate {
@@ -44,6 +46,7 @@ impl Rules {
         let times_calls = rates.iter().any(|rate| rate.slow.is_some());
         let reads_clock = times_calls || rates.iter().any(|rate| rate.counter.needs_clock());
         Self {
+            is_single: rates.len() == 1 && !times_calls,
             rates,
             times_calls,
             reads_clock,
@@ -81,6 +84,18 @@ impl Rules {
     pub(super) fn start(&self, epoch: u32, now: u64) {
         let slow = self.rates.iter().filter_map(|rate| rate.slow.as_ref());
         slow.for_each(|slow| slow.overdue.start(epoch, now));
+    }
+
+    /// [`record`](Self::record) for a success that only one rate asks about; `None` when there are others.
+    #[inline]
+    pub(super) fn record_good(&self, epoch: u32, now: impl Fn() -> u64) -> Option<bool> {
+        if !self.is_single {
+            return None;
+        }
+        let rate = self.rates.first()?;
+        let now = if self.reads_clock { now() } else { 0 };
+        let reading = rate.counter.record(epoch, now, false).unwrap_or_default();
+        Some(reading.hits != 0 && rate.is_met(reading) && rate.is_surely_met(epoch, now))
     }
 
     /// Counts the end of a call. True when some rule is met.
@@ -188,7 +203,8 @@ impl Rate {
         let Some(reading) = self.counter.record(epoch, outcome.now, hit) else {
             return false;
         };
-        let met = reading.hits != 0 && self.is_met(reading) && self.is_surely_met(epoch, outcome.now);
+        let met =
+            reading.hits != 0 && self.is_met(reading) && self.is_surely_met(epoch, outcome.now);
         met || self
             .slow
             .as_ref()

@@ -27,10 +27,17 @@ pub struct Breaker<S, C> {
     inner: S,
     circuit: Arc<Circuit>,
     classify: C,
-    /// Set when `poll_ready` did not ask the inner service, which therefore must not be called.
-    refusal: Option<Duration>,
-    /// What `poll_ready` keeps for the next call, or for the next poll. Boxed, for a healthy circuit has none.
-    held: Option<Box<Held>>,
+    found: Found,
+}
+
+/// What `poll_ready` has found for the next call.
+enum Found {
+    /// That every call is let in, or may be: the circuit is asked in `call`.
+    Nothing,
+    /// A refusal. The service inside was not asked, and therefore must not be called.
+    Refusal(Duration),
+    /// Something to be kept for the call, or for the next poll. Boxed, for a healthy circuit has none.
+    Held(Box<Held>),
 }
 
 impl<S, C> Breaker<S, C> {
@@ -39,8 +46,7 @@ impl<S, C> Breaker<S, C> {
             inner,
             circuit,
             classify,
-            refusal: None,
-            held: None,
+            found: Found::Nothing,
         }
     }
 
@@ -62,14 +68,10 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.refusal = None;
-        if !self.circuit.passes() || self.held.is_some() {
-            if self.circuit.when_open() == WhenOpen::PendInReady {
-                return self.poll_ready_or_pend::<Req>(cx);
-            }
-            // The inner service may be busy with the very calls that hang: it must not make a refusal wait.
-            self.refusal = self.circuit.would_refuse();
-            if self.refusal.is_some() {
+        if !self.circuit.passes() || !matches!(self.found, Found::Nothing) {
+            ready!(self.poll_circuit::<Req>(cx))?;
+            // Either way the service inside has been asked already, or is not to be.
+            if !matches!(self.found, Found::Nothing) {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -78,12 +80,13 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let permit = if self.refusal.is_some() || self.held.is_some() {
-            self.permit_of_poll()
-        } else {
-            self.circuit.try_acquire()
-        };
-        match permit {
+        if matches!(self.found, Found::Nothing)
+            && let Some(ticket) = self.circuit.pass()
+        {
+            let permit = Permit::new(Arc::clone(&self.circuit), ticket);
+            return BreakerFuture::started(self.inner.call(request), permit, self.classify.clone());
+        }
+        match self.permit() {
             Ok(permit) => {
                 BreakerFuture::started(self.inner.call(request), permit, self.classify.clone())
             }
@@ -93,53 +96,73 @@ where
 }
 
 impl<S, C> Breaker<S, C> {
-    /// What `poll_ready` has found for this call.
+    /// Leave for the call that `poll_ready` was asked for.
     #[cold]
-    fn permit_of_poll(&mut self) -> Result<Permit, CircuitOpen> {
-        if let Some(wait) = self.refusal.take() {
-            return Err(self.circuit.refusal(wait));
-        }
-        match self.held.take().map(|held| *held) {
-            Some(Held::Reserved(permit)) if permit.is_current() => Ok(permit),
-            // The state has changed since: what was reserved is worth nothing.
-            Some(Held::Reserved(_)) | None => self.circuit.try_acquire(),
-            // Called without being ready, which is wrong; the service inside was not asked either.
-            Some(Held::Waiting(_)) => Err(self.circuit.refusal(Duration::ZERO)),
+    fn permit(&mut self) -> Result<Permit, CircuitOpen> {
+        match std::mem::replace(&mut self.found, Found::Nothing) {
+            Found::Nothing => self.circuit.try_acquire(),
+            Found::Refusal(wait) => Err(self.circuit.refusal(wait)),
+            Found::Held(held) => match *held {
+                Held::Reserved(permit) if permit.is_current() => Ok(permit),
+                // The state has changed since: what was reserved is worth nothing.
+                Held::Reserved(_) => self.circuit.try_acquire(),
+                // Called without being ready, which is wrong; the service inside was not asked either.
+                Held::Waiting(_) => Err(self.circuit.refusal(Duration::ZERO)),
+            },
         }
     }
 
-    /// The circuit first, so that a service that cannot be called reserves nothing inside; then the service; and the
-    /// probe last, so that it does not wait for a service that is busy.
+    /// Asks a circuit that does not let every call in. Leaves nothing when the service inside is to be asked next.
     #[cold]
-    fn poll_ready_or_pend<Req>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>>
+    fn poll_circuit<Req>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>>
     where
         S: Service<Req>,
         S::Error: Into<BoxError> + 'static,
     {
-        if matches!(self.held.as_deref(), Some(Held::Reserved(permit)) if permit.is_current()) {
+        if self.circuit.when_open() == WhenOpen::PendInReady {
+            return self.poll_until_let_in::<Req>(cx);
+        }
+        // The inner service may be busy with the very calls that hang: it must not make a refusal wait.
+        let refusal = self.circuit.would_refuse();
+        self.found = refusal.map_or(Found::Nothing, Found::Refusal);
+        Poll::Ready(Ok(()))
+    }
+
+    /// The circuit first, so that a service that cannot be called reserves nothing inside; then the service; and the
+    /// probe last, so that it does not wait for a service that is busy.
+    fn poll_until_let_in<Req>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>>
+    where
+        S: Service<Req>,
+        S::Error: Into<BoxError> + 'static,
+    {
+        if let Found::Held(held) = &self.found
+            && matches!(&**held, Held::Reserved(permit) if permit.is_current())
+        {
             return Poll::Ready(Ok(()));
         }
         loop {
-            ready!(self.poll_circuit(cx));
-            ready!(self.inner.poll_ready(cx)).map_err(Error::from_inner)?;
+            ready!(self.poll_room(cx));
             if self.circuit.passes() {
                 return Poll::Ready(Ok(()));
             }
+            ready!(self.inner.poll_ready(cx)).map_err(Error::from_inner)?;
             // Somebody else may have been faster; then wait for the next.
             if let Ok(permit) = self.circuit.try_acquire() {
-                self.held = Some(Box::new(Held::Reserved(permit)));
+                self.found = Found::Held(Box::new(Held::Reserved(permit)));
                 return Poll::Ready(Ok(()));
             }
         }
     }
 
     /// Waits until the circuit would let a call in.
-    fn poll_circuit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if let Some(Held::Waiting(pending)) = self.held.as_deref_mut() {
+            if let Found::Held(held) = &mut self.found
+                && let Held::Waiting(pending) = &mut **held
+            {
                 ready!(pending.as_mut().poll(&self.circuit, cx));
             }
-            self.held = None;
+            self.found = Found::Nothing;
             if self.circuit.would_refuse().is_none() {
                 return Poll::Ready(());
             }
@@ -148,7 +171,7 @@ impl<S, C> Breaker<S, C> {
             if self.circuit.would_refuse().is_none() {
                 return Poll::Ready(());
             }
-            self.held = Some(Box::new(Held::Waiting(pending)));
+            self.found = Found::Held(Box::new(Held::Waiting(pending)));
         }
     }
 }

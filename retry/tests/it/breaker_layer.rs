@@ -132,7 +132,7 @@ async fn a_service_that_was_not_asked_for_readiness_is_not_called_when_the_wait_
     let (mut client, handle) = opened(&server).await;
     let ready = client.ready().await.unwrap();
     advance(secs(1)).await;
-    assert_eq!(refusal(ready.call(get()).await.unwrap_err()), ms(0));
+    assert_eq!(refusal(ready.call(get()).await.unwrap_err()), secs(1));
     assert_eq!(handle.state(), State::Open);
     assert_eq!(status(&mut client, get()).await, 200);
     assert_eq!(handle.state(), State::Closed);

@@ -295,9 +295,7 @@ impl Machine {
         }
         if word.counts() && self.rules.times_calls() {
             // Calls that hang may be enough to open it, with no call that ends to say so.
-            let enough = self
-                .rules
-                .overdue_are_enough(word.epoch(), self.nanos(now));
+            let enough = self.rules.overdue_are_enough(word.epoch(), self.nanos(now));
             let tripped = enough.then(|| self.trip(word.generation(), now)).flatten();
             if let Some(change) = tripped {
                 return (self.after(change, now), Some(change));
@@ -375,6 +373,13 @@ impl Machine {
         }
     }
 
+    /// Whether there is nothing to count: a success, and all is as it was.
+    #[inline]
+    pub(super) fn has_nothing_for(&self, ticket: Ticket, health: Option<bool>) -> bool {
+        let same = self.load().0 == ticket.word && self.rules.is_empty();
+        same && health == Some(true) && Word(ticket.word).counts()
+    }
+
     /// Counts an outcome: good, bad, or `None` for one that says nothing.
     #[inline]
     pub(super) fn record(
@@ -383,19 +388,18 @@ impl Machine {
         health: Option<bool>,
         now: impl Fn() -> Instant,
     ) -> Recorded {
-        if self.has_nothing_for(ticket, health) {
-            return Recorded::Counted;
+        let word = Word(ticket.word);
+        if health == Some(true) && self.load().0 == word.0 && word.counts() {
+            match self.rules.record_good(word.epoch(), || self.nanos(now())) {
+                Some(false) => return Recorded::Counted,
+                Some(true) => return self.tripped(word.generation(), now()),
+                None => {}
+            }
         }
         self.record_in(self.load(), ticket, health, now)
     }
 
-    /// Whether there is nothing to count: a success, and all is as it was.
-    #[inline]
-    pub(super) fn has_nothing_for(&self, ticket: Ticket, health: Option<bool>) -> bool {
-        let same = self.load().0 == ticket.word && self.rules.is_empty();
-        same && health == Some(true) && Word(ticket.word).counts()
-    }
-
+    #[inline(never)]
     fn record_in(
         &self,
         word: Word,
@@ -422,8 +426,7 @@ impl Machine {
                 now: if timed { self.nanos(now()) } else { 0 },
             };
             if self.rules.record(word.epoch(), outcome) {
-                let change = self.trip(generation, now());
-                return change.map_or(Recorded::Counted, Recorded::Changed);
+                return self.tripped(generation, now());
             }
         }
         match health {
@@ -478,6 +481,12 @@ impl Machine {
                 return Recorded::Counted;
             }
         }
+    }
+
+    #[cold]
+    fn tripped(&self, generation: u64, now: Instant) -> Recorded {
+        let change = self.trip(generation, now);
+        change.map_or(Recorded::Counted, Recorded::Changed)
     }
 
     /// Opens on behalf of `generation`, of whose threads the first wins.

@@ -67,6 +67,7 @@ impl CountWindow {
         Some(Reading::counted(calls, self.hits(epoch)?))
     }
 
+    #[cold]
     fn put(&self, slot: &AtomicU32, mut old: u32, epoch: u32, hit: bool) -> Option<()> {
         loop {
             if is_newer(old, epoch) {

@@ -10,9 +10,7 @@ mod ewma;
 mod overdue;
 mod time;
 
-pub(super) use self::{
-    count::CountWindow, ewma::EwmaWindow, overdue::Overdue, time::TimeWindow,
-};
+pub(super) use self::{count::CountWindow, ewma::EwmaWindow, overdue::Overdue, time::TimeWindow};
 
 /// What a window holds: `hits` in `of`, known from `calls` calls.
 ///

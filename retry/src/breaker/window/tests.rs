@@ -10,7 +10,10 @@ const SECOND: u64 = 1_000_000_000;
 
 fn last(outcomes: &VecDeque<bool>, size: usize) -> Reading {
     let window = outcomes.iter().rev().take(size);
-    Reading::counted(window.clone().count() as u64, window.filter(|hit| **hit).count() as u64)
+    Reading::counted(
+        window.clone().count() as u64,
+        window.filter(|hit| **hit).count() as u64,
+    )
 }
 
 proptest! {
@@ -207,7 +210,10 @@ fn threads_lose_no_record_at_a_rotation() {
                 }
             };
             let threads: Vec<_> = (0..4).map(|n| scope.spawn(worker(seed * 4 + n))).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
         });
         assert_eq!(window.read(0, 999), Some(Reading::counted(8_000, hits)));
     }
@@ -246,7 +252,9 @@ fn threads_of_an_old_epoch_do_not_leak_into_the_new_one() {
             for _ in 0..2 {
                 scope.spawn(|| {
                     for n in 0..200 {
-                        windows.iter().for_each(|window| _ = window.record(0, n, true));
+                        windows
+                            .iter()
+                            .for_each(|window| _ = window.record(0, n, true));
                     }
                 });
             }

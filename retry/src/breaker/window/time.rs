@@ -111,7 +111,8 @@ impl TimeWindow {
         past.advance(tick);
         let (calls, hits) = past.sum();
         let most = u64::from(u32::MAX);
-        self.sealed.store(calls.min(most) << 32 | hits.min(most), SC);
+        self.sealed
+            .store(calls.min(most) << 32 | hits.min(most), SC);
         self.last.store(self.last_of(tick), SC);
     }
 
@@ -176,13 +177,11 @@ impl Past {
     }
 
     fn sum(&self) -> (u64, u64) {
-        self.buckets
-            .iter()
-            .fold((0, 0), |sum: (u64, u64), bucket| {
-                (
-                    sum.0.saturating_add(bucket.0),
-                    sum.1.saturating_add(bucket.1),
-                )
-            })
+        self.buckets.iter().fold((0, 0), |sum: (u64, u64), bucket| {
+            (
+                sum.0.saturating_add(bucket.0),
+                sum.1.saturating_add(bucket.1),
+            )
+        })
     }
 }
