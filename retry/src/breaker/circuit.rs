@@ -133,19 +133,27 @@ impl Circuit {
         CircuitOpen::new(Arc::clone(&self.name), wait)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn record(&self, ticket: Ticket, health: Option<bool>) {
-        if !self.machine.has_nothing_for(ticket, health) {
+        if health != Some(true) {
             self.count(ticket, health);
+        } else if !self.machine.is_idle(ticket) {
+            self.count_good(ticket);
         }
     }
 
     #[inline(never)]
-    fn count(&self, ticket: Ticket, health: Option<bool>) {
-        let recorded = self.machine.record(ticket, health, now);
-        if recorded != Recorded::Counted {
-            self.tell(recorded);
+    fn count_good(&self, ticket: Ticket) {
+        match self.machine.record_good(ticket, now) {
+            Some(Recorded::Counted) => {}
+            Some(recorded) => self.tell(recorded),
+            None => self.count(ticket, Some(true)),
         }
+    }
+
+    #[cold]
+    fn count(&self, ticket: Ticket, health: Option<bool>) {
+        self.tell(self.machine.record(ticket, health, now));
     }
 
     #[cold]

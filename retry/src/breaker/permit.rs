@@ -47,7 +47,7 @@ impl Permit {
         self.settle(verdict.health());
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn settle(&mut self, health: Option<bool>) {
         if let Some(circuit) = self.circuit.take() {
             circuit.record(self.ticket, health);

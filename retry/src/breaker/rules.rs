@@ -87,15 +87,18 @@ impl Rules {
     }
 
     /// [`record`](Self::record) for a success that only one rate asks about; `None` when there are others.
-    #[inline]
+    #[inline(always)]
     pub(super) fn record_good(&self, epoch: u32, now: impl Fn() -> u64) -> Option<bool> {
         if !self.is_single {
             return None;
         }
         let rate = self.rates.first()?;
-        let now = if self.reads_clock { now() } else { 0 };
-        let reading = rate.counter.record(epoch, now, false).unwrap_or_default();
-        Some(reading.hits != 0 && rate.is_met(reading) && rate.is_surely_met(epoch, now))
+        Some(match rate.counter.record_good(epoch, &now) {
+            Some(reading) if reading.hits != 0 => {
+                rate.is_met(reading) && rate.is_surely_met(epoch, now())
+            }
+            _ => false,
+        })
     }
 
     /// Counts the end of a call. True when some rule is met.

@@ -2,7 +2,8 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 
 use mainstay_retry::{
     AttemptTimeoutLayer, Backoff, BreakerHandle, CircuitBreaker, DeadlineLayer, Error, HalfOpen,
-    Kind, Trip, Verdict, breaker::State,
+    Kind, Trip, Verdict,
+    breaker::{State, Window},
 };
 use tokio::time::advance;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
@@ -310,4 +311,118 @@ async fn a_probe_that_hangs_does_not_make_later_callers_wait_for_the_service_ins
     assert!(futures_poll(&mut call), "still waiting");
     assert_eq!(handle.state(), State::Open);
     drop(probe);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_hears_every_change_once_and_a_late_one_only_what_comes() {
+    let server = Server::statuses([500]);
+    let breaker = breaker(1);
+    let handle = breaker.handle();
+    let mut events = handle.subscribe();
+    let mut client = breaker.layer().layer(server);
+    status(&mut client, get()).await;
+    let mut late = handle.subscribe();
+    advance(secs(1)).await;
+    status(&mut client, get()).await;
+    handle.reset();
+    let heard: Vec<_> = std::iter::from_fn(|| events.try_next()).collect();
+    let states: Vec<_> = heard.iter().map(|event| (event.from, event.to)).collect();
+    assert_eq!(
+        states,
+        [
+            (State::Closed, State::Open),
+            (State::Open, State::HalfOpen),
+            (State::HalfOpen, State::Closed),
+        ]
+    );
+    assert!(heard.is_sorted_by(|one, two| one.generation < two.generation));
+    assert_eq!(late.next().await.unwrap().to, State::HalfOpen);
+    drop((breaker, handle, client));
+    assert_eq!(late.next().await.unwrap().to, State::Closed);
+    assert_eq!(late.next().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_subscriber_misses_the_oldest_and_holds_nobody_up() {
+    let breaker = breaker(1);
+    let handle = breaker.handle();
+    let mut events = handle.subscribe();
+    for _ in 0..100 {
+        handle.force_open();
+        handle.reset();
+    }
+    let heard = std::iter::from_fn(|| events.try_next()).count() as u64;
+    assert_eq!((heard, events.missed()), (64, 136));
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_hang_open_the_circuit_for_the_next() {
+    let server = Server::new(std::iter::repeat_n(Step::Hang, 20));
+    let breaker = CircuitBreaker::builder("payments")
+        .trip(Trip::slow_calls(0.5, secs(2)))
+        .build()
+        .unwrap();
+    let client = breaker.layer().layer(server);
+    let hanging: Vec<_> = (0..20)
+        .map(|_| {
+            let mut client = client.clone();
+            tokio::spawn(async move { send(&mut client, get()).await.is_ok() })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    advance(ms(2_300)).await;
+    refusal(send(&mut client.clone(), get()).await.unwrap_err());
+    assert!(hanging.iter().all(|call| !call.is_finished()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn metrics_only_counts_and_refuses_nobody() {
+    let server = Server::statuses([500; 5]);
+    let breaker = breaker(2);
+    let handle = breaker.handle();
+    handle.metrics_only();
+    let mut events = handle.subscribe();
+    let mut client = breaker.layer().layer(server);
+    for _ in 0..5 {
+        assert_eq!(status(&mut client, get()).await, 500);
+    }
+    assert!(events.try_next().unwrap().would_open());
+    assert_eq!(events.try_next(), None);
+}
+
+#[test]
+fn rules_that_could_not_work_are_refused_with_every_fault() {
+    let time = |length| Trip::failure_rate(0.5).window(Window::time(length));
+    let count = |calls| Trip::failure_rate(0.5).window(Window::count(calls));
+    let four = (0..3).fold(Trip::consecutive(1), |trip, _| {
+        trip.or(Trip::consecutive(2))
+    });
+    let cases = [
+        (Trip::failure_rate(0.0), 1),
+        (Trip::failure_rate(1.1), 1),
+        (Trip::failure_rate(f64::NAN), 1),
+        (count(0), 2),
+        (count(65_536), 1),
+        (count(10).min_calls(11), 1),
+        (count(10).min_calls(0), 1),
+        (time(ms(9)), 1),
+        (time(secs(86_401)), 1),
+        (time(Duration::MAX), 1),
+        (Trip::failure_rate(1.0).window(Window::ewma(10)), 1),
+        (Trip::slow_calls(0.5, ms(0)), 1),
+        (Trip::slow_calls(2.0, Duration::MAX), 2),
+        (Trip::consecutive(1).min_calls(3), 1),
+        (
+            Trip::consecutive(1).or(count(5)).window(Window::count(3)),
+            1,
+        ),
+        (four.or(Trip::consecutive(2)), 1),
+        (four, 0),
+        (count(65_535), 0),
+    ];
+    for (trip, faults) in cases {
+        let built = CircuitBreaker::builder("x").trip(trip).build();
+        let found = built.err().map_or(0, |error| error.faults().len());
+        assert_eq!(found, faults, "{trip:?}");
+    }
 }

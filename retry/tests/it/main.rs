@@ -10,7 +10,9 @@
     reason = "tests"
 )]
 
+mod breaker_keyed;
 mod breaker_layer;
+mod breaker_pending;
 mod cancellation;
 mod deadline_layer;
 mod loopback;

@@ -1,1 +1,201 @@
+//! Every interleaving of two or three threads, under the model checker:
+//! `RUSTFLAGS="--cfg mainstay_loom" cargo test -p mainstay-retry --lib --release loom`.
 
+use loom::{sync::Arc, thread};
+
+use super::*;
+use crate::{
+    backoff::Backoff,
+    breaker::{
+        HalfOpen, Trip, WhenOpen,
+        window::{CountWindow, Reading, TimeWindow},
+    },
+};
+
+fn machine(trip: Trip, probes: u32, start: Instant) -> Machine {
+    let settings = Settings {
+        trip,
+        wait_in_open: Backoff::constant(Duration::from_secs(1)),
+        half_open: HalfOpen::probes(probes),
+        when_open: WhenOpen::RejectInCall,
+    };
+    Machine::new(settings, start)
+}
+
+fn start() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+fn changed(recorded: &Recorded) -> usize {
+    usize::from(matches!(recorded, Recorded::Changed(_)))
+}
+
+fn granted(machine: &Machine, now: Instant) -> Option<Ticket> {
+    match machine.admit(|| now).0 {
+        Admission::Granted(ticket) => Some(ticket),
+        Admission::Refused(_) => None,
+    }
+}
+
+/// Runs the two at the same time.
+fn both<T: 'static, U>(one: impl FnOnce() -> T + 'static, two: impl FnOnce() -> U) -> (T, U) {
+    let one = thread::spawn(one);
+    let two = two();
+    (one.join().unwrap(), two)
+}
+
+#[test]
+fn a_count_window_holds_what_two_threads_put_there() {
+    loom::model(|| {
+        let window = Arc::new(CountWindow::new(2));
+        let other = Arc::clone(&window);
+        both(
+            move || other.record(0, true),
+            || {
+                window.record(0, true);
+                window.record(0, false);
+            },
+        );
+        let reading = window.read(0).unwrap();
+        assert_eq!(reading.calls, 2);
+        // Two of one kind push everything out.
+        window.record(0, false);
+        window.record(0, false);
+        assert_eq!(window.read(0), Some(Reading::counted(2, 0)));
+    });
+}
+
+#[test]
+fn a_stale_record_leaves_a_count_window_that_was_reset_as_it_is() {
+    loom::model(|| {
+        let window = Arc::new(CountWindow::new(1));
+        let other = Arc::clone(&window);
+        both(
+            move || other.record(0, true),
+            || {
+                window.reset(1);
+                let reading = window.record(1, false).unwrap();
+                assert_eq!(reading, Reading::counted(1, 0));
+            },
+        );
+        assert_eq!(window.read(1), Some(Reading::counted(1, 0)));
+    });
+}
+
+#[test]
+fn a_time_window_loses_nothing_when_two_threads_close_a_bucket() {
+    loom::model(|| {
+        let window = Arc::new(TimeWindow::new(100));
+        window.record(0, 5, true);
+        let other = Arc::clone(&window);
+        both(
+            move || other.record(0, 15, true),
+            || window.record(0, 9, false),
+        );
+        assert_eq!(window.read(0, 15), Some(Reading::counted(3, 2)));
+    });
+}
+
+#[test]
+fn two_threads_that_wake_a_time_window_after_an_hour_are_both_counted() {
+    loom::model(|| {
+        let window = Arc::new(TimeWindow::new(100));
+        window.record(0, 5, true);
+        let other = Arc::clone(&window);
+        both(
+            move || other.record(0, 10_000, true),
+            || window.record(0, 10_001, false),
+        );
+        assert_eq!(window.read(0, 10_001), Some(Reading::counted(2, 1)));
+    });
+}
+
+#[test]
+fn a_stale_record_leaves_a_time_window_that_was_reset_as_it_is() {
+    loom::model(|| {
+        let window = Arc::new(TimeWindow::new(100));
+        let other = Arc::clone(&window);
+        both(
+            move || other.record(0, 5, true),
+            || {
+                window.reset(1);
+                window.record(1, 5, false);
+            },
+        );
+        assert_eq!(window.read(1, 5), Some(Reading::counted(1, 0)));
+    });
+}
+
+#[test]
+fn failures_that_meet_a_rule_together_open_it_once() {
+    loom::model(|| {
+        let now = start();
+        let trip = Trip::failure_rate(1.0).window(super::super::Window::count(2));
+        let machine = Arc::new(machine(trip, 1, now));
+        let ticket = granted(&machine, now).unwrap();
+        let other = Arc::clone(&machine);
+        let (one, two) = both(
+            move || other.record(ticket, Some(false), || now),
+            || machine.record(ticket, Some(false), || now),
+        );
+        let opened = changed(&one) + changed(&two);
+        assert!(opened <= 1);
+        // The checker knows no sequential consistency, so both may miss the other; then the next sees them.
+        if opened == 0 {
+            assert_eq!(changed(&machine.record(ticket, Some(false), || now)), 1);
+        }
+        assert_eq!(machine.state(), State::Open);
+    });
+}
+
+#[test]
+fn failures_in_a_row_open_it_once() {
+    loom::model(|| {
+        let now = start();
+        let machine = Arc::new(machine(Trip::consecutive(2), 1, now));
+        let ticket = granted(&machine, now).unwrap();
+        let other = Arc::clone(&machine);
+        let (one, two) = both(
+            move || other.record(ticket, Some(false), || now),
+            || machine.record(ticket, Some(false), || now),
+        );
+        assert_eq!(changed(&one) + changed(&two), 1);
+    });
+}
+
+#[test]
+fn no_more_probes_are_out_than_permitted() {
+    loom::model(|| {
+        let now = start();
+        let machine = Arc::new(machine(Trip::consecutive(1), 1, now));
+        let ticket = granted(&machine, now).unwrap();
+        machine.record(ticket, Some(false), || now);
+        let later = now + Duration::from_secs(1);
+        let other = Arc::clone(&machine);
+        let (one, two) = both(move || granted(&other, later), || granted(&machine, later));
+        assert_eq!(usize::from(one.is_some()) + usize::from(two.is_some()), 1);
+        // Given back, it makes room for one more and no other.
+        let probe = one.or(two).unwrap();
+        assert_eq!(machine.record(probe, None, || later), Recorded::Freed);
+        assert!(granted(&machine, later).is_some());
+        assert!(granted(&machine, later).is_none());
+    });
+}
+
+#[test]
+fn an_outcome_from_before_an_order_does_not_move_the_state_after_it() {
+    loom::model(|| {
+        let now = start();
+        let trip =
+            Trip::consecutive(1).or(Trip::failure_rate(1.0).window(super::super::Window::count(1)));
+        let machine = Arc::new(machine(trip, 1, now));
+        let old = granted(&machine, now).unwrap();
+        let other = Arc::clone(&machine);
+        both(
+            move || other.record(old, Some(false), || now),
+            || machine.force(State::Closed, now),
+        );
+        assert_eq!(machine.state(), State::Closed);
+        assert_eq!(machine.snapshot(now).rates.first().unwrap().calls, 0);
+    });
+}

@@ -373,28 +373,44 @@ impl Machine {
         }
     }
 
-    /// Whether there is nothing to count: a success, and all is as it was.
-    #[inline]
-    pub(super) fn has_nothing_for(&self, ticket: Ticket, health: Option<bool>) -> bool {
-        let same = self.load().0 == ticket.word && self.rules.is_empty();
-        same && health == Some(true) && Word(ticket.word).counts()
+    /// Whether a success leaves all as it was: no window counts it, and no failure is before it.
+    #[inline(always)]
+    pub(super) fn is_idle(&self, ticket: Ticket) -> bool {
+        let word = Word(ticket.word);
+        self.load().0 == word.0 && self.rules.is_empty() && word.counts()
+    }
+
+    /// Counts a success if that is all there is to do: a failure before it, or another generation, is for
+    /// [`record`](Self::record).
+    #[inline(always)]
+    pub(super) fn record_good(
+        &self,
+        ticket: Ticket,
+        now: impl Fn() -> Instant,
+    ) -> Option<Recorded> {
+        let word = Word(ticket.word);
+        if self.load().0 != word.0 || !word.counts() {
+            return None;
+        }
+        let met = self.rules.record_good(word.epoch(), || self.nanos(now()))?;
+        Some(if met {
+            self.tripped(word.generation(), now())
+        } else {
+            Recorded::Counted
+        })
     }
 
     /// Counts an outcome: good, bad, or `None` for one that says nothing.
-    #[inline]
     pub(super) fn record(
         &self,
         ticket: Ticket,
         health: Option<bool>,
         now: impl Fn() -> Instant,
     ) -> Recorded {
-        let word = Word(ticket.word);
-        if health == Some(true) && self.load().0 == word.0 && word.counts() {
-            match self.rules.record_good(word.epoch(), || self.nanos(now())) {
-                Some(false) => return Recorded::Counted,
-                Some(true) => return self.tripped(word.generation(), now()),
-                None => {}
-            }
+        if health == Some(true)
+            && let Some(recorded) = self.record_good(ticket, &now)
+        {
+            return recorded;
         }
         self.record_in(self.load(), ticket, health, now)
     }

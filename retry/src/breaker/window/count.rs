@@ -42,9 +42,36 @@ impl CountWindow {
 
     #[inline]
     pub(in crate::breaker) fn record(&self, epoch: u32, hit: bool) -> Option<Reading> {
+        let (place, calls) = self.claim(epoch)?;
+        self.fill(place, epoch, hit)?;
+        Some(Reading::counted(calls, self.hits(epoch)?))
+    }
+
+    /// [`record`](Self::record) for a good call, that says nothing while there are no hits.
+    #[inline(always)]
+    pub(in crate::breaker) fn record_good(&self, epoch: u32) -> Option<Reading> {
+        let (place, calls) = self.claim(epoch)?;
+        let none = u64::from(epoch) << EPOCH_BITS | HITS_ZERO;
+        // The order of the two looks is that of `record`.
+        let free = self.places.get(place)?.load(SC) != epoch << 1 | 1;
+        if free && self.hits.load(SC) == none {
+            return None;
+        }
+        self.replace_hit(place, calls, epoch)
+    }
+
+    #[cold]
+    fn replace_hit(&self, place: usize, calls: u64, epoch: u32) -> Option<Reading> {
+        self.fill(place, epoch, false)?;
+        Some(Reading::counted(calls, self.hits(epoch)?))
+    }
+
+    /// The next place, and the number of calls with this one.
+    #[inline(always)]
+    fn claim(&self, epoch: u32) -> Option<(usize, u64)> {
         let size = self.places.len() as u64;
         let mut cursor = self.cursor.load(SC);
-        let (place, calls) = loop {
+        loop {
             if (cursor >> EPOCH_BITS) as u32 != epoch {
                 return None;
             }
@@ -54,17 +81,21 @@ impl CountWindow {
             let calls = if calls < size { calls + 1 } else { calls };
             let claimed = u64::from(epoch) << EPOCH_BITS | next << PLACE_BITS | calls;
             match self.cursor.compare_exchange_weak(cursor, claimed, SC, SC) {
-                Ok(_) => break (place, calls),
+                Ok(_) => return Some((place as usize, calls)),
                 Err(seen) => cursor = seen,
             }
-        };
-        let slot = self.places.get(place as usize)?;
+        }
+    }
+
+    #[inline]
+    fn fill(&self, place: usize, epoch: u32, hit: bool) -> Option<()> {
+        let slot = self.places.get(place)?;
         let old = slot.load(SC);
         // To find what one would write is as good as to write it.
-        if is_hit(old, epoch) != hit {
-            self.put(slot, old, epoch, hit)?;
+        if is_hit(old, epoch) == hit {
+            return Some(());
         }
-        Some(Reading::counted(calls, self.hits(epoch)?))
+        self.put(slot, old, epoch, hit)
     }
 
     #[cold]
