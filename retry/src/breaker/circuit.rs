@@ -120,7 +120,15 @@ impl Circuit {
     }
 
     /// Whether a call would be refused now, and the wait until a probe.
+    #[inline]
     pub(super) fn would_refuse(&self) -> Option<Duration> {
+        self.machine
+            .left_open(now)
+            .or_else(|| self.would_refuse_slowly())
+    }
+
+    #[cold]
+    fn would_refuse_slowly(&self) -> Option<Duration> {
         let (refuse, change) = self.machine.would_refuse(now);
         if let Some(change) = change {
             self.news.tell(&self.name, change);

@@ -34,7 +34,7 @@ pin_project! {
 }
 
 impl<F, C> BreakerFuture<F, C> {
-    #[cold]
+    #[inline]
     pub(super) fn refused(open: CircuitOpen) -> Self {
         Self {
             state: State::Refused {

@@ -27,6 +27,7 @@ pub struct Breaker<S, C> {
     inner: S,
     circuit: Arc<Circuit>,
     classify: C,
+    pends: bool,
     found: Found,
 }
 
@@ -44,6 +45,7 @@ impl<S, C> Breaker<S, C> {
     pub(super) fn new(inner: S, circuit: Arc<Circuit>, classify: C) -> Self {
         Self {
             inner,
+            pends: circuit.when_open() == WhenOpen::PendInReady,
             circuit,
             classify,
             found: Found::Nothing,
@@ -69,7 +71,16 @@ where
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         if !self.circuit.passes() || !matches!(self.found, Found::Nothing) {
-            ready!(self.poll_circuit::<Req>(cx))?;
+            if !self.pends {
+                // The inner service may be busy with the very calls that hang: it must not make a refusal wait.
+                if let Some(wait) = self.circuit.would_refuse() {
+                    self.found = Found::Refusal(wait);
+                    return Poll::Ready(Ok(()));
+                }
+                self.found = Found::Nothing;
+                return self.inner.poll_ready(cx).map_err(Error::from_inner);
+            }
+            ready!(self.poll_until_let_in::<Req>(cx))?;
             // Either way the service inside has been asked already, or is not to be.
             if !matches!(self.found, Found::Nothing) {
                 return Poll::Ready(Ok(()));
@@ -86,6 +97,9 @@ where
             let permit = Permit::new(Arc::clone(&self.circuit), ticket);
             return BreakerFuture::started(self.inner.call(request), permit, self.classify.clone());
         }
+        if let Found::Refusal(wait) = self.found {
+            return BreakerFuture::refused(self.circuit.refusal(wait));
+        }
         match self.permit() {
             Ok(permit) => {
                 BreakerFuture::started(self.inner.call(request), permit, self.classify.clone())
@@ -101,6 +115,7 @@ impl<S, C> Breaker<S, C> {
     fn permit(&mut self) -> Result<Permit, CircuitOpen> {
         match std::mem::replace(&mut self.found, Found::Nothing) {
             Found::Nothing => self.circuit.try_acquire(),
+            // Stays until `poll_ready` finds something else.
             Found::Refusal(wait) => Err(self.circuit.refusal(wait)),
             Found::Held(held) => match *held {
                 Held::Reserved(permit) if permit.is_current() => Ok(permit),
@@ -112,24 +127,9 @@ impl<S, C> Breaker<S, C> {
         }
     }
 
-    /// Asks a circuit that does not let every call in. Leaves nothing when the service inside is to be asked next.
-    #[cold]
-    fn poll_circuit<Req>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>>
-    where
-        S: Service<Req>,
-        S::Error: Into<BoxError> + 'static,
-    {
-        if self.circuit.when_open() == WhenOpen::PendInReady {
-            return self.poll_until_let_in::<Req>(cx);
-        }
-        // The inner service may be busy with the very calls that hang: it must not make a refusal wait.
-        let refusal = self.circuit.would_refuse();
-        self.found = refusal.map_or(Found::Nothing, Found::Refusal);
-        Poll::Ready(Ok(()))
-    }
-
     /// The circuit first, so that a service that cannot be called reserves nothing inside; then the service; and the
     /// probe last, so that it does not wait for a service that is busy.
+    #[cold]
     fn poll_until_let_in<Req>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>>
     where
         S: Service<Req>,

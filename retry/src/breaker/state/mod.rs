@@ -101,7 +101,7 @@ pub(super) enum Admission {
 }
 
 /// What came of an outcome.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Recorded {
     Counted,
     /// A probe said nothing, and another may take its place.
@@ -237,7 +237,18 @@ impl Machine {
         }
     }
 
+    /// The refusal of a circuit that is open and stays so, with no lock.
+    #[inline]
+    pub(super) fn left_open(&self, now: impl Fn() -> Instant) -> Option<Duration> {
+        let word = self.load();
+        if word.code() != State::Open.code() {
+            return None;
+        }
+        self.open_for(word, now)
+    }
+
     /// The time left of an open state; `None` when it is over.
+    #[inline]
     fn open_for(&self, word: Word, now: impl Fn() -> Instant) -> Option<Duration> {
         let now = self.nanos(now());
         let until = self.until.load(Ordering::Acquire);
@@ -288,7 +299,7 @@ impl Machine {
             return (Admission::Refused(Duration::ZERO), None);
         }
         let now = now();
-        if word.state() == State::Open
+        if word.code() == State::Open.code()
             && let Some(left) = self.open_for(word, || now)
         {
             return (Admission::Refused(left), None);
@@ -682,7 +693,9 @@ impl Slow {
     }
 }
 
-#[cfg(all(test, mainstay_loom))]
-mod loom;
-#[cfg(all(test, not(mainstay_loom)))]
+#[cfg(test)]
+#[cfg(mainstay_loom)]
+mod loom_models;
+#[cfg(test)]
+#[cfg(not(mainstay_loom))]
 mod tests;

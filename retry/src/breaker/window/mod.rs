@@ -91,5 +91,6 @@ impl Counter {
     }
 }
 
-#[cfg(all(test, not(mainstay_loom)))]
+#[cfg(test)]
+#[cfg(not(mainstay_loom))]
 mod tests;
