@@ -8,7 +8,7 @@ use crate::{
     backoff::Backoff,
     breaker::{
         HalfOpen, Trip, WhenOpen,
-        window::{CountWindow, Reading, TimeWindow},
+        window::{CountWindow, EwmaWindow, Overdue, Reading, TimeWindow},
     },
 };
 
@@ -197,5 +197,76 @@ fn an_outcome_from_before_an_order_does_not_move_the_state_after_it() {
         );
         assert_eq!(machine.state(), State::Closed);
         assert_eq!(machine.snapshot(now).rates.first().unwrap().calls, 0);
+    });
+}
+
+#[test]
+fn a_stale_record_leaves_an_average_that_was_reset_as_it_is() {
+    loom::model(|| {
+        let window = Arc::new(EwmaWindow::new(4));
+        let other = Arc::clone(&window);
+        both(
+            move || other.record(0, true),
+            || {
+                window.reset(1);
+                window.record(1, false);
+            },
+        );
+        let reading = window.read(1).unwrap();
+        assert_eq!((reading.calls, reading.hits), (1, 0));
+    });
+}
+
+#[test]
+fn three_threads_meet_at_the_turn_of_a_bucket_and_all_are_counted() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let window = Arc::new(TimeWindow::new(100));
+        let threads: Vec<_> = [11, 12]
+            .map(|now| {
+                let window = Arc::clone(&window);
+                thread::spawn(move || window.record(0, now, true))
+            })
+            .into();
+        window.record(0, 9, true);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(window.read(0, 12), Some(Reading::counted(3, 3)));
+    });
+}
+
+#[test]
+fn calls_that_end_while_their_place_is_taken_are_not_overdue() {
+    loom::model(|| {
+        let overdue = Arc::new(Overdue::new(8));
+        overdue.start(0, 1);
+        let other = Arc::clone(&overdue);
+        // A place is taken again after ten ticks; the call that leaves it has been late by then.
+        both(move || other.end(0, 1), || overdue.start(0, 11));
+        assert_eq!(overdue.count(0, 11), 0);
+        assert_eq!(overdue.count(0, 30), 1);
+    });
+}
+
+#[test]
+fn a_probe_and_an_order_make_one_change_each_or_the_order_alone() {
+    loom::model(|| {
+        let now = start();
+        let machine = Arc::new(machine(Trip::consecutive(1), 1, now));
+        let ticket = granted(&machine, now).unwrap();
+        machine.record(ticket, Some(false), || now);
+        let later = now + Duration::from_secs(1);
+        let probe = granted(&machine, later).unwrap();
+        let other = Arc::clone(&machine);
+        let (ended, forced) = both(
+            move || changed(&other.record(probe, Some(true), || later)),
+            || machine.force(State::ForcedOpen, later),
+        );
+        assert!(forced.is_some());
+        assert_eq!(machine.state(), State::ForcedOpen);
+        // Opened, half-open, forced; and closed between, if the probe was first.
+        assert_eq!(machine.snapshot(later).generation, 3 + ended as u64);
     });
 }

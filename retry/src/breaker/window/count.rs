@@ -140,9 +140,11 @@ impl CountWindow {
     }
 
     pub(in crate::breaker) fn reset(&self, epoch: u32) {
-        self.hits
-            .store(u64::from(epoch) << EPOCH_BITS | HITS_ZERO, SC);
-        self.cursor.store(u64::from(epoch) << EPOCH_BITS, SC);
+        // Exchanges where stores would do: the model checker takes a store for one that may be overtaken by a failing
+        // exchange.
+        let epoch = u64::from(epoch) << EPOCH_BITS;
+        self.hits.swap(epoch | HITS_ZERO, SC);
+        self.cursor.swap(epoch, SC);
     }
 }
 

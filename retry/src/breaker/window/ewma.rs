@@ -92,6 +92,6 @@ impl EwmaWindow {
     }
 
     pub(in crate::breaker) fn reset(&self, epoch: u32) {
-        self.word.store(pack(epoch, 0, 0), SC);
+        self.word.swap(pack(epoch, 0, 0), SC);
     }
 }
