@@ -166,6 +166,20 @@ impl Backoff {
     }
 }
 
+impl Backoff {
+    /// [`delay`](Self::delay), with this thread's own random numbers, which are only touched if one is needed.
+    #[inline]
+    pub(crate) fn wait(&self, attempt: u32, prev: impl FnOnce() -> Duration) -> Duration {
+        if self.max.is_zero() {
+            return Duration::ZERO;
+        }
+        match self.jitter {
+            Jitter::None => self.scheduled(attempt),
+            _ => self.delay(attempt, prev(), &mut rand::rng()),
+        }
+    }
+}
+
 impl Default for Backoff {
     /// 100 ms doubling to 20 s with full jitter: short enough to hide a restart, long enough not to be a load.
     fn default() -> Self {

@@ -1,48 +1,19 @@
-//! When to try again and after what wait: the decision itself, used by the layer and by [`retry`].
+//! When to try again and after what wait: the decision itself, used by the layer and by [`retry()`](crate::retry()).
 
 use std::{
-    fmt,
-    future::Future,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
     backoff::Backoff,
-    budget::{Budget, TokenBudget},
+    budget::{Budget, Purse, TokenBudget},
     classify::Classify,
     deadline::Deadline,
+    decision::Decision,
     error::{mark_attempted, own_kind},
     verdict::{Kind, Verdict},
 };
-
-/// Which attempt of a logical call this is. Found in the request's extensions below the retry layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct Attempt {
-    /// Counts from 1.
-    pub number: u32,
-    /// How many there will be at most.
-    pub max: u32,
-}
-
-impl Attempt {
-    pub(crate) const fn first(max: u32) -> Self {
-        Self { number: 1, max }
-    }
-
-    pub(crate) const fn next(self) -> Self {
-        Self {
-            number: self.number.saturating_add(1),
-            max: self.max,
-        }
-    }
-
-    /// Whether no other will follow.
-    pub const fn is_last(self) -> bool {
-        self.number >= self.max
-    }
-}
 
 /// How a call is tried again: who judges, how often, after what waits, and from which budget.
 ///
@@ -52,8 +23,9 @@ pub struct RetryPolicy<C> {
     classify: C,
     max_attempts: u32,
     backoff: Backoff,
-    budget: Option<Arc<dyn Budget>>,
+    purse: Purse,
     retry_after_cap: Duration,
+    on_unready: OnUnready,
 }
 
 impl<C> RetryPolicy<C> {
@@ -64,8 +36,9 @@ impl<C> RetryPolicy<C> {
             classify,
             max_attempts: 3,
             backoff: Backoff::default(),
-            budget: Some(Arc::new(TokenBudget::default())),
+            purse: Purse::Tokens(Arc::new(TokenBudget::default())),
             retry_after_cap: Duration::from_secs(60),
+            on_unready: OnUnready::Wait,
         }
     }
 
@@ -86,14 +59,14 @@ impl<C> RetryPolicy<C> {
     /// Pays for further attempts from this budget, usually shared with other clients of the same dependency.
     #[must_use]
     pub fn budget(mut self, budget: Arc<dyn Budget>) -> Self {
-        self.budget = Some(budget);
+        self.purse = Purse::new(budget);
         self
     }
 
     /// Tries again without a budget. In an outage this multiplies the load by [`max_attempts`](Self::max_attempts).
     #[must_use]
     pub fn without_budget(mut self) -> Self {
-        self.budget = None;
+        self.purse = Purse::Bottomless;
         self
     }
 
@@ -104,169 +77,134 @@ impl<C> RetryPolicy<C> {
         self
     }
 
+    /// What to do when a further attempt is due and the service is not ready. Default [`OnUnready::Wait`]. Only a layer
+    /// has a service to ask.
+    #[must_use]
+    pub const fn on_unready(mut self, on_unready: OnUnready) -> Self {
+        self.on_unready = on_unready;
+        self
+    }
+
     pub(crate) const fn attempts(&self) -> u32 {
         self.max_attempts
     }
 
+    pub(crate) const fn unready(&self) -> OnUnready {
+        self.on_unready
+    }
+
     /// Judges an outcome and lets the budget know.
-    pub(crate) fn judge<T, E>(&self, outcome: &Result<T, E>) -> Verdict
+    #[inline]
+    pub(crate) fn judge<T, E>(
+        &self,
+        outcome: &Result<T, E>,
+        repeat: &Option<Repeat>,
+    ) -> Result<(), Failed>
     where
         C: Classify<T, E>,
     {
-        let verdict = self.classify.classify(outcome.as_ref());
-        if let Some(budget) = &self.budget {
-            budget.credit(verdict);
+        let repeats = || repeat.as_ref().map(|repeat| repeat.kind);
+        match self.classify.classify(outcome.as_ref()) {
+            Verdict::Success => {
+                self.purse.credit_success(repeats);
+                Ok(())
+            }
+            verdict => {
+                self.purse.credit(verdict, repeats());
+                Err(match verdict {
+                    Verdict::Retryable(kind, hint) if kind.is_retryable() => {
+                        Failed::Retryable(kind, hint)
+                    }
+                    _ => Failed::Finally,
+                })
+            }
         }
-        verdict
     }
 
-    /// The wait before the next attempt, already paid for, or `None` when this was the last. `prev` is the delay that
-    /// the backoff gave before.
+    /// Whether there is a next attempt, already paid for, which is then in `repeat` in place of the last.
+    #[inline]
     pub(crate) fn decide(
         &self,
-        verdict: Verdict,
-        attempt: Attempt,
-        prev: &mut Duration,
+        failed: Failed,
+        repeat: &mut Option<Repeat>,
         deadline: Option<Deadline>,
-        now: Instant,
-    ) -> Option<Duration> {
-        let Verdict::Retryable(kind, hint) = verdict else {
-            return None;
+        now: impl Fn() -> Instant,
+    ) -> bool {
+        let Failed::Retryable(kind, hint) = failed else {
+            return false;
         };
-        if !kind.is_retryable() || attempt.is_last() {
-            return None;
+        let number = Repeat::number(repeat);
+        if number >= self.max_attempts {
+            return false;
         }
-        // The server's wish is a floor and the jitter comes on top: all who got it would else be back at once.
-        let floor = hint.unwrap_or_default().min(self.retry_after_cap);
-        let delay = self.backoff.delay(attempt.number, *prev, &mut rand::rng());
-        let wait = floor.saturating_add(delay);
-        let decision = if deadline.is_some_and(|deadline| deadline.remaining(now) <= wait) {
+        let prev = || repeat.as_ref().map_or(Duration::ZERO, |last| last.delay);
+        let delay = self.backoff.wait(number, prev);
+        let wait = match hint {
+            None => delay,
+            // The server's wish is a floor and the jitter comes on top: all who got it would else be back at once.
+            Some(hint) => hint.min(self.retry_after_cap).saturating_add(delay),
+        };
+        let decision = if deadline.is_some_and(|deadline| deadline.remaining(now()) <= wait) {
             Decision::NoTime
-        } else if self
-            .budget
-            .as_ref()
-            .is_some_and(|budget| !budget.try_spend(now, kind))
-        {
-            Decision::NoBudget
-        } else {
+        } else if self.purse.try_spend(now, kind) {
             Decision::Again
+        } else {
+            Decision::NoBudget
         };
-        decision.tell(attempt, kind, wait);
-        // What the server asked for is not part of our own schedule.
-        *prev = delay;
-        (decision == Decision::Again).then_some(wait)
+        decision.tell(number, kind, wait);
+        if decision != Decision::Again {
+            return false;
+        }
+        *repeat = Some(Repeat {
+            kind,
+            number: number.saturating_add(1),
+            delay,
+            wait,
+        });
+        true
     }
 }
 
-/// What came of a failure that might have been tried again.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Decision {
-    Again,
-    NoTime,
-    NoBudget,
+/// How an attempt failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Failed {
+    Retryable(Kind, Option<Duration>),
+    Finally,
 }
 
-impl Decision {
-    fn tell(self, attempt: Attempt, kind: Kind, wait: Duration) {
-        let (attempt, kind, wait) = (attempt.number, kind.as_str(), wait.as_secs_f64());
-        let decision = match self {
-            Self::Again => "again",
-            Self::NoTime => "no_time",
-            Self::NoBudget => "no_budget",
-        };
-        tracing::debug!(target: TARGET, attempt, kind, wait, decision, "attempt failed");
-        #[cfg(feature = "metrics")]
-        metrics::counter!("mainstay.retry.decisions", "kind" => kind, "decision" => decision)
-            .increment(1);
+/// An attempt after the first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Repeat {
+    /// The failure it was paid for to make good.
+    pub(crate) kind: Kind,
+    pub(crate) number: u32,
+    /// What the backoff gave. What the server asked for is not part of our own schedule.
+    pub(crate) delay: Duration,
+    /// The whole wait before it.
+    pub(crate) wait: Duration,
+}
+
+impl Repeat {
+    /// The number of the attempt that this is, if it is one: the first is none.
+    #[inline]
+    pub(crate) fn number(repeat: &Option<Self>) -> u32 {
+        repeat.as_ref().map_or(1, |repeat| repeat.number)
     }
 }
 
+/// Of every tracing event.
 pub(crate) const TARGET: &str = "mainstay_retry";
 
-/// Runs an operation until it succeeds, its failure is final, or the policy has had enough.
-///
-/// Whether it is safe to run the operation twice is for the caller to know.
-///
-/// ```
-/// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
-/// use mainstay_retry::{EveryError, RetryPolicy, retry};
-///
-/// let policy = RetryPolicy::new(EveryError);
-/// let mut failures = 2;
-/// let answer = retry(&policy, || {
-///     failures -= 1;
-///     async move { if failures >= 0 { Err("not yet") } else { Ok(42) } }
-/// });
-/// assert_eq!(answer.await, Ok(42));
-/// # }
-/// ```
-///
-/// # Errors
-/// The error of the last run, untouched; but a refusal of our own is told when earlier runs went before it.
-///
-/// # Cancel safety
-/// Dropping the future drops the run or the wait under way. What was paid from the budget stays paid.
-pub async fn retry<C, T, E, F, Fut>(policy: &RetryPolicy<C>, operation: F) -> Result<T, E>
-where
-    C: Classify<T, E>,
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Result<T, E>>,
-    E: 'static,
-{
-    run(policy, None, operation).await
-}
-
-/// [`retry`], with a deadline: a wait that could not end before it is not begun. A run under way is not cut off.
-///
-/// # Errors
-/// The error of the last run, untouched; but a refusal of our own is told when earlier runs went before it.
-///
-/// # Cancel safety
-/// As [`retry`].
-pub async fn retry_until<C, T, E, F, Fut>(
-    policy: &RetryPolicy<C>,
-    deadline: Deadline,
-    operation: F,
-) -> Result<T, E>
-where
-    C: Classify<T, E>,
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Result<T, E>>,
-    E: 'static,
-{
-    run(policy, Some(deadline), operation).await
-}
-
-async fn run<C, T, E, F, Fut>(
-    policy: &RetryPolicy<C>,
-    deadline: Option<Deadline>,
-    mut operation: F,
-) -> Result<T, E>
-where
-    C: Classify<T, E>,
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Result<T, E>>,
-    E: 'static,
-{
-    let mut attempt = Attempt::first(policy.attempts());
-    let mut prev = Duration::ZERO;
-    loop {
-        let outcome = operation().await;
-        let verdict = policy.judge(&outcome);
-        if verdict == Verdict::Success || is_final(&outcome) {
-            return last(outcome, attempt.number > 1);
-        }
-        let now = tokio::time::Instant::now().into_std();
-        let Some(wait) = policy.decide(verdict, attempt, &mut prev, deadline, now) else {
-            return last(outcome, attempt.number > 1);
-        };
-        drop(outcome); // whatever it holds is not held through the wait
-        attempt = attempt.next();
-        // A timer of zero would still wait for the next tick of a millisecond.
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
-        }
-    }
+/// What to do when it is time for a further attempt and the service is not ready for one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnUnready {
+    /// Wait until it is. The default: only a deadline above cuts that short.
+    #[default]
+    Wait,
+    /// Return the outcome of the attempt before, which is kept, with its connection, until then. A service that has no
+    /// room is overloaded, and what would wait for room is more load. Readiness is asked for once: not for services
+    /// that are never ready at the first time of asking. What was paid stays paid.
+    ReturnLast,
 }
 
 /// Whether this is a refusal of our own, which no classifier may overrule.
@@ -281,10 +219,4 @@ pub(crate) fn last<T, E: 'static>(mut outcome: Result<T, E>, repeated: bool) -> 
         mark_attempted(error);
     }
     outcome
-}
-
-impl fmt::Display for Attempt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {}", self.number, self.max)
-    }
 }

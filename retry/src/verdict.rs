@@ -33,6 +33,8 @@ pub enum Kind {
     Server,
     /// An earlier attempt of the same call is still running there (409 with `Retry-After`).
     InFlight,
+    /// Something else is in the way for now, says the server, and will not be later.
+    Conflict,
     /// Our own breaker refused the attempt.
     CircuitOpen,
     /// The call's deadline has passed.
@@ -40,6 +42,26 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Transient,
+        Self::Timeout,
+        Self::RequestTimeout,
+        Self::Throttled,
+        Self::Overloaded,
+        Self::Server,
+        Self::InFlight,
+        Self::Conflict,
+        Self::CircuitOpen,
+        Self::DeadlineExceeded,
+    ];
+
+    pub(crate) const COUNT: usize = Self::ALL.len();
+
+    /// The place in [`ALL`](Self::ALL).
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+
     /// The name used in logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -50,6 +72,7 @@ impl Kind {
             Self::Overloaded => "overloaded",
             Self::Server => "server",
             Self::InFlight => "in_flight",
+            Self::Conflict => "conflict",
             Self::CircuitOpen => "circuit_open",
             Self::DeadlineExceeded => "deadline_exceeded",
         }
@@ -85,6 +108,18 @@ impl Verdict {
                     None
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_stands_where_its_index_says() {
+        for (index, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind.index(), index, "{kind:?}");
         }
     }
 }

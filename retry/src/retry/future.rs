@@ -1,6 +1,7 @@
 use std::{
     fmt,
     future::Future,
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -8,16 +9,16 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 
 use super::service::Rules;
 use crate::{
+    attempt::Attempt,
     classify::Classify,
-    deadline::Deadline,
-    policy::{Attempt, is_final, last},
+    clock,
+    policy::{OnUnready, Repeat, is_final, last},
     replay::Replay,
-    verdict::Verdict,
 };
 
 pin_project! {
@@ -32,64 +33,57 @@ pin_project! {
         S: Service<Req>,
     {
         #[pin]
-        state: State<S::Future>,
+        state: State<S::Future, Result<S::Response, S::Error>>,
         rules: Arc<Rules<C, R>>,
         // What a further attempt needs; none when there will not be one.
         again: Option<Again<S, Req>>,
-        repeated: bool,
+        // None while the first attempt is under way, or before it.
+        repeat: Option<Repeat>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<F> {
+    enum State<F, O> {
         Attempt { #[pin] future: F },
-        Wait { #[pin] timer: Sleep },
-        Ready,
+        // The last outcome is kept only by those who want it back when the service is not ready.
+        Wait { #[pin] timer: Sleep, kept: Option<O> },
+        // A further attempt is due, and the service has said that it will wake us.
+        Unready,
     }
 }
 
 struct Again<S, Req> {
     service: S,
     spare: Req,
-    attempt: Attempt,
-    prev: Duration,
-    deadline: Option<Deadline>,
 }
 
 impl<S, Req, C, R> RetryFuture<S, Req, C, R>
 where
     S: Service<Req>,
 {
+    #[inline]
     pub(super) fn once(future: S::Future, rules: Arc<Rules<C, R>>) -> Self {
         Self {
             state: State::Attempt { future },
             rules,
             again: None,
-            repeated: false,
+            repeat: None,
         }
     }
 
+    #[inline]
     pub(super) fn repeatable(
         future: S::Future,
         rules: Arc<Rules<C, R>>,
         service: S,
         spare: Req,
-        attempt: Attempt,
-        deadline: Option<Deadline>,
     ) -> Self {
-        let again = Again {
-            service,
-            spare,
-            attempt,
-            prev: Duration::ZERO,
-            deadline,
-        };
         Self {
             state: State::Attempt { future },
             rules,
-            again: Some(again),
-            repeated: false,
+            again: Some(Again { service, spare }),
+            repeat: None,
         }
     }
 }
@@ -107,62 +101,80 @@ where
         let mut this = self.project();
         let Rules { policy, replay } = &**this.rules;
         loop {
-            match this.state.as_mut().project() {
+            let kept = match this.state.as_mut().project() {
                 StateProj::Attempt { future } => {
                     let outcome = ready!(future.poll(cx));
-                    let verdict = policy.judge(&outcome);
-                    if matches!(verdict, Verdict::Success) {
+                    let Err(failed) = policy.judge(&outcome, this.repeat) else {
                         return Poll::Ready(outcome);
-                    }
-                    let again = this.again.as_mut().filter(|_| !is_final(&outcome));
-                    let wait = again.and_then(|again| {
-                        let now = Instant::now().into_std();
-                        policy.decide(verdict, again.attempt, &mut again.prev, again.deadline, now)
+                    };
+                    let repeated = this.repeat.is_some();
+                    // A copy whose body is still on its way in cannot be sent, nor can one that was too long to keep.
+                    let goes_on = this.again.as_ref().is_some_and(|Again { spare, .. }| {
+                        let deadline = || replay.deadline(spare);
+                        !is_final(&outcome)
+                            && replay.is_whole(spare)
+                            && policy.decide(failed, this.repeat, deadline(), clock::now)
                     });
-                    let (Some(wait), Some(again)) = (wait, this.again.as_mut()) else {
-                        return Poll::Ready(last(outcome, *this.repeated));
-                    };
-                    again.attempt = again.attempt.next();
-                    *this.repeated = true;
-                    drop(outcome); // its connection is not held through the wait
-                    // A timer of zero would still wait for the next tick of a millisecond.
-                    let next = if wait.is_zero() {
-                        State::Ready
-                    } else {
-                        State::Wait { timer: sleep(wait) }
-                    };
-                    this.state.set(next);
-                }
-                StateProj::Wait { timer } => {
-                    ready!(timer.poll(cx));
-                    this.state.set(State::Ready);
-                }
-                StateProj::Ready => {
-                    if let Some(again) = this.again.as_mut() {
-                        // An error here is not the attempt's but the service's: there is nobody left to ask.
-                        if let Err(error) = ready!(again.service.poll_ready(cx)) {
-                            return Poll::Ready(last(Err(error), true));
+                    if !goes_on {
+                        return Poll::Ready(last(outcome, repeated));
+                    }
+                    let kept = match policy.unready() {
+                        OnUnready::ReturnLast => Some(last(outcome, repeated)),
+                        OnUnready::Wait => {
+                            drop(outcome); // its connection is not held through the wait
+                            None
                         }
-                    }
-                    let Some(mut again) = this.again.take() else {
-                        return Poll::Pending;
                     };
-                    let spare = if again.attempt.is_last() {
-                        None
-                    } else {
-                        replay.replay(&again.spare)
-                    };
-                    if spare.is_none() {
-                        again.attempt.max = again.attempt.number;
+                    let wait = this.repeat.as_ref().map_or(Duration::ZERO, |next| next.wait);
+                    // A timer of zero would still wait for the next tick of a millisecond.
+                    if !wait.is_zero() {
+                        let timer = sleep(wait);
+                        this.state.set(State::Wait { timer, kept });
+                        continue;
                     }
-                    let mut request = again.spare;
-                    replay.refresh(&mut request, Instant::now().into_std());
-                    replay.stamp(&mut request, again.attempt);
-                    let future = again.service.call(request);
-                    *this.again = spare.map(|spare| Again { spare, ..again });
-                    this.state.set(State::Attempt { future });
+                    kept
+                }
+                StateProj::Wait { timer, kept } => {
+                    ready!(timer.poll(cx));
+                    kept.take()
+                }
+                StateProj::Unready => None,
+            };
+            // Both are there: whoever comes here has something to go on with.
+            let (Some(again), Some(repeat)) = (this.again.as_mut(), this.repeat.as_ref()) else {
+                return Poll::Pending;
+            };
+            match (again.service.poll_ready(cx), kept) {
+                (Poll::Ready(Ok(())), _) => {}
+                // The error is not the attempt's but the service's: there is nobody left to ask.
+                (Poll::Ready(Err(error)), _) => return Poll::Ready(last(Err(error), true)),
+                (Poll::Pending, Some(outcome)) => return Poll::Ready(outcome),
+                (Poll::Pending, None) => {
+                    this.state.set(State::Unready);
+                    return Poll::Pending;
                 }
             }
+            let spare = if repeat.number < policy.attempts() {
+                replay.replay(&again.spare)
+            } else {
+                None
+            };
+            let max = if spare.is_some() { policy.attempts() } else { repeat.number };
+            let request = &mut again.spare;
+            if replay.deadline(request).is_some() {
+                replay.refresh(request, clock::now());
+            }
+            replay.stamp(request, Attempt::repeat(repeat, max));
+            let future = if let Some(spare) = spare {
+                let request = mem::replace(request, spare);
+                again.service.call(request)
+            } else {
+                let Some(Again { mut service, spare }) = this.again.take() else {
+                    return Poll::Pending;
+                };
+                service.call(spare)
+            };
+            this.state.set(State::Attempt { future });
         }
     }
 }
@@ -172,9 +184,8 @@ where
     S: Service<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let attempt = self.again.as_ref().map(|again| again.attempt.number);
         f.debug_struct("RetryFuture")
-            .field("attempt", &attempt)
+            .field("attempt", &Repeat::number(&self.repeat))
             .finish_non_exhaustive()
     }
 }

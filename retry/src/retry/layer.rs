@@ -7,7 +7,7 @@ use crate::{
     backoff::Backoff,
     budget::Budget,
     classify::HttpClassify,
-    policy::RetryPolicy,
+    policy::{OnUnready, RetryPolicy},
     replay::{HttpReplay, NonIdempotent},
 };
 
@@ -89,6 +89,13 @@ impl<C, R> RetryLayer<C, R> {
     #[must_use]
     pub fn retry_after_cap(mut self, cap: Duration) -> Self {
         self.policy = self.policy.retry_after_cap(cap);
+        self
+    }
+
+    /// What to do when a further attempt is due and the service is not ready. Default [`OnUnready::Wait`].
+    #[must_use]
+    pub fn on_unready(mut self, on_unready: OnUnready) -> Self {
+        self.policy = self.policy.on_unready(on_unready);
         self
     }
 }

@@ -8,8 +8,9 @@ use tower_service::Service;
 
 use super::RetryFuture;
 use crate::{
+    attempt::Attempt,
     classify::Classify,
-    policy::{Attempt, RetryPolicy},
+    policy::RetryPolicy,
     replay::Replay,
 };
 
@@ -56,17 +57,10 @@ where
 
     fn call(&mut self, mut request: Req) -> Self::Future {
         let Rules { policy, replay } = &*self.rules;
-        let mut attempt = Attempt::first(policy.attempts());
-        let spare = if attempt.is_last() {
-            None
-        } else {
-            replay.replay(&request)
-        };
-        let deadline = spare.as_ref().and_then(|spare| replay.deadline(spare));
-        if spare.is_none() {
-            attempt.max = 1;
-        }
-        replay.stamp(&mut request, attempt);
+        let most = policy.attempts();
+        let spare = (most > 1).then(|| replay.replay(&request)).flatten();
+        let max = if spare.is_some() { most } else { 1 };
+        replay.stamp(&mut request, Attempt::first(max));
         let Some(spare) = spare else {
             return RetryFuture::once(self.inner.call(request), Arc::clone(&self.rules));
         };
@@ -74,14 +68,7 @@ where
         let clone = self.inner.clone();
         let mut ready = mem::replace(&mut self.inner, clone);
         let future = ready.call(request);
-        RetryFuture::repeatable(
-            future,
-            Arc::clone(&self.rules),
-            ready,
-            spare,
-            attempt,
-            deadline,
-        )
+        RetryFuture::repeatable(future, Arc::clone(&self.rules), ready, spare)
     }
 }
 

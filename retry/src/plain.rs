@@ -1,0 +1,94 @@
+//! The rules of the retry layer for code that has no service.
+
+use std::{future::Future, time::Duration};
+
+use crate::{
+    classify::Classify,
+    clock,
+    deadline::Deadline,
+    policy::{Repeat, RetryPolicy, is_final, last},
+};
+
+/// Runs an operation until it succeeds, its failure is final, or the policy has had enough.
+///
+/// Whether it is safe to run the operation twice is for the caller to know.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+/// use mainstay_retry::{EveryError, RetryPolicy, retry};
+///
+/// let policy = RetryPolicy::new(EveryError);
+/// let mut failures = 2;
+/// let answer = retry(&policy, || {
+///     failures -= 1;
+///     async move { if failures >= 0 { Err("not yet") } else { Ok(42) } }
+/// });
+/// assert_eq!(answer.await, Ok(42));
+/// # }
+/// ```
+///
+/// # Errors
+/// The error of the last run, untouched; but a refusal of our own is told when earlier runs went before it.
+///
+/// # Cancel safety
+/// Dropping the future drops the run or the wait under way. What was paid from the budget stays paid.
+pub async fn retry<C, T, E, F, Fut>(policy: &RetryPolicy<C>, operation: F) -> Result<T, E>
+where
+    C: Classify<T, E>,
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    E: 'static,
+{
+    run(policy, None, operation).await
+}
+
+/// [`retry`], with a deadline: a wait that could not end before it is not begun. A run under way is not cut off.
+///
+/// # Errors
+/// The error of the last run, untouched; but a refusal of our own is told when earlier runs went before it.
+///
+/// # Cancel safety
+/// As [`retry`].
+pub async fn retry_until<C, T, E, F, Fut>(
+    policy: &RetryPolicy<C>,
+    deadline: Deadline,
+    operation: F,
+) -> Result<T, E>
+where
+    C: Classify<T, E>,
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    E: 'static,
+{
+    run(policy, Some(deadline), operation).await
+}
+
+async fn run<C, T, E, F, Fut>(
+    policy: &RetryPolicy<C>,
+    deadline: Option<Deadline>,
+    mut operation: F,
+) -> Result<T, E>
+where
+    C: Classify<T, E>,
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    E: 'static,
+{
+    let mut repeat = None;
+    loop {
+        let outcome = operation().await;
+        let Err(failed) = policy.judge(&outcome, &repeat) else {
+            return outcome;
+        };
+        let repeated = repeat.is_some();
+        if is_final(&outcome) || !policy.decide(failed, &mut repeat, deadline, clock::now) {
+            return last(outcome, repeated);
+        }
+        drop(outcome); // whatever it holds is not held through the wait
+        let wait = repeat.map_or(Duration::ZERO, |repeat: Repeat| repeat.wait);
+        // A timer of zero would still wait for the next tick of a millisecond.
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
