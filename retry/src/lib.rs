@@ -86,34 +86,45 @@
 //! `mainstay_retry`: each decision at debug, each change of a circuit at info or warn, never a payload or a header.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod attempt;
 pub mod backoff;
 pub mod breaker;
 pub mod budget;
 pub mod classify;
+mod clock;
 pub mod deadline;
+mod decision;
 mod envelope;
 pub mod error;
 pub mod key;
+pub mod plain;
 pub mod policy;
 pub mod replay;
 pub mod retry;
 pub mod retry_after;
+mod sync;
 pub mod timeout;
 pub mod verdict;
 
 pub use self::{
+    attempt::Attempt,
     backoff::{Backoff, InvalidMultiplier, Jitter},
     breaker::{
         BreakerHandle, CircuitBreaker, CircuitBreakerLayer, HalfOpen, InvalidBreaker, Trip,
         WhenOpen,
     },
     budget::{Budget, InvalidBudget, TokenBudget},
+    breaker::{BreakerHandle, CircuitBreaker, CircuitBreakerLayer, HalfOpen, InvalidBreaker, Trip},
+    budget::{Budget, BudgetFault, GrpcThrottle, InvalidBudget, RatioBudget, TokenBudget},
     classify::{Classify, EveryError, HttpClassify},
     deadline::{AcceptDeadlineLayer, Deadline, DeadlineLayer},
     error::{AttemptTimedOut, BoxError, CircuitOpen, DeadlineExceeded, Error},
     key::AttachIdempotencyKeyLayer,
-    policy::{Attempt, RetryPolicy, retry, retry_until},
-    replay::{CloneReplay, HttpReplay, NonIdempotent, Replay},
+    plain::{retry, retry_until},
+    policy::{OnUnready, RetryPolicy},
+    replay::{
+        CloneReplay, GrpcReplay, HttpReplay, NonIdempotent, RepeatBody, Replay, ReplayBody, ReplayBodyLayer,
+    },
     retry::RetryLayer,
     timeout::AttemptTimeoutLayer,
     verdict::{Kind, Verdict},
