@@ -99,13 +99,18 @@ pub mod error;
 pub mod key;
 pub mod plain;
 pub mod policy;
+pub mod problem;
 pub mod replay;
 pub mod retry;
 pub mod retry_after;
 mod sync;
 pub mod timeout;
+#[cfg(feature = "tower")]
+pub mod tower_policy;
 pub mod verdict;
 
+#[cfg(feature = "tower")]
+pub use self::tower_policy::TowerPolicy;
 pub use self::{
     attempt::Attempt,
     backoff::{Backoff, InvalidMultiplier, Jitter},
@@ -116,12 +121,13 @@ pub use self::{
     budget::{Budget, InvalidBudget, TokenBudget},
     breaker::{BreakerHandle, CircuitBreaker, CircuitBreakerLayer, HalfOpen, InvalidBreaker, Trip},
     budget::{Budget, BudgetFault, GrpcThrottle, InvalidBudget, RatioBudget, TokenBudget},
-    classify::{Classify, EveryError, HttpClassify},
+    classify::{Classify, EveryError, GrpcClassify, HttpClassify},
     deadline::{AcceptDeadlineLayer, Deadline, DeadlineLayer},
     error::{AttemptTimedOut, BoxError, CircuitOpen, DeadlineExceeded, Error},
     key::AttachIdempotencyKeyLayer,
     plain::{retry, retry_until},
     policy::{OnUnready, RetryPolicy},
+    problem::ReadProblemLayer,
     replay::{
         CloneReplay, GrpcReplay, HttpReplay, NonIdempotent, RepeatBody, Replay, ReplayBody, ReplayBodyLayer,
     },

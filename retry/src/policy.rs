@@ -215,8 +215,12 @@ pub(crate) fn is_final<T, E: 'static>(outcome: &Result<T, E>) -> bool {
 
 /// The outcome as the caller gets it. A refusal of our own must not hide that earlier attempts went out.
 pub(crate) fn last<T, E: 'static>(mut outcome: Result<T, E>, repeated: bool) -> Result<T, E> {
-    if let (true, Err(error)) = (repeated, outcome.as_mut()) {
+    mark(&mut outcome, repeated);
+    outcome
+}
+
+pub(crate) fn mark<T, E: 'static>(outcome: &mut Result<T, E>, repeated: bool) {
+    if let (true, Err(error)) = (repeated, outcome) {
         mark_attempted(error);
     }
-    outcome
 }

@@ -51,6 +51,11 @@ impl HttpReplay {
         self
     }
 
+    #[cfg(feature = "reqwest")]
+    pub(super) const fn limit(&self) -> u64 {
+        self.max_bytes
+    }
+
     pub(super) fn is_safe(&self, method: &Method, headers: &HeaderMap) -> bool {
         method.is_idempotent()
             || match self.non_idempotent {

@@ -4,6 +4,8 @@ mod body;
 mod grpc;
 mod http;
 mod layer;
+#[cfg(feature = "reqwest")]
+mod reqwest;
 
 use std::time::Instant;
 

@@ -6,9 +6,9 @@ use super::Retry;
 use crate::{
     backoff::Backoff,
     budget::Budget,
-    classify::HttpClassify,
+    classify::{GrpcClassify, HttpClassify},
     policy::{OnUnready, RetryPolicy},
-    replay::{HttpReplay, NonIdempotent},
+    replay::{GrpcReplay, HttpReplay, NonIdempotent},
 };
 
 /// Wraps services with [`Retry`]. See the [module docs](mod@crate::retry).
@@ -24,6 +24,44 @@ impl RetryLayer<HttpClassify, HttpReplay> {
     /// For HTTP clients: [`HttpClassify`] judges, [`HttpReplay`] repeats what is safe to repeat.
     pub fn http() -> Self {
         Self::new(HttpClassify, HttpReplay::new())
+    }
+}
+
+impl RetryLayer<GrpcClassify, GrpcReplay> {
+    /// For gRPC clients: [`GrpcClassify`] judges, [`GrpcReplay`] repeats the methods that are named.
+    ///
+    /// ```
+    /// use mainstay_retry::{GrpcThrottle, ReplayBodyLayer, RetryLayer};
+    ///
+    /// let keep = ReplayBodyLayer::new();
+    /// let retry = RetryLayer::grpc()
+    ///     .methods(["shop.Catalog", "shop.Orders/Get"])
+    ///     .budget(GrpcThrottle::shared(10.0, 0.1)?);
+    /// # Ok::<(), mainstay_retry::InvalidBudget>(())
+    /// ```
+    pub fn grpc() -> Self {
+        Self::new(GrpcClassify::new(), GrpcReplay::new())
+    }
+}
+
+impl<C> RetryLayer<C, GrpcReplay> {
+    /// Methods (`package.Service/Method`) and whole services (`package.Service`) whose calls may be repeated. Default:
+    /// none but calls with an idempotency key.
+    #[must_use]
+    pub fn methods<I>(mut self, names: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        self.replay = self.replay.methods(names);
+        self
+    }
+
+    /// Every call may be repeated. Only for a server that is known to tolerate it.
+    #[must_use]
+    pub fn every_method(mut self) -> Self {
+        self.replay = self.replay.every_method();
+        self
     }
 }
 

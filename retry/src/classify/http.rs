@@ -1,37 +1,13 @@
-//! What counts as failure: the one judge whose verdict the retry layer, the breaker and the budget share.
+//! HTTP responses.
 
-use std::time::{Duration, SystemTime};
+use http::{Extensions, HeaderMap, StatusCode, header};
 
-use http::{HeaderMap, StatusCode, header};
-
+use super::{Classify, error_verdict};
 use crate::{
-    error::own_kind,
+    problem,
     retry_after,
     verdict::{Kind, Verdict},
 };
-
-/// Judges the outcome of an attempt.
-///
-/// A closure `Fn(Result<&Res, &E>) -> Verdict` is a classifier. It is not shown this crate's own refusals: an open
-/// circuit and a spent deadline are final whatever it would say. A type that implements this by hand is shown them;
-/// they are not tried again either way.
-pub trait Classify<Res, E> {
-    /// The verdict on one attempt. Called once per attempt, on the hot path.
-    fn classify(&self, outcome: Result<&Res, &E>) -> Verdict;
-}
-
-impl<F, Res, E> Classify<Res, E> for F
-where
-    F: Fn(Result<&Res, &E>) -> Verdict,
-    E: 'static,
-{
-    fn classify(&self, outcome: Result<&Res, &E>) -> Verdict {
-        match outcome.err().and_then(own_kind) {
-            Some(kind) if !kind.is_retryable() => Verdict::Failure(kind),
-            _ => self(outcome),
-        }
-    }
-}
 
 /// Judges HTTP responses by status, and treats an error as an answer that never came.
 ///
@@ -46,79 +22,74 @@ where
 /// | other 5xx | retryable, server |
 /// | open circuit, spent deadline | failure, final |
 /// | attempt timed out, any other error | retryable |
+///
+/// The wait is what [`retry_after::wait`] finds in the headers.
+///
+/// A server that answers with the problem documents of [`mainstay_errors`] says itself whether to come back. With a
+/// [`ReadProblemLayer`](crate::ReadProblemLayer) below the retry layer its advice goes before the table: nothing is
+/// tried again that took effect, that will fail the same way, or that needs other credentials or another state; what
+/// may be tried again is, whatever the status; and what may be only under the same key is, if it had one or its method
+/// is idempotent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HttpClassify;
 
 impl<B, E: 'static> Classify<http::Response<B>, E> for HttpClassify {
     fn classify(&self, outcome: Result<&http::Response<B>, &E>) -> Verdict {
         match outcome {
-            Ok(response) => http_verdict(response.status(), response.headers()),
+            Ok(response) => judge(
+                response.status(),
+                response.headers(),
+                response.extensions(),
+            ),
             Err(error) => error_verdict(error),
         }
     }
 }
 
-/// Every `Ok` is a success and every `Err` may pass: for plain code and services without a status.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct EveryError;
-
-impl<T, E: 'static> Classify<T, E> for EveryError {
-    fn classify(&self, outcome: Result<&T, &E>) -> Verdict {
+#[cfg(feature = "reqwest")]
+impl<E: 'static> Classify<reqwest::Response, E> for HttpClassify {
+    fn classify(&self, outcome: Result<&reqwest::Response, &E>) -> Verdict {
         match outcome {
-            Ok(_) => Verdict::Success,
+            Ok(response) => judge(
+                response.status(),
+                response.headers(),
+                response.extensions(),
+            ),
             Err(error) => error_verdict(error),
         }
     }
 }
 
-fn error_verdict<E: 'static>(error: &E) -> Verdict {
-    let kind = own_kind(error).unwrap_or(Kind::Transient);
-    if kind.is_retryable() {
-        Verdict::Retryable(kind, None)
-    } else {
-        Verdict::Failure(kind)
+#[inline]
+fn judge(status: StatusCode, headers: &HeaderMap, extensions: &Extensions) -> Verdict {
+    if status.as_u16() < 400 {
+        return Verdict::Success;
     }
+    let verdict = by_status(status, headers);
+    problem::advised(verdict, status, extensions)
 }
 
-fn http_verdict(status: StatusCode, headers: &HeaderMap) -> Verdict {
+fn by_status(status: StatusCode, headers: &HeaderMap) -> Verdict {
     match status.as_u16() {
         408 => Verdict::Retryable(Kind::RequestTimeout, None),
-        409 => match wait(headers) {
+        409 if headers.contains_key(header::RETRY_AFTER) => match retry_after::wait(headers) {
             Some(wait) => Verdict::Retryable(Kind::InFlight, Some(wait)),
             None => Verdict::Success,
         },
-        429 => Verdict::Retryable(Kind::Throttled, wait(headers)),
-        503 => Verdict::Retryable(Kind::Overloaded, wait(headers)),
+        429 => Verdict::Retryable(Kind::Throttled, retry_after::wait(headers)),
+        503 => Verdict::Retryable(Kind::Overloaded, retry_after::wait(headers)),
         501 | 505 => Verdict::Success,
         500.. => Verdict::Retryable(Kind::Server, None),
         _ => Verdict::Success,
     }
 }
 
-fn wait(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(header::RETRY_AFTER)?.as_bytes();
-    retry_after::parse(value, server_time(headers))
-}
-
-/// The server's own clock where it tells us, so that a skew between the machines does not become a wait.
-fn server_time(headers: &HeaderMap) -> SystemTime {
-    let date = headers
-        .get(header::DATE)
-        .and_then(|date| date.to_str().ok());
-    match date.and_then(|date| httpdate::parse_http_date(date).ok()) {
-        Some(date) => date,
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a date without the server's Date has only our clock to go by"
-        )]
-        None => SystemTime::now(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::error::{BoxError, CircuitOpen, DeadlineExceeded, Error};
+    use crate::error::BoxError;
 
     fn response(status: u16, headers: &[(&str, &str)]) -> Verdict {
         let mut response = http::Response::builder().status(status);
@@ -187,31 +158,5 @@ mod tests {
         ];
         let expected = Verdict::Retryable(Kind::Overloaded, Some(Duration::from_secs(3)));
         assert_eq!(response(503, &headers), expected);
-    }
-
-    #[test]
-    fn our_own_refusals_are_final_for_every_classifier() {
-        let eager = |outcome: Result<&(), &Error>| match outcome {
-            Ok(()) => Verdict::Success,
-            Err(_) => Verdict::Retryable(Kind::Transient, None),
-        };
-        let open = Error::from(CircuitOpen::new("x".into(), Duration::ZERO));
-        let late = Error::from(DeadlineExceeded::new(true));
-        let reset = Error::Inner("reset".into());
-        for (error, verdict) in [
-            (open, Verdict::Failure(Kind::CircuitOpen)),
-            (late, Verdict::Failure(Kind::DeadlineExceeded)),
-            (reset, Verdict::Retryable(Kind::Transient, None)),
-        ] {
-            assert_eq!(eager.classify(Err(&error)), verdict);
-            assert_eq!(
-                Classify::<(), _>::classify(&EveryError, Err(&error)),
-                verdict
-            );
-            assert_eq!(
-                Classify::<http::Response<()>, _>::classify(&HttpClassify, Err(&error)),
-                verdict
-            );
-        }
     }
 }
