@@ -254,6 +254,91 @@ mod tests {
             [1_000, 2_000, 3_000, 3_000].map(ms)
         );
         assert_eq!(schedule(Backoff::constant(ms(7))), [7, 7, 7].map(ms));
+        // AWS's standard mode, and with a cap of 3 s.
+        assert_eq!(
+            schedule(Backoff::exponential(ms(1_000), ms(20_000))),
+            [1_000, 2_000, 4_000, 8_000].map(ms)
+        );
+        assert_eq!(
+            Backoff::exponential(ms(86_400_000), ms(7)).scheduled(100_000),
+            ms(7)
+        );
+    }
+
+    /// A generator that always gives the same word, to place a wait where one wants it in its interval.
+    struct Always(u64);
+
+    impl rand::TryRng for Always {
+        type Error = std::convert::Infallible;
+
+        fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+            Ok((self.0 >> 32) as u32)
+        }
+
+        fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+            Ok(self.0)
+        }
+
+        fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
+            bytes.fill((self.0 >> 56) as u8);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn intervals_are_used_from_end_to_end() {
+        // What the lowest and the highest random number give, by jitter, attempt and the wait before.
+        let (start, max) = (ms(5), ms(120));
+        let full = [
+            (0, 5),
+            (0, 10),
+            (0, 20),
+            (0, 40),
+            (0, 80),
+            (0, 120),
+            (0, 120),
+        ];
+        let equal = [
+            (2, 5),
+            (5, 10),
+            (10, 20),
+            (20, 40),
+            (40, 80),
+            (60, 120),
+            (60, 120),
+        ];
+        for (index, (full, equal)) in full.into_iter().zip(equal).enumerate() {
+            for (jitter, (low, high)) in [(Jitter::Full, full), (Jitter::Equal, equal)] {
+                let backoff = Backoff::exponential(start, max).with_jitter(jitter);
+                let wait = |word| backoff.delay(index as u32 + 1, ms(0), &mut Always(word));
+                let half = if (jitter, index) == (Jitter::Equal, 0) {
+                    500
+                } else {
+                    0
+                };
+                assert_eq!(
+                    wait(0),
+                    ms(low) + Duration::from_micros(half),
+                    "{jitter:?} {index}"
+                );
+                assert_eq!(wait(u64::MAX), ms(high), "{jitter:?} {index}");
+            }
+        }
+        let walk = Backoff::decorrelated(ms(100), ms(10_000));
+        for (prev, low, high) in [
+            (0, 100, 100),
+            (100, 100, 300),
+            (1_000, 100, 3_000),
+            (9_000, 100, 10_000),
+        ] {
+            for attempt in [1, 2, 1_025, 100_000] {
+                assert_eq!(walk.delay(attempt, ms(prev), &mut Always(0)), ms(low));
+                assert_eq!(
+                    walk.delay(attempt, ms(prev), &mut Always(u64::MAX)),
+                    ms(high)
+                );
+            }
+        }
     }
 
     #[test]

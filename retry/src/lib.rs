@@ -129,7 +129,8 @@ pub use self::{
     policy::{OnUnready, RetryPolicy},
     problem::ReadProblemLayer,
     replay::{
-        CloneReplay, GrpcReplay, HttpReplay, NonIdempotent, RepeatBody, Replay, ReplayBody, ReplayBodyLayer,
+        CloneReplay, GrpcReplay, HttpReplay, NonIdempotent, RepeatBody, Replay, ReplayBody,
+        ReplayBodyLayer,
     },
     retry::RetryLayer,
     timeout::AttemptTimeoutLayer,

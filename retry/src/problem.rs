@@ -30,8 +30,8 @@ use crate::{
 /// never ends is cut off like an answer that never comes:
 /// deadline, retry, breaker, attempt timeout, **this**, transport.
 ///
-/// A document without a `retry` and an `outcome` member is somebody else's: it is left in the extensions, and the
-/// status decides.
+/// A document that says neither `retry` nor `outcome` in words that are known is somebody else's: it is left in the
+/// extensions, and the status decides.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReadProblemLayer {
     _private: (),
@@ -225,11 +225,14 @@ fn note(parts: &mut Parts, bytes: &[u8], repeatable: bool) {
     // What the document does not say the problem has from its category, and that would be our guess and not advice.
     let document: Option<serde_json::Map<String, serde_json::Value>> =
         serde_json::from_slice(bytes).ok();
-    let says = |member| document.as_ref().is_some_and(|document| document.contains_key(member));
-    if says("retry") || says("outcome") {
+    let word = |member| document.as_ref()?.get(member)?.as_str();
+    let retry = word("retry").and_then(|word| Retry::from_wire(word, None));
+    let outcome = word("outcome").and_then(Outcome::from_wire);
+    if retry.is_some() || outcome.is_some() {
         parts.extensions.insert(Advice {
-            retry: says("retry").then(|| problem.retry()),
-            outcome: says("outcome").then(|| problem.outcome()),
+            // As the document was read, with the time that travels beside the word.
+            retry: retry.map(|_| problem.retry()),
+            outcome,
             repeatable,
         });
     }

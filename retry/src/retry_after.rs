@@ -324,12 +324,35 @@ mod tests {
         let cases: &[(&[(&str, &str)], Option<Duration>)] = &[
             (&[("retry-after", "3"), limit], ms(3_000)),
             (&[("retry-after", "soon"), limit], ms(7_000)),
-            (&[("retry-after", "3"), ("retry-after-ms", "2500")], ms(2_500)),
-            (&[("retry-after", "3"), ("retry-after-ms", "2.5")], ms(3_000)),
-            (&[("retry-after", "3"), ("retry-after", "9"), ("retry-after", "x")], ms(3_000)),
+            (
+                &[("retry-after", "3"), ("retry-after-ms", "2500")],
+                ms(2_500),
+            ),
+            (
+                &[("retry-after", "3"), ("retry-after-ms", "2.5")],
+                ms(3_000),
+            ),
+            (
+                &[
+                    ("retry-after", "3"),
+                    ("retry-after", "9"),
+                    ("retry-after", "x"),
+                ],
+                ms(3_000),
+            ),
             (&[limit], ms(7_000)),
-            (&[("ratelimit", "nonsense;"), ("ratelimit-remaining", "0"), ("ratelimit-reset", "5")], ms(5_000)),
-            (&[("ratelimit-remaining", "1"), ("ratelimit-reset", "5")], None),
+            (
+                &[
+                    ("ratelimit", "nonsense;"),
+                    ("ratelimit-remaining", "0"),
+                    ("ratelimit-reset", "5"),
+                ],
+                ms(5_000),
+            ),
+            (
+                &[("ratelimit-remaining", "1"), ("ratelimit-reset", "5")],
+                None,
+            ),
             (&[("ratelimit-reset", "5")], None),
             (&[("x-ratelimit-reset", "1000000007")], None),
             (&[], None),

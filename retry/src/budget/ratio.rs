@@ -240,7 +240,10 @@ impl Striped {
 
     /// Never less than at an earlier sum that this thread has seen, for each stripe only grows.
     fn sum(&self) -> u64 {
-        let counts = self.stripes.iter().map(|Stripe(count)| count.load(Ordering::Relaxed));
+        let counts = self
+            .stripes
+            .iter()
+            .map(|Stripe(count)| count.load(Ordering::Relaxed));
         counts.fold(0, u64::wrapping_add)
     }
 }
@@ -308,7 +311,10 @@ mod tests {
     #[test]
     fn ratios_above_one_pay_for_several_each() {
         for (ratio, tokens) in [(2.0, 20_000), (1.5, 15_000), (1_000.0, 10_000_000)] {
-            let budget = RatioBudget::of_calls(ratio).min_per_second(0).build().unwrap();
+            let budget = RatioBudget::of_calls(ratio)
+                .min_per_second(0)
+                .build()
+                .unwrap();
             (0..10_000).for_each(|_| call(&budget));
             assert_eq!(budget.tokens(start()), tokens, "{ratio}");
         }
@@ -316,7 +322,10 @@ mod tests {
 
     #[test]
     fn nothing_comes_of_nothing_and_a_refusal_takes_nothing() {
-        let budget = RatioBudget::of_calls(0.0).min_per_second(0).build().unwrap();
+        let budget = RatioBudget::of_calls(0.0)
+            .min_per_second(0)
+            .build()
+            .unwrap();
         let now = start();
         call(&budget);
         assert!(!budget.try_spend(now, Kind::Server));
@@ -325,7 +334,10 @@ mod tests {
 
     #[test]
     fn only_calls_that_were_made_deposit_and_only_once() {
-        let budget = RatioBudget::of_calls(1.0).min_per_second(0).build().unwrap();
+        let budget = RatioBudget::of_calls(1.0)
+            .min_per_second(0)
+            .build()
+            .unwrap();
         let now = start();
         budget.credit(Verdict::Failure(Kind::CircuitOpen), None);
         budget.credit(Verdict::Success, Some(Kind::Server));
@@ -366,7 +378,10 @@ mod tests {
 
     #[test]
     fn calls_since_the_last_failure_count_as_if_they_had_come_evenly() {
-        let budget = RatioBudget::of_calls(1.0).min_per_second(0).build().unwrap();
+        let budget = RatioBudget::of_calls(1.0)
+            .min_per_second(0)
+            .build()
+            .unwrap();
         let now = start();
         assert_eq!(budget.tokens(now), 0);
         (0..1_000).for_each(|_| call(&budget));
@@ -397,7 +412,10 @@ mod tests {
 
     #[test]
     fn threads_together_take_exactly_what_was_deposited() {
-        let budget = RatioBudget::of_calls(0.25).min_per_second(0).build().unwrap();
+        let budget = RatioBudget::of_calls(0.25)
+            .min_per_second(0)
+            .build()
+            .unwrap();
         let now = start();
         let granted: usize = std::thread::scope(|scope| {
             let worker = || {
@@ -409,7 +427,10 @@ mod tests {
                     .count()
             };
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(worker)).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
         });
         let left = budget.tokens(now) as usize;
         assert_eq!(granted + left, 4_000, "{granted} granted, {left} left");

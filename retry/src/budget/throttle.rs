@@ -138,12 +138,10 @@ impl GrpcThrottle {
             if next == word {
                 return;
             }
-            match self.fill.compare_exchange_weak(
-                word,
-                next,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            ) {
+            match self
+                .fill
+                .compare_exchange_weak(word, next, Ordering::Relaxed, Ordering::Relaxed)
+            {
                 Ok(_) => return,
                 Err(seen) => word = seen,
             }

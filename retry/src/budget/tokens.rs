@@ -194,9 +194,9 @@ impl Refill {
         let paid = self.paid.load(Ordering::Relaxed);
         if paid == STOPPED {
             // Whoever comes first starts it; for the others nothing is due yet.
-            let _ =
-                self.paid
-                    .compare_exchange(paid, elapsed, Ordering::Relaxed, Ordering::Relaxed);
+            let _ = self
+                .paid
+                .compare_exchange(paid, elapsed, Ordering::Relaxed, Ordering::Relaxed);
             return 0;
         }
         let (earned, took) = self.earned(elapsed.saturating_sub(paid));
@@ -320,8 +320,8 @@ impl TokenBudgetBuilder {
     pub fn build(self) -> Result<TokenBudget, InvalidBudget> {
         let wrong = |tokens: f64| parts(tokens, TOKENS_MAX).is_none();
         let credit = wrong(self.credit).then_some(BudgetFault::Credit(self.credit));
-        let refill = wrong(self.refill_per_second)
-            .then_some(BudgetFault::Refill(self.refill_per_second));
+        let refill =
+            wrong(self.refill_per_second).then_some(BudgetFault::Refill(self.refill_per_second));
         let costs = Kind::ALL.into_iter().zip(self.costs);
         let costs = costs.map(|(kind, cost)| wrong(cost).then_some(BudgetFault::Cost(kind, cost)));
         InvalidBudget::check([credit, refill].into_iter().chain(costs))?;

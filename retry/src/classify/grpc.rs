@@ -81,7 +81,9 @@ impl GrpcClassify {
         if code == 0 {
             return Verdict::Success;
         }
-        let pushback = headers.get(PUSHBACK).map(|value| pushback(value.as_bytes()));
+        let pushback = headers
+            .get(PUSHBACK)
+            .map(|value| pushback(value.as_bytes()));
         let kind = kind(code);
         let retryable = code == code::UNAVAILABLE
             || (code == code::RESOURCE_EXHAUSTED && pushback.is_some())
@@ -182,7 +184,11 @@ mod tests {
         ];
         for (code, expected) in cases {
             let headers = [("grpc-status", code)];
-            assert_eq!(verdict(GrpcClassify::new(), 200, &headers), expected, "{code:?}");
+            assert_eq!(
+                verdict(GrpcClassify::new(), 200, &headers),
+                expected,
+                "{code:?}"
+            );
         }
     }
 
@@ -199,7 +205,11 @@ mod tests {
             (503, Retryable(Kind::Overloaded, None)),
         ];
         for (status, expected) in cases {
-            assert_eq!(verdict(GrpcClassify::new(), status, &[]), expected, "{status}");
+            assert_eq!(
+                verdict(GrpcClassify::new(), status, &[]),
+                expected,
+                "{status}"
+            );
         }
     }
 
@@ -219,7 +229,11 @@ mod tests {
         ];
         for (code, pushback, expected) in cases {
             let headers = [("grpc-status", code), ("grpc-retry-pushback-ms", pushback)];
-            assert_eq!(verdict(GrpcClassify::new(), 200, &headers), expected, "{code} {pushback}");
+            assert_eq!(
+                verdict(GrpcClassify::new(), 200, &headers),
+                expected,
+                "{code} {pushback}"
+            );
         }
     }
 

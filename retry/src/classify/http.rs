@@ -4,8 +4,7 @@ use http::{Extensions, HeaderMap, StatusCode, header};
 
 use super::{Classify, error_verdict};
 use crate::{
-    problem,
-    retry_after,
+    problem, retry_after,
     verdict::{Kind, Verdict},
 };
 
@@ -36,11 +35,7 @@ pub struct HttpClassify;
 impl<B, E: 'static> Classify<http::Response<B>, E> for HttpClassify {
     fn classify(&self, outcome: Result<&http::Response<B>, &E>) -> Verdict {
         match outcome {
-            Ok(response) => judge(
-                response.status(),
-                response.headers(),
-                response.extensions(),
-            ),
+            Ok(response) => judge(response.status(), response.headers(), response.extensions()),
             Err(error) => error_verdict(error),
         }
     }
@@ -50,11 +45,7 @@ impl<B, E: 'static> Classify<http::Response<B>, E> for HttpClassify {
 impl<E: 'static> Classify<reqwest::Response, E> for HttpClassify {
     fn classify(&self, outcome: Result<&reqwest::Response, &E>) -> Verdict {
         match outcome {
-            Ok(response) => judge(
-                response.status(),
-                response.headers(),
-                response.extensions(),
-            ),
+            Ok(response) => judge(response.status(), response.headers(), response.extensions()),
             Err(error) => error_verdict(error),
         }
     }

@@ -96,7 +96,8 @@ impl<B: Body> ReplayBody<B> {
     /// Keeps up to `max_bytes` of this body. One allocation.
     pub fn new(body: B, max_bytes: usize) -> Self {
         // A body that says it is longer is not kept from the first byte.
-        let too_long = usize::try_from(body.size_hint().lower()).map_or(true, |low| low > max_bytes);
+        let too_long =
+            usize::try_from(body.size_hint().lower()).map_or(true, |low| low > max_bytes);
         let end = match (too_long, body.is_end_stream()) {
             (true, _) => End::TooLong { finished: false },
             (false, true) => End::Complete,
@@ -175,7 +176,11 @@ where
     B::Error: Into<BoxError>,
 {
     /// The next frame from outside, kept if it may be and somebody might want it again.
-    fn record(&mut self, wanted: bool, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn record(
+        &mut self,
+        wanted: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = match ready!(self.rest.as_mut().poll_frame(cx)) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
@@ -207,7 +212,9 @@ where
                 // Frames of another kind cannot be had as bytes; there are none today.
                 Err(_) => {
                     self.let_go(End::Broken);
-                    return Poll::Ready(Some(Err("a frame that is neither data nor trailers".into())));
+                    return Poll::Ready(Some(Err(
+                        "a frame that is neither data nor trailers".into()
+                    )));
                 }
             },
         };
@@ -308,7 +315,11 @@ where
             End::Complete => {
                 self.given >= tape.kept.len() && (self.gave_trailers || tape.trailers.is_none())
             }
-            End::Open => self.given >= tape.kept.len() && tape.rest.is_end_stream() && (self.gave_trailers || tape.trailers.is_none()),
+            End::Open => {
+                self.given >= tape.kept.len()
+                    && tape.rest.is_end_stream()
+                    && (self.gave_trailers || tape.trailers.is_none())
+            }
             End::TooLong { .. } => tape.rest.is_end_stream(),
             End::Broken => false,
         })

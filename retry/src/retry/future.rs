@@ -125,7 +125,10 @@ where
                             None
                         }
                     };
-                    let wait = this.repeat.as_ref().map_or(Duration::ZERO, |next| next.wait);
+                    let wait = this
+                        .repeat
+                        .as_ref()
+                        .map_or(Duration::ZERO, |next| next.wait);
                     // A timer of zero would still wait for the next tick of a millisecond.
                     if !wait.is_zero() {
                         let timer = sleep(wait);
@@ -159,7 +162,11 @@ where
             } else {
                 None
             };
-            let max = if spare.is_some() { policy.attempts() } else { repeat.number };
+            let max = if spare.is_some() {
+                policy.attempts()
+            } else {
+                repeat.number
+            };
             let request = &mut again.spare;
             if replay.deadline(request).is_some() {
                 replay.refresh(request, clock::now());

@@ -7,12 +7,7 @@ use std::{
 use tower_service::Service;
 
 use super::RetryFuture;
-use crate::{
-    attempt::Attempt,
-    classify::Classify,
-    policy::RetryPolicy,
-    replay::Replay,
-};
+use crate::{attempt::Attempt, classify::Classify, policy::RetryPolicy, replay::Replay};
 
 /// A service whose failed calls are tried again. Made by [`RetryLayer`](super::RetryLayer).
 pub struct Retry<S, C, R> {

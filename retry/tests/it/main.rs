@@ -1,4 +1,5 @@
-//! The layers, driven on paused time against a scripted server, and once over a real socket.
+//! The layers, driven on paused time against a scripted server, and over real sockets.
+#![cfg(not(loom))]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,11 +12,18 @@
 )]
 
 mod breaker_keyed;
+mod allocations;
 mod breaker_layer;
 mod breaker_pending;
 mod cancellation;
+mod clients;
 mod deadline_layer;
+mod grpc;
 mod loopback;
 mod plain;
+mod problem;
+mod replay_body;
 mod retry_layer;
 mod support;
+#[cfg(feature = "tower")]
+mod tower_policy;

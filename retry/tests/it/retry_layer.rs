@@ -12,8 +12,8 @@ use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use mainstay_retry::{
     AttachIdempotencyKeyLayer, Attempt, Backoff, BoxError, CircuitBreaker, Classify, CloneReplay,
-    Deadline, Error, EveryError, HttpClassify, HttpReplay, Kind, NonIdempotent, Replay, RetryLayer,
-    TokenBudget, Verdict,
+    Deadline, Error, EveryError, HttpClassify, HttpReplay, Kind, NonIdempotent, OnUnready, Replay,
+    RetryLayer, TokenBudget, Verdict,
 };
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
@@ -476,4 +476,105 @@ async fn an_attempt_that_cannot_be_copied_knows_that_it_is_the_last() {
         server.seen(|seen| seen.attempt.unwrap().is_last()),
         [false, true]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_attempt_knows_its_number_and_the_wait_before_it() {
+    let server = Server::new([Step::RetryAfter(503, "7"), Step::Reset]);
+    assert_eq!(status(&mut eager().layer(server.clone()), get()).await, 200);
+    let waits = server.seen(|seen| seen.attempt.unwrap().prev_delay);
+    assert_eq!(waits, [ms(0), ms(7_010), ms(10)]);
+    let told = server.seen(|seen| seen.attempt_header.clone());
+    assert_eq!(told, [None, Some("2".to_owned()), Some("3".to_owned())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_with_no_room_for_a_further_attempt_gives_the_last_outcome_back() {
+    for (rule, expected) in [(OnUnready::Wait, None), (OnUnready::ReturnLast, Some(503))] {
+        for wait in [ms(0), ms(10)] {
+            let server = Server::statuses([503]);
+            let mut client = RetryLayer::http()
+                .backoff(Backoff::constant(wait))
+                .on_unready(rule)
+                .layer(server.clone());
+            let ready = client.ready().await.unwrap();
+            server.set_never_ready(true);
+            let outcome = tokio::time::timeout(secs(60), ready.call(get())).await;
+            let outcome = outcome
+                .ok()
+                .map(|outcome| outcome.unwrap().status().as_u16());
+            assert_eq!(outcome, expected, "{rule:?} {wait:?}");
+            assert_eq!(server.calls(), 1);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_ready_at_once_gets_its_further_attempts_under_either_rule() {
+    let failures = std::sync::atomic::AtomicU32::new(2);
+    let service = tower::service_fn(|(): ()| {
+        let failed = failures.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
+        std::future::ready(if failed.is_ok() { Err("no") } else { Ok(()) })
+    });
+    let mut client = RetryLayer::new(EveryError, CloneReplay)
+        .on_unready(OnUnready::ReturnLast)
+        .layer(service);
+    assert_eq!(client.ready().await.unwrap().call(()).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_calls_have_waits_of_their_own_even_from_whole_seconds() {
+    // The layer is asked for its own decisions, finer than the millisecond of timers.
+    let waits = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let log = Arc::clone(&waits);
+    let service = tower::service_fn(move |request: Req| {
+        let attempt = request.extensions().get::<Attempt>().copied().unwrap();
+        if attempt.is_repeat() {
+            let call: usize = *request.extensions().get().unwrap();
+            log.lock().unwrap().push((call, attempt.prev_delay));
+        }
+        let status = if attempt.is_repeat() { 200 } else { 503 };
+        let response = http::Response::builder().status(status).body(());
+        std::future::ready(Ok::<_, BoxError>(response.unwrap()))
+    });
+    let client = RetryLayer::http()
+        .backoff(Backoff::full_jitter(secs(1), secs(20)))
+        .without_budget()
+        .layer(service);
+    let calls = (0..10_000_usize).map(|call| {
+        let mut request = get();
+        request.extensions_mut().insert(call);
+        client.clone().oneshot(request)
+    });
+    let mut calls: Vec<_> = calls.map(|call| Box::pin(call)).collect();
+    // All of them are under way at once.
+    std::future::poll_fn(|cx| {
+        calls.retain_mut(|call| call.as_mut().poll(cx).is_pending());
+        if calls.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+    let mut waits = std::mem::take(&mut *waits.lock().unwrap());
+    // Each against the next call's: what one waits says nothing about its neighbour.
+    waits.sort_unstable();
+    let mut waits: Vec<_> = waits.into_iter().map(|(_, wait)| wait).collect();
+    let mean = waits
+        .iter()
+        .map(std::time::Duration::as_secs_f64)
+        .sum::<f64>()
+        / 10_000.0;
+    let off: Vec<f64> = waits.iter().map(|wait| wait.as_secs_f64() - mean).collect();
+    let variance: f64 = off.iter().map(|x| x * x).sum();
+    let covariance: f64 = off.iter().zip(&off[1..]).map(|(x, y)| x * y).sum();
+    assert!(
+        (covariance / variance).abs() < 0.05,
+        "{}",
+        covariance / variance
+    );
+    waits.sort_unstable();
+    waits.dedup();
+    assert!(waits.len() >= 9_990, "{} distinct waits", waits.len());
 }

@@ -35,6 +35,7 @@ pub enum Step {
 pub struct Seen {
     pub at: Instant,
     pub attempt: Option<Attempt>,
+    pub attempt_header: Option<String>,
     pub key: Option<String>,
     pub time_left: Option<u64>,
     pub deadline: Option<Deadline>,
@@ -156,6 +157,7 @@ impl Service<Req> for Server {
         let seen = Seen {
             at: Instant::now(),
             attempt: request.extensions().get::<Attempt>().copied(),
+            attempt_header: header("x-retry-attempt"),
             key: header("idempotency-key"),
             deadline: request.extensions().get().copied(),
             time_left: header("x-deadline-ms").and_then(|millis| millis.parse().ok()),
