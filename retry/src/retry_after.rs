@@ -321,7 +321,8 @@ mod tests {
         };
         let ms = |n| Some(Duration::from_millis(n));
         let limit = ("ratelimit", "\"default\";r=0;t=7");
-        let cases: &[(&[(&str, &str)], Option<Duration>)] = &[
+        type Headers<'a> = &'a [(&'static str, &'static str)];
+        let cases: &[(Headers<'_>, Option<Duration>)] = &[
             (&[("retry-after", "3"), limit], ms(3_000)),
             (&[("retry-after", "soon"), limit], ms(7_000)),
             (

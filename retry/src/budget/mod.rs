@@ -15,7 +15,8 @@
 //! A budget speaks for one thing that can be overloaded. Make one per dependency, as one makes one client per
 //! dependency.
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod loom;
 mod purse;
 mod ratio;

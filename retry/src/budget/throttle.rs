@@ -184,7 +184,8 @@ impl fmt::Debug for GrpcThrottle {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

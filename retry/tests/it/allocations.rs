@@ -52,7 +52,7 @@ impl Service<u64> for Inner {
 
     fn call(&mut self, request: u64) -> Answer {
         let call = self.calls.fetch_add(1, Relaxed);
-        let fails = self.fails_every > 0 && call % self.fails_every == 0;
+        let fails = self.fails_every > 0 && call.is_multiple_of(self.fails_every);
         Answer {
             outcome: if fails { Err(request) } else { Ok(request) },
             pending: self.pending,

@@ -162,7 +162,7 @@ async fn call(
     let path = PathAndQuery::from_static(method);
     let outcome = client.unary(request, path, Text).await;
     let outcome = outcome
-        .map(|answer| answer.into_inner())
+        .map(tonic::Response::into_inner)
         .map_err(|status| status.code());
     let seen = seen.lock().unwrap().clone();
     (outcome, seen)

@@ -59,7 +59,8 @@ async fn the_servers_advice_goes_before_its_status() {
     use Category::{Aborted, Internal, NotFound, Unavailable};
     let of = |category, retry| Problem::new(category, "x").with_retry(retry);
     let applied = of(Unavailable, Retry::Backoff).with_outcome(Outcome::Applied);
-    let cases: Vec<(Problem, fn() -> Req, usize)> = vec![
+    type Case = (Problem, fn() -> Req, usize);
+    let cases: Vec<Case> = vec![
         (of(Unavailable, Retry::Never), get, 1),
         (of(Unavailable, Retry::AfterAuth), get, 1),
         (of(Unavailable, Retry::AfterStateChange), get, 1),

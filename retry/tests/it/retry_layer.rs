@@ -546,7 +546,7 @@ async fn ten_thousand_calls_have_waits_of_their_own_even_from_whole_seconds() {
         request.extensions_mut().insert(call);
         client.clone().oneshot(request)
     });
-    let mut calls: Vec<_> = calls.map(|call| Box::pin(call)).collect();
+    let mut calls: Vec<_> = calls.map(Box::pin).collect();
     // All of them are under way at once.
     std::future::poll_fn(|cx| {
         calls.retain_mut(|call| call.as_mut().poll(cx).is_pending());
