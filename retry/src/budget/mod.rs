@@ -13,7 +13,8 @@
 //! threads share no cache line that is written.
 //!
 //! A budget speaks for one thing that can be overloaded. Make one per dependency, as one makes one client per
-//! dependency.
+//! dependency; where a client serves many hosts or tenants,
+//! [`RetryLayer::per_key`](crate::RetryLayer::per_key) keeps one for each.
 
 #[cfg(test)]
 #[cfg(loom)]

@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use tower_layer::Layer;
 
-use super::Retry;
+use super::{KeyedRetryLayer, Retry};
 use crate::{
     backoff::Backoff,
     budget::Budget,
@@ -114,6 +114,34 @@ impl<C, R> RetryLayer<C, R> {
     pub fn budget(mut self, budget: Arc<dyn Budget>) -> Self {
         self.policy = self.policy.budget(budget);
         self
+    }
+
+    /// A budget of its own for each key, made by `budget` when the key is first seen, and at most
+    /// [`KEYS_MAX`](KeyedRetryLayer::KEYS_MAX) of them; the layer's one budget is not used.
+    ///
+    /// For a client of many hosts or tenants, where one that fails must not spend what the others have earned. Where
+    /// there are more keys, those that are not in use are forgotten, and start anew with a full budget.
+    ///
+    /// ```
+    /// use std::hash::{DefaultHasher, Hash};
+    /// use http::Request;
+    /// use mainstay_retry::{RetryLayer, TokenBudget, retry::PerHost};
+    ///
+    /// let hosts = RetryLayer::http().per_key(PerHost, TokenBudget::default);
+    /// let tenant = |request: &Request<String>, key: &mut DefaultHasher| request.headers().get("x-tenant").hash(key);
+    /// let tenants = RetryLayer::http().per_key(tenant, TokenBudget::default);
+    /// ```
+    pub fn per_key<F, B>(
+        self,
+        key: F,
+        budget: impl Fn() -> B + Send + Sync + 'static,
+    ) -> KeyedRetryLayer<C, R, F>
+    where
+        B: Budget,
+    {
+        let keys_max = KeyedRetryLayer::<C, R, F>::KEYS_MAX;
+        let budget = Box::new(move || Arc::new(budget()) as Arc<dyn Budget>);
+        KeyedRetryLayer::new(self.policy, self.replay, key, budget, keys_max)
     }
 
     /// Tries again without a budget. In an outage this multiplies the load.

@@ -10,7 +10,13 @@
 //! cuts that wait off. A call that cannot be repeated costs no copy.
 
 mod future;
+mod keyed;
 mod layer;
 mod service;
 
-pub use self::{future::RetryFuture, layer::RetryLayer, service::Retry};
+pub use self::{
+    future::RetryFuture,
+    keyed::{BudgetKey, KeyedRetry, KeyedRetryLayer, PerHost},
+    layer::RetryLayer,
+    service::Retry,
+};

@@ -50,21 +50,35 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Req) -> Self::Future {
-        let Rules { policy, replay } = &*self.rules;
-        let most = policy.attempts();
-        let spare = (most > 1).then(|| replay.replay(&request)).flatten();
-        let max = if spare.is_some() { most } else { 1 };
-        replay.stamp(&mut request, Attempt::first(max));
-        let Some(spare) = spare else {
-            return RetryFuture::once(self.inner.call(request), Arc::clone(&self.rules));
-        };
-        // The instance that was polled ready makes this call, and its clone, which is not ready, takes its place.
-        let clone = self.inner.clone();
-        let mut ready = mem::replace(&mut self.inner, clone);
-        let future = ready.call(request);
-        RetryFuture::repeatable(future, Arc::clone(&self.rules), ready, spare)
+    fn call(&mut self, request: Req) -> Self::Future {
+        start(&mut self.inner, &self.rules, request)
     }
+}
+
+/// Makes the first attempt of a call.
+#[inline]
+pub(super) fn start<S, C, R, Req>(
+    inner: &mut S,
+    rules: &Arc<Rules<C, R>>,
+    mut request: Req,
+) -> RetryFuture<S, Req, C, R>
+where
+    S: Service<Req> + Clone,
+    R: Replay<Req>,
+{
+    let Rules { policy, replay } = &**rules;
+    let most = policy.attempts();
+    let spare = (most > 1).then(|| replay.replay(&request)).flatten();
+    let max = if spare.is_some() { most } else { 1 };
+    replay.stamp(&mut request, Attempt::first(max));
+    let Some(spare) = spare else {
+        return RetryFuture::once(inner.call(request), Arc::clone(rules));
+    };
+    // The instance that was polled ready makes this call, and its clone, which is not ready, takes its place.
+    let clone = inner.clone();
+    let mut ready = mem::replace(inner, clone);
+    let future = ready.call(request);
+    RetryFuture::repeatable(future, Arc::clone(rules), ready, spare)
 }
 
 impl<S: Clone, C, R> Clone for Retry<S, C, R> {

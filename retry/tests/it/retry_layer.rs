@@ -1,4 +1,5 @@
 use std::{
+    mem,
     pin::Pin,
     sync::{
         Arc,
@@ -13,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use mainstay_retry::{
     AttachIdempotencyKeyLayer, Attempt, Backoff, BoxError, CircuitBreaker, Classify, CloneReplay,
     Deadline, Error, EveryError, HttpClassify, HttpReplay, Kind, NonIdempotent, OnUnready, Replay,
-    RetryLayer, TokenBudget, Verdict,
+    RetryLayer, TokenBudget, Verdict, retry::PerHost,
 };
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
@@ -557,7 +558,7 @@ async fn ten_thousand_calls_have_waits_of_their_own_even_from_whole_seconds() {
         }
     })
     .await;
-    let mut waits = std::mem::take(&mut *waits.lock().unwrap());
+    let mut waits = mem::take(&mut *waits.lock().unwrap());
     // Each against the next call's: what one waits says nothing about its neighbour.
     waits.sort_unstable();
     let mut waits: Vec<_> = waits.into_iter().map(|(_, wait)| wait).collect();
@@ -577,4 +578,62 @@ async fn ten_thousand_calls_have_waits_of_their_own_even_from_whole_seconds() {
     waits.sort_unstable();
     waits.dedup();
     assert!(waits.len() >= 9_990, "{} distinct waits", waits.len());
+}
+
+fn to(host: &str) -> Req {
+    let mut request = get();
+    *request.uri_mut() = format!("http://{host}/").parse().unwrap();
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_hosts_failures_do_not_spend_anothers_budget() {
+    let server = Server::statuses(std::iter::repeat_n(503, 100));
+    let budget = || {
+        let budget = TokenBudget::success_credit(0.0).refill_per_second(0.0);
+        budget.capacity(2).build().unwrap()
+    };
+    let layer = eager().per_key(PerHost, budget);
+    // As a router does that applies a layer to each of its routes.
+    let (mut one, mut two) = (layer.layer(server.clone()), layer.layer(server.clone()));
+    for (host, calls) in [
+        ("a", 3),
+        ("a", 1),
+        ("b", 3),
+        ("a:81", 3),
+        ("b", 1),
+        ("a", 1),
+    ] {
+        let before = server.calls();
+        status(&mut one, to(host)).await;
+        assert_eq!(server.calls() - before, calls, "{host}");
+        mem::swap(&mut one, &mut two);
+    }
+    assert_eq!(layer.keys(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_number_of_hosts_takes_bounded_memory_and_keeps_those_in_use() {
+    let server = Server::statuses([503, 503]);
+    let budget = || {
+        let budget = TokenBudget::success_credit(0.0).refill_per_second(0.0);
+        budget.capacity(2).build().unwrap()
+    };
+    let layer = eager().per_key(PerHost, budget);
+    let mut client = layer.layer(server.clone());
+    status(&mut client, to("busy")).await;
+    assert_eq!(server.calls(), 3, "its budget is spent");
+    for n in 0..20_000 {
+        status(&mut client, to(&format!("host{n}"))).await;
+        if n % 100 == 0 {
+            status(&mut client, to("busy")).await;
+        }
+        assert!(layer.keys() <= 1_024);
+    }
+    server.push([Step::Status(503)]);
+    assert_eq!(
+        status(&mut client, to("busy")).await,
+        503,
+        "and stays spent"
+    );
 }
