@@ -118,8 +118,6 @@ pub use self::{
         BreakerHandle, CircuitBreaker, CircuitBreakerLayer, HalfOpen, InvalidBreaker, Trip,
         WhenOpen,
     },
-    budget::{Budget, InvalidBudget, TokenBudget},
-    breaker::{BreakerHandle, CircuitBreaker, CircuitBreakerLayer, HalfOpen, InvalidBreaker, Trip},
     budget::{Budget, BudgetFault, GrpcThrottle, InvalidBudget, RatioBudget, TokenBudget},
     classify::{Classify, EveryError, GrpcClassify, HttpClassify},
     deadline::{AcceptDeadlineLayer, Deadline, DeadlineLayer},

@@ -12,6 +12,7 @@
     reason = "a benchmark"
 )]
 
+mod breaker;
 mod retry;
 mod support;
 
@@ -19,7 +20,8 @@ mod support;
 type Operation = (&'static str, fn(u64));
 
 fn main() {
-    let operations: Vec<Operation> = [support::OPERATIONS, retry::OPERATIONS].concat();
+    let operations: Vec<Operation> =
+        [support::OPERATIONS, retry::OPERATIONS, breaker::OPERATIONS].concat();
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.as_slice() {
         [name, iterations] => {

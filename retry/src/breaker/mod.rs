@@ -39,7 +39,6 @@ mod permit;
 mod rules;
 mod service;
 mod state;
-mod sync;
 mod trip;
 mod window;
 

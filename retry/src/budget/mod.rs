@@ -16,9 +16,8 @@
 //! dependency; where a client serves many hosts or tenants,
 //! [`RetryLayer::per_key`](crate::RetryLayer::per_key) keeps one for each.
 
-#[cfg(test)]
-#[cfg(loom)]
-mod loom;
+#[cfg(all(test, mainstay_loom))]
+mod loom_models;
 mod purse;
 mod ratio;
 mod throttle;

@@ -8,10 +8,7 @@ use std::{
 
 use super::{Budget, BudgetFault, InvalidBudget, TOKEN, parts};
 use crate::{
-    sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock},
     verdict::{Kind, Verdict},
 };
 
@@ -125,11 +122,7 @@ impl RatioBudget {
     }
 
     fn advanced(&self, now: Instant) -> MutexGuard<'_, Window> {
-        // The window is whole between any two statements that could panic: there are none.
-        let mut window = self
-            .window
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut window = lock(&self.window);
         window.advance(now, self.slot, self.calls.sum(), self.ratio);
         window
     }
@@ -223,7 +216,7 @@ struct Striped {
     stripes: [Stripe; STRIPES],
 }
 
-const STRIPES: usize = if cfg!(loom) { 2 } else { 16 };
+const STRIPES: usize = if cfg!(mainstay_loom) { 2 } else { 16 };
 
 /// Two cache lines, for processors that fetch them in pairs.
 #[derive(Default)]
@@ -267,7 +260,7 @@ fn stripe() -> usize {
 }
 
 #[cfg(test)]
-#[cfg(not(loom))]
+#[cfg(not(mainstay_loom))]
 mod tests {
     use super::*;
 

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Instant};
 
 use super::{Budget, BudgetFault, InvalidBudget};
 use crate::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{AtomicU64, Ordering},
     verdict::{Kind, Verdict},
 };
 
@@ -185,7 +185,7 @@ impl fmt::Debug for GrpcThrottle {
 }
 
 #[cfg(test)]
-#[cfg(not(loom))]
+#[cfg(not(mainstay_loom))]
 mod tests {
     use super::*;
 

@@ -8,7 +8,7 @@ use std::{
 
 use super::{Budget, BudgetFault, InvalidBudget, TOKEN, parts};
 use crate::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{AtomicU64, Ordering},
     verdict::{Kind, Verdict},
 };
 
@@ -368,7 +368,7 @@ impl Default for TokenBudget {
 }
 
 #[cfg(test)]
-#[cfg(not(loom))]
+#[cfg(not(mainstay_loom))]
 mod tests {
     use std::time::Duration;
 

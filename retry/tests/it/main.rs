@@ -1,5 +1,4 @@
 //! The layers, driven on paused time against a scripted server, and over real sockets.
-#![cfg(not(loom))]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,8 +10,8 @@
     reason = "tests"
 )]
 
-mod breaker_keyed;
 mod allocations;
+mod breaker_keyed;
 mod breaker_layer;
 mod breaker_pending;
 mod cancellation;

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use super::{
     builder::Settings,
     rules::{Outcome, RateSnapshot, Rules},
-    sync::{AtomicU64, Mutex, Ordering, lock},
 };
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
 /// What a breaker is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

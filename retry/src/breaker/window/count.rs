@@ -8,7 +8,7 @@
 //! at which nobody is in between.
 
 use super::Reading;
-use crate::breaker::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// All accesses are sequentially consistent: of two records that together meet a rule, one has to see the other.
 const SC: Ordering = Ordering::SeqCst;

@@ -4,7 +4,7 @@
 //! that threads share no cache line; the price is that it has no edge: a burst fades, it never falls out.
 
 use super::Reading;
-use crate::breaker::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 /// All accesses are sequentially consistent, as in the other windows.
 const SC: Ordering = Ordering::SeqCst;

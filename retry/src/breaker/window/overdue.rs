@@ -5,7 +5,7 @@
 //! overdue. Eight places cover the limit: a call is found overdue when it has run for the limit, at most an
 //! eighth of it later. When a place is taken for a new time, what was left in it moves to one common number.
 
-use crate::breaker::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 const ORDER: Ordering = Ordering::AcqRel;
 

@@ -8,7 +8,7 @@
 //! The window is exact but for its edge: it covers the time asked for, less at most the one bucket that is being filled.
 
 use super::Reading;
-use crate::breaker::sync::{AtomicU32, AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, lock};
 
 /// All accesses are sequentially consistent: of two records that together meet a rule, one has to see the other.
 const SC: Ordering = Ordering::SeqCst;

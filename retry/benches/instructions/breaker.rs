@@ -1,23 +1,4 @@
-//! What one call costs in instructions, allocation aside: run under callgrind, or alone as a smoke test.
-//!
-//! ```text
-//! cargo bench -p mainstay-retry --bench instructions -- OP N     # one op, N times
-//! valgrind --tool=callgrind target/release/deps/instructions-* OP N
-//! ```
-//!
-//! An op is `poll_ready`, `call` and one poll with a waker that does nothing, on an inner service that is ready at
-//! once. Instructions per op are the difference of two runs, over the difference of their N: start-up cancels out.
-//! Without arguments every op runs a few times, so that a broken one is noticed.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::indexing_slicing,
-    missing_docs,
-    unreachable_pub,
-    reason = "a bench"
-)]
+//! The breaker, closed by each rule and refusing. Its service fails with an error, as breakers want.
 
 use std::{
     future::{Future, Ready, ready},
@@ -27,9 +8,24 @@ use std::{
     time::Duration,
 };
 
-use mainstay_retry::{Backoff, CircuitBreaker, EveryError, Trip, breaker::Window};
+use mainstay_retry::{Backoff, CircuitBreaker, EveryError, Kind, Trip, Verdict, breaker::Window};
 use tower_layer::Layer;
 use tower_service::Service;
+
+use crate::Operation;
+
+pub const OPERATIONS: &[Operation] = &[
+    ("breaker_bare", bare),
+    ("breaker_consecutive", breaker_consecutive),
+    ("breaker_count", breaker_count),
+    ("breaker_time", breaker_time),
+    ("breaker_time_full", breaker_time_full),
+    ("breaker_ewma", breaker_ewma),
+    ("breaker_slow", breaker_slow),
+    ("breaker_consecutive_or_time", breaker_consecutive_or_time),
+    ("breaker_reject_open", breaker_reject_open),
+    ("breaker_reject_forced", breaker_reject_forced),
+];
 
 /// Ready at once, and too opaque to be optimised away.
 #[derive(Clone)]
@@ -124,7 +120,7 @@ fn breaker_time_full(n: u64) {
     let breaker = breaker(Trip::failure_rate(0.5).window(window));
     for _ in 0..10_000_000 {
         let permit = breaker.try_acquire().unwrap();
-        permit.record(mainstay_retry::Verdict::Success);
+        permit.record(Verdict::Success);
     }
     drive(breaker.layer_with(EveryError).layer(Inner), n);
 }
@@ -146,9 +142,7 @@ fn breaker_consecutive_or_time(n: u64) {
 fn breaker_reject_open(n: u64) {
     let breaker = breaker(Trip::consecutive(1));
     let permit = breaker.try_acquire().unwrap();
-    permit.record(mainstay_retry::Verdict::Failure(
-        mainstay_retry::Kind::Server,
-    ));
+    permit.record(Verdict::Failure(Kind::Server));
     drive(breaker.layer_with(EveryError).layer(Inner), n);
 }
 
@@ -156,39 +150,4 @@ fn breaker_reject_forced(n: u64) {
     let breaker = breaker(Trip::consecutive(1));
     breaker.handle().force_open();
     drive(breaker.layer_with(EveryError).layer(Inner), n);
-}
-
-type Op = (&'static str, fn(u64));
-
-const OPS: &[Op] = &[
-    ("bare", bare),
-    ("breaker_consecutive", breaker_consecutive),
-    ("breaker_count", breaker_count),
-    ("breaker_time", breaker_time),
-    ("breaker_time_full", breaker_time_full),
-    ("breaker_ewma", breaker_ewma),
-    ("breaker_slow", breaker_slow),
-    ("breaker_consecutive_or_time", breaker_consecutive_or_time),
-    ("breaker_reject_open", breaker_reject_open),
-    ("breaker_reject_forced", breaker_reject_forced),
-];
-
-fn main() {
-    // cargo adds `--bench`.
-    let args: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|arg| !arg.starts_with("--"))
-        .collect();
-    match args.as_slice() {
-        [op, n] => {
-            let (_, run) = OPS.iter().find(|(name, _)| name == op).expect("an op");
-            run(n.parse().expect("a number"));
-        }
-        _ => {
-            for (name, run) in OPS {
-                run(100);
-                println!("{name}: ok");
-            }
-        }
-    }
 }
