@@ -1,12 +1,12 @@
 //! The rules of the retry layer for code that has no service.
 
-use std::{future::Future, time::Duration};
+use std::future::Future;
 
 use crate::{
     classify::Classify,
     clock,
     deadline::Deadline,
-    policy::{Repeat, RetryPolicy, is_final, last},
+    policy::{RetryPolicy, is_final, last},
 };
 
 /// Runs an operation until it succeeds, its failure is final, or the policy has had enough.
@@ -81,11 +81,15 @@ where
             return outcome;
         };
         let repeated = repeat.is_some();
-        if is_final(&outcome) || !policy.decide(failed, &mut repeat, deadline, clock::now) {
+        let wait = if is_final(&outcome) {
+            None
+        } else {
+            policy.decide(failed, &mut repeat, deadline, clock::now)
+        };
+        let Some(wait) = wait else {
             return last(outcome, repeated);
-        }
+        };
         drop(outcome); // whatever it holds is not held through the wait
-        let wait = repeat.map_or(Duration::ZERO, |repeat: Repeat| repeat.wait);
         // A timer of zero would still wait for the next tick of a millisecond.
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;

@@ -121,7 +121,7 @@ impl<C> RetryPolicy<C> {
         }
     }
 
-    /// Whether there is a next attempt, already paid for, which is then in `repeat` in place of the last.
+    /// The wait before the next attempt, already paid for, which is then in `repeat` in place of the last.
     #[inline]
     pub(crate) fn decide(
         &self,
@@ -129,13 +129,13 @@ impl<C> RetryPolicy<C> {
         repeat: &mut Option<Repeat>,
         deadline: Option<Deadline>,
         now: impl Fn() -> Instant,
-    ) -> bool {
+    ) -> Option<Duration> {
         let Failed::Retryable(kind, hint) = failed else {
-            return false;
+            return None;
         };
         let number = Repeat::number(repeat);
         if number >= self.max_attempts {
-            return false;
+            return None;
         }
         let prev = || repeat.as_ref().map_or(Duration::ZERO, |last| last.delay);
         let delay = self.backoff.wait(number, prev);
@@ -153,7 +153,7 @@ impl<C> RetryPolicy<C> {
         };
         decision.tell(number, kind, wait);
         if decision != Decision::Again {
-            return false;
+            return None;
         }
         *repeat = Some(Repeat {
             kind,
@@ -161,7 +161,7 @@ impl<C> RetryPolicy<C> {
             delay,
             wait,
         });
-        true
+        Some(wait)
     }
 }
 

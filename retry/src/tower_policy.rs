@@ -77,12 +77,14 @@ where
         let repeated = self.repeat.is_some();
         let goes_on = !is_final(outcome)
             && replay.is_whole(request)
-            && policy.decide(
-                failed,
-                &mut self.repeat,
-                replay.deadline(request),
-                clock::now,
-            );
+            && policy
+                .decide(
+                    failed,
+                    &mut self.repeat,
+                    replay.deadline(request),
+                    clock::now,
+                )
+                .is_some();
         let Some(next) = self.repeat.as_ref().filter(|_| goes_on) else {
             mark(outcome, repeated);
             return None;

@@ -113,3 +113,63 @@ fn parts(tokens: f64, most: f64) -> Option<u64> {
         .contains(&tokens)
         .then(|| (tokens * TOKEN as f64).round() as u64)
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::{sync::Arc, thread, time::Duration};
+
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    /// Four threads credit and spend at random, each on its own seed: how many successes and grants there were.
+    fn stress(budget: &Arc<impl Budget>, seed: u64) -> (u64, u64) {
+        let start = tokio::time::Instant::now().into_std();
+        let worker = |seed| {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let (mut credits, mut grants) = (0, 0);
+            for _ in 0..10_000 {
+                if rng.random_ratio(2, 3) {
+                    budget.credit(Verdict::Success, None);
+                    credits += 1;
+                } else {
+                    grants += u64::from(budget.try_spend(start, Kind::Server));
+                }
+            }
+            (credits, grants)
+        };
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|n| scope.spawn(move || worker(seed * 4 + n)))
+                .collect();
+            let done = threads.into_iter().map(|thread| thread.join().unwrap());
+            done.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+        })
+    }
+
+    #[test]
+    fn whatever_threads_do_what_went_out_and_what_is_left_is_what_came_in() {
+        for seed in 0..5 {
+            let tokens = TokenBudget::success_credit(0.25)
+                .capacity(1_000_000)
+                .refill_per_second(0.0);
+            let tokens = tokens.shared().unwrap();
+            let now = tokio::time::Instant::now().into_std();
+            while tokens.tokens() > 0 {
+                assert!(tokens.try_spend(now, Kind::Server));
+            }
+            let (credits, grants) = stress(&tokens, seed);
+            // To the token: a quarter may be over.
+            assert_eq!(grants + tokens.tokens(), credits / 4, "seed {seed}");
+
+            let ratio = RatioBudget::of_calls(0.25)
+                .ttl(Duration::from_secs(60))
+                .min_per_second(0);
+            let ratio = ratio.shared().unwrap();
+            let (credits, grants) = stress(&ratio, seed);
+            let now = tokio::time::Instant::now().into_std();
+            assert_eq!(grants + ratio.tokens(now), credits / 4, "seed {seed}");
+        }
+    }
+}

@@ -17,7 +17,7 @@ use crate::{
     attempt::Attempt,
     classify::Classify,
     clock,
-    policy::{OnUnready, Repeat, is_final, last},
+    policy::{Failed, OnUnready, Repeat, is_final, last},
     replay::Replay,
 };
 
@@ -108,16 +108,10 @@ where
                         return Poll::Ready(outcome);
                     };
                     let repeated = this.repeat.is_some();
-                    // A copy whose body is still on its way in cannot be sent, nor can one that was too long to keep.
-                    let goes_on = this.again.as_ref().is_some_and(|Again { spare, .. }| {
-                        let deadline = || replay.deadline(spare);
-                        !is_final(&outcome)
-                            && replay.is_whole(spare)
-                            && policy.decide(failed, this.repeat, deadline(), clock::now)
-                    });
-                    if !goes_on {
+                    let wait = after(this.rules, failed, &outcome, this.again, this.repeat);
+                    let Some(wait) = wait else {
                         return Poll::Ready(last(outcome, repeated));
-                    }
+                    };
                     let kept = match policy.unready() {
                         OnUnready::ReturnLast => Some(last(outcome, repeated)),
                         OnUnready::Wait => {
@@ -125,10 +119,6 @@ where
                             None
                         }
                     };
-                    let wait = this
-                        .repeat
-                        .as_ref()
-                        .map_or(Duration::ZERO, |next| next.wait);
                     // A timer of zero would still wait for the next tick of a millisecond.
                     if !wait.is_zero() {
                         let timer = sleep(wait);
@@ -184,6 +174,27 @@ where
             this.state.set(State::Attempt { future });
         }
     }
+}
+
+/// The wait before the next attempt, if there is one. Apart, so that the way of a success stays short.
+#[inline(never)]
+fn after<S, Req, C, R, T, E: 'static>(
+    rules: &Rules<C, R>,
+    failed: Failed,
+    outcome: &Result<T, E>,
+    again: &Option<Again<S, Req>>,
+    repeat: &mut Option<Repeat>,
+) -> Option<Duration>
+where
+    R: Replay<Req>,
+{
+    let Again { spare, .. } = again.as_ref()?;
+    // A copy whose body is still on its way in cannot be sent, nor can one that was too long to keep.
+    if is_final(outcome) || !rules.replay.is_whole(spare) {
+        return None;
+    }
+    let deadline = rules.replay.deadline(spare);
+    rules.policy.decide(failed, repeat, deadline, clock::now)
 }
 
 impl<S, Req, C, R> fmt::Debug for RetryFuture<S, Req, C, R>

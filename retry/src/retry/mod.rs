@@ -7,7 +7,7 @@
 //!
 //! A response that leads to another attempt is dropped before the wait, so that its connection is not held. Every
 //! attempt after the first waits until the service is ready anew; only a [`DeadlineLayer`](crate::DeadlineLayer) above
-//! cuts that wait off. A call that cannot be repeated costs no copy.
+//! cuts that wait off, unless [`OnUnready`](crate::OnUnready) says not to wait. A call that cannot be repeated costs no copy.
 
 mod future;
 mod keyed;
