@@ -1,8 +1,8 @@
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use mainstay_retry::{
-    AttemptTimeoutLayer, Backoff, BreakerHandle, CircuitBreaker, DeadlineLayer, Error, HalfOpen,
-    Kind, Trip, Verdict,
+    AttemptTimeoutLayer, Backoff, BoxError, BreakerHandle, CircuitBreaker, DeadlineLayer, Error,
+    EveryError, HalfOpen, Kind, Trip, Verdict,
     breaker::{State, Window},
 };
 use tokio::time::advance;
@@ -424,5 +424,41 @@ fn rules_that_could_not_work_are_refused_with_every_fault() {
         let built = CircuitBreaker::builder("x").trip(trip).build();
         let found = built.err().map_or(0, |error| error.faults().len());
         assert_eq!(found, faults, "{trip:?}");
+    }
+}
+
+#[test]
+fn neither_a_healthy_call_nor_a_refusal_allocates() {
+    let time = Window::time(secs(10));
+    let trips = [
+        Trip::consecutive(5),
+        Trip::failure_rate(0.5),
+        Trip::failure_rate(0.5).window(time),
+        Trip::failure_rate(0.5).window(Window::ewma(10)),
+        Trip::slow_calls(0.5, secs(1)).or(Trip::consecutive(5)),
+    ];
+    for trip in trips {
+        let breaker = CircuitBreaker::builder("payments")
+            .trip(trip)
+            .build()
+            .unwrap();
+        let inner = tower::service_fn(|n: u64| std::future::ready(Ok::<_, BoxError>(n)));
+        let mut client = breaker.layer_with(EveryError).layer(inner);
+        let mut calls = || {
+            for n in 0..100 {
+                let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+                assert!(client.poll_ready(&mut cx).is_ready());
+                let mut call = std::pin::pin!(client.call(n));
+                assert!(call.as_mut().poll(&mut cx).is_ready());
+            }
+        };
+        let healthy = allocation_counter::measure(&mut calls);
+        breaker.handle().force_open();
+        let refused = allocation_counter::measure(&mut calls);
+        assert_eq!(
+            (healthy.count_total, refused.count_total),
+            (0, 0),
+            "{trip:?}"
+        );
     }
 }

@@ -270,3 +270,21 @@ fn a_probe_and_an_order_make_one_change_each_or_the_order_alone() {
         assert_eq!(machine.snapshot(later).generation, 3 + ended as u64);
     });
 }
+
+#[test]
+fn a_stale_record_does_not_hide_a_new_hit() {
+    loom::model(|| {
+        let window = Arc::new(CountWindow::new(1));
+        let other = Arc::clone(&window);
+        both(
+            move || other.record(0, true),
+            || {
+                window.reset(1);
+                window.record(1, true);
+            },
+        );
+        assert_eq!(window.read(1), Some(Reading::counted(1, 1)));
+        // The place must still know that it is a hit, for the next to take it out.
+        assert_eq!(window.record(1, false), Some(Reading::counted(1, 0)));
+    });
+}
