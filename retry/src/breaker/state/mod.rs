@@ -12,61 +12,16 @@ use std::time::{Duration, Instant};
 
 use super::{
     builder::Settings,
-    rules::{Outcome, RateSnapshot, Rules},
+    rules::{Outcome, Rules},
 };
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
-/// What a breaker is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum State {
-    /// Every call goes through; failures are counted.
-    Closed,
-    /// Every call is refused until the wait is over.
-    Open,
-    /// A few calls go through as probes.
-    HalfOpen,
-    /// Refuses every call until an operator resets it.
-    ForcedOpen,
-    /// Lets every call through until an operator resets it, whatever happens.
-    ForcedClosed,
-    /// Out of the way: lets every call through and looks at none, until an operator resets it.
-    Disabled,
-    /// Lets every call through and counts as if closed: says when it would have opened, and does not.
-    MetricsOnly,
-}
+mod snapshot;
+mod word;
 
-impl State {
-    /// The name used in logs and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half_open",
-            Self::ForcedOpen => "forced_open",
-            Self::ForcedClosed => "forced_closed",
-            Self::Disabled => "disabled",
-            Self::MetricsOnly => "metrics_only",
-        }
-    }
-
-    /// Those that count come first, then the others that let every call through.
-    const fn code(self) -> u64 {
-        match self {
-            Self::Closed => 0,
-            Self::MetricsOnly => 1,
-            Self::ForcedClosed => 2,
-            Self::Disabled => 3,
-            Self::Open => 4,
-            Self::HalfOpen => 5,
-            Self::ForcedOpen => 6,
-        }
-    }
-
-    const fn counts(self) -> bool {
-        self.code() <= Self::MetricsOnly.code()
-    }
-}
+use self::word::Word;
+pub(super) use self::word::{CONSECUTIVE_MAX, Ticket};
+pub use self::{snapshot::Snapshot, word::State};
 
 /// One change of state, told exactly once. From [`State::MetricsOnly`] to itself: it would have opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,21 +29,6 @@ pub(super) struct Transition {
     pub(super) from: State,
     pub(super) to: State,
     pub(super) generation: u64,
-}
-
-/// What a call that was let in reports back with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ticket {
-    /// As it was then, without the failures: when it still is the same, there is nothing for a success to do.
-    word: u64,
-    /// Nanoseconds; zero where nobody asks how long a call took.
-    started: u64,
-}
-
-impl Ticket {
-    fn generation(self) -> u64 {
-        Word(self.word).generation()
-    }
 }
 
 /// What is said at the door.
@@ -133,66 +73,6 @@ struct Slow {
     opened: u64,
     /// Until when a further opening that does not happen is not worth a word.
     quiet_until: u64,
-}
-
-/// Consecutive failures share a word with state and generation.
-pub(super) const CONSECUTIVE_MAX: u32 = (1 << 20) - 1;
-
-/// `generation: 41 bits | failures: 20 bits | state: 3 bits`
-#[derive(Clone, Copy)]
-struct Word(u64);
-
-impl Word {
-    const STATE_BITS: u32 = 3;
-    const FAILURE_BITS: u32 = 20;
-
-    const fn new(state: State, generation: u64) -> Self {
-        Self(generation << (Self::STATE_BITS + Self::FAILURE_BITS) | state.code())
-    }
-
-    const fn code(self) -> u64 {
-        self.0 & ((1 << Self::STATE_BITS) - 1)
-    }
-
-    const fn state(self) -> State {
-        match self.code() {
-            0 => State::Closed,
-            1 => State::MetricsOnly,
-            2 => State::ForcedClosed,
-            3 => State::Disabled,
-            4 => State::Open,
-            5 => State::HalfOpen,
-            _ => State::ForcedOpen,
-        }
-    }
-
-    /// Whether every call is let in.
-    const fn passes(self) -> bool {
-        self.code() <= State::Disabled.code()
-    }
-
-    /// Whether outcomes are counted to see if it should open.
-    const fn counts(self) -> bool {
-        self.code() <= State::MetricsOnly.code()
-    }
-
-    const fn failures(self) -> u32 {
-        (self.0 >> Self::STATE_BITS) as u32 & CONSECUTIVE_MAX
-    }
-
-    const fn generation(self) -> u64 {
-        self.0 >> (Self::STATE_BITS + Self::FAILURE_BITS)
-    }
-
-    /// How windows know a generation.
-    const fn epoch(self) -> u32 {
-        self.generation() as u32
-    }
-
-    const fn with_failures(self, failures: u32) -> Self {
-        let mask = (CONSECUTIVE_MAX as u64) << Self::STATE_BITS;
-        Self(self.0 & !mask | (failures as u64) << Self::STATE_BITS & mask)
-    }
 }
 
 impl Machine {
@@ -652,26 +532,6 @@ impl Machine {
             .compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Acquire);
         result.map(drop).map_err(Word)
     }
-}
-
-/// A breaker at one moment: see [`BreakerHandle::snapshot`](super::BreakerHandle::snapshot).
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Snapshot {
-    /// The state.
-    pub state: State,
-    /// Which period between two changes of state this is; it only grows.
-    pub generation: u64,
-    /// Failures since the last success of this period, where a rule counts them.
-    pub failures_in_a_row: u32,
-    /// How often it has opened since it was made; in [`State::MetricsOnly`], how often it would have.
-    pub opened: u64,
-    /// How long until an open circuit lets a probe in.
-    pub time_to_probe: Option<Duration>,
-    /// Calls under way that decide whether a half-open circuit closes.
-    pub probes_in_flight: u32,
-    /// Its rates, in the order in which the [`Trip`](super::Trip) names them.
-    pub rates: Vec<RateSnapshot>,
 }
 
 /// Longer waits are as good as for ever, and instants cannot hold them all.
