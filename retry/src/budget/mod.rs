@@ -115,7 +115,7 @@ fn parts(tokens: f64, most: f64) -> Option<u64> {
 }
 
 #[cfg(test)]
-#[cfg(not(loom))]
+#[cfg(not(mainstay_loom))]
 mod tests {
     use std::{sync::Arc, thread, time::Duration};
 

@@ -216,7 +216,11 @@ struct Striped {
     stripes: [Stripe; STRIPES],
 }
 
-const STRIPES: usize = if cfg!(all(test, mainstay_loom)) { 2 } else { 16 };
+const STRIPES: usize = if cfg!(all(test, mainstay_loom)) {
+    2
+} else {
+    16
+};
 
 /// Two cache lines, for processors that fetch them in pairs.
 #[derive(Default)]
