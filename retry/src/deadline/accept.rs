@@ -1,20 +1,48 @@
-//! The server's side: how long the caller will wait.
+//! The server's side: how long the caller will wait, and no work for a caller who has gone.
 
 use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, header};
+use mainstay_errors::{Fault, PROBLEM_JSON};
+use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::Deadline;
+use super::{Deadline, wire::is_grpc};
+use crate::error::DeadlineExceeded;
 
-/// Writes the [`Deadline`] that a caller sent in [`HEADER`](super::HEADER) into the request's extensions.
+/// Writes the [`Deadline`] that a caller sent in [`HEADER`](super::HEADER) or [`GRPC_TIMEOUT`](super::GRPC_TIMEOUT) into
+/// the request's extensions, and refuses work whose time is over before it has begun.
 ///
-/// A caller may ask for less time than the server's own limit, not for more; without a readable header the limit
-/// holds; of stacked limits the sooner. The layer only tells: a handler reads the extension, gives it to its statements as a timeout, and puts it into
-/// the requests it makes itself, where [`DeadlineLayer`](super::DeadlineLayer) keeps it.
+/// A caller may ask for less time than the server's own limit, not for more; of both headers the sooner holds; without
+/// a readable one the limit does; of stacked limits the sooner.
+///
+/// A request without time left is answered by this layer, and the service inside does not see it: 504 with a problem
+/// document that says that nothing was done, or status 4 of gRPC. Put the layer outermost, where the time begins to
+/// count, and once more below whatever makes requests wait, such as a queue or a concurrency limit: what has waited too
+/// long there is refused as well.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use mainstay_retry::AcceptDeadlineLayer;
+/// # use tower::ServiceBuilder;
+/// let layers = ServiceBuilder::new()
+///     .layer(AcceptDeadlineLayer::at_most(Duration::from_secs(30)))
+///     .concurrency_limit(100)
+///     .layer(AcceptDeadlineLayer::at_most(Duration::from_secs(30)));
+/// # let _ = layers;
+/// ```
+///
+/// What has begun is not cut off: a handler that is dropped half-way may leave a transaction open. It reads the
+/// extension, gives it to its statements ([`Deadline::statement_timeout`]), and puts it into the requests it makes
+/// itself, where [`DeadlineLayer`](super::DeadlineLayer) keeps it.
 #[derive(Clone, Copy, Debug)]
 pub struct AcceptDeadlineLayer {
     limit: Duration,
@@ -52,13 +80,14 @@ impl<S> AcceptDeadline<S> {
     }
 }
 
-impl<S, B> Service<http::Request<B>> for AcceptDeadline<S>
+impl<S, B, RB> Service<http::Request<B>> for AcceptDeadline<S>
 where
-    S: Service<http::Request<B>>,
+    S: Service<http::Request<B>, Response = Response<RB>>,
+    RB: From<Bytes>,
 {
-    type Response = S::Response;
+    type Response = Response<RB>;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = AcceptDeadlineFuture<S::Future, RB>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -70,7 +99,91 @@ where
         let asked = Deadline::read(request.headers(), now);
         let outer = request.extensions().get::<Deadline>().copied();
         let deadline = [asked, outer].into_iter().flatten().fold(limit, Ord::min);
-        request.extensions_mut().insert(deadline);
-        self.inner.call(request)
+        let state = if deadline.has_passed(now) {
+            State::Refused {
+                response: Some(refusal(request.headers())),
+            }
+        } else {
+            request.extensions_mut().insert(deadline);
+            State::Started {
+                future: self.inner.call(request),
+            }
+        };
+        AcceptDeadlineFuture { state }
     }
+}
+
+pin_project! {
+    /// The answer of the service inside, or the refusal.
+    ///
+    /// # Cancel safety
+    /// As that of the service inside.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct AcceptDeadlineFuture<F, RB> {
+        #[pin]
+        state: State<F, RB>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F, RB> {
+        Refused { response: Option<Response<RB>> },
+        Started { #[pin] future: F },
+    }
+}
+
+impl<F, RB, E> Future for AcceptDeadlineFuture<F, RB>
+where
+    F: Future<Output = Result<Response<RB>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProj::Refused { response } => match response.take() {
+                Some(response) => Poll::Ready(Ok(response)),
+                None => Poll::Pending, // polled after it was ready
+            },
+            StateProj::Started { future } => future.poll(cx),
+        }
+    }
+}
+
+impl<F, RB> fmt::Debug for AcceptDeadlineFuture<F, RB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AcceptDeadlineFuture")
+            .finish_non_exhaustive()
+    }
+}
+
+/// `DEADLINE_EXCEEDED` among gRPC's status codes.
+const GRPC_DEADLINE_EXCEEDED: u16 = 4;
+
+fn refusal<RB: From<Bytes>>(asked: &HeaderMap) -> Response<RB> {
+    if is_grpc(asked) {
+        // A response without messages may say its status in the header block: "Trailers-Only".
+        let mut response = Response::new(Bytes::new().into());
+        let content_type = asked.get(header::CONTENT_TYPE);
+        let headers = response.headers_mut();
+        headers.insert("grpc-status", HeaderValue::from(GRPC_DEADLINE_EXCEEDED));
+        headers.insert(
+            "grpc-message",
+            HeaderValue::from_static("deadline exceeded"),
+        );
+        if let Some(content_type) = content_type {
+            headers.insert(header::CONTENT_TYPE, content_type.clone());
+        }
+        return response;
+    }
+    let problem = DeadlineExceeded::new(false).to_problem();
+    let mut response = Response::new(problem.to_bytes().into());
+    *response.status_mut() = problem.status_code();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    for (name, value) in problem.headers() {
+        headers.insert(name, value.clone());
+    }
+    response
 }

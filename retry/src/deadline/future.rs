@@ -71,9 +71,9 @@ where
                 deadline,
                 mut timer,
             } => {
-                // The clock is asked before the call gets its turn, so that no attempt starts after the deadline even
-                // if the timer is late. The first poll spares that: `call` has done it, usually just before.
-                if timer.is_some() && deadline.has_passed(Instant::now().into_std()) {
+                // The clock is asked before the call gets its turn, so that no attempt starts after the deadline: not
+                // if the timer is late, and not if the first poll is, long after `call`.
+                if deadline.has_passed(Instant::now().into_std()) {
                     return Poll::Ready(Err(DeadlineExceeded::new(true).into()));
                 }
                 if let Poll::Ready(outcome) = future.poll(cx) {

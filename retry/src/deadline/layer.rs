@@ -7,7 +7,8 @@ use super::DeadlineService;
 /// Gives every call a total time, attempts and waits together. See the [module docs](crate::deadline).
 ///
 /// A [`Deadline`](crate::Deadline) already in the request's extensions counts too: the sooner of the two holds. So
-/// a server that got a deadline itself can hand it on to the calls it makes.
+/// a server that got a deadline itself can hand it on to the calls it makes. So does the `grpc-timeout` of a gRPC request
+/// that has one.
 #[derive(Clone, Copy, Debug)]
 pub struct DeadlineLayer {
     settings: Settings,
@@ -30,7 +31,8 @@ impl DeadlineLayer {
         }
     }
 
-    /// Whether the server is told the time left in [`HEADER`](crate::deadline::HEADER). Default true.
+    /// Whether the server is told the time left: in [`GRPC_TIMEOUT`](crate::deadline::GRPC_TIMEOUT) if the request is
+    /// gRPC's, else in [`HEADER`](crate::deadline::HEADER). Default true.
     #[must_use]
     pub const fn propagate(mut self, propagate: bool) -> Self {
         self.settings.propagate = propagate;

@@ -2,32 +2,34 @@
 //!
 //! [`DeadlineLayer`] belongs at the top of a client stack. It ends the call when the time is over, whatever the layers
 //! below are doing, and writes a [`Deadline`] into the request's extensions where they can read it: the retry layer
-//! refuses at once a wait that could not end in time. The server is told the milliseconds that are left in
-//! [`HEADER`], so that it can stop working for a caller who has gone; a server of ours reads that with
-//! [`AcceptDeadlineLayer`].
+//! refuses at once a wait that could not end in time. The server is told the time that is left, in [`HEADER`] or, for
+//! gRPC, in [`GRPC_TIMEOUT`], so that it can stop working for a caller who has gone.
+//!
+//! A server of ours reads both with [`AcceptDeadlineLayer`], which refuses work whose time is over before it has begun.
+//! From there the deadline goes on: as an argument of the handler (feature `axum`), into the extensions of the requests
+//! that the handler makes, and to its database with [`Deadline::statement_timeout`].
 
 mod accept;
+#[cfg(feature = "axum")]
+mod extract;
 mod future;
 mod layer;
 mod service;
+mod statement;
+mod wire;
 
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-
-use crate::retry_after;
-
+#[cfg(feature = "axum")]
+pub use self::extract::DeadlineRejection;
 pub use self::{
-    accept::{AcceptDeadline, AcceptDeadlineLayer},
+    accept::{AcceptDeadline, AcceptDeadlineFuture, AcceptDeadlineLayer},
     future::DeadlineFuture,
     layer::DeadlineLayer,
     service::DeadlineService,
+    statement::StatementTimeout,
+    wire::{GRPC_TIMEOUT, HEADER},
 };
-
-/// The request header with the time left, in whole milliseconds, rounded down.
-///
-/// A duration and not a date: the two machines need not agree on the time.
-pub const HEADER: HeaderName = HeaderName::from_static("x-deadline-ms");
 
 /// Far enough to mean never, near enough for every clock and timer to hold.
 const NEVER: Duration = Duration::from_secs(30 * 365 * 86_400);
@@ -69,22 +71,5 @@ impl Deadline {
     /// Whether it has passed at `now`.
     pub fn has_passed(self, now: Instant) -> bool {
         self.at <= now
-    }
-
-    /// Reads [`HEADER`]. What is not exactly one whole number of milliseconds is no deadline.
-    pub(crate) fn read(headers: &HeaderMap, now: Instant) -> Option<Self> {
-        let mut values = headers.get_all(HEADER).iter();
-        match (values.next(), values.next()) {
-            (Some(value), None) => {
-                retry_after::millis(value.as_bytes()).map(|time| Self::after(now, time))
-            }
-            _ => None,
-        }
-    }
-
-    /// Writes the time left at `now` into [`HEADER`].
-    pub(crate) fn write(self, headers: &mut HeaderMap, now: Instant) {
-        let millis = u64::try_from(self.remaining(now).as_millis()).unwrap_or(u64::MAX);
-        headers.insert(HEADER, HeaderValue::from(millis));
     }
 }

@@ -2,7 +2,11 @@ use std::task::{Context, Poll};
 
 use tower_service::Service;
 
-use super::{Deadline, DeadlineFuture, layer::Settings};
+use super::{
+    Deadline, DeadlineFuture,
+    layer::Settings,
+    wire::{grpc_timeout, is_grpc},
+};
 use crate::error::{BoxError, Error};
 
 /// A service whose calls end at their deadline. Made by [`DeadlineLayer`](super::DeadlineLayer).
@@ -40,7 +44,11 @@ where
         let now = tokio::time::Instant::now().into_std();
         let ours = Deadline::after(now, self.settings.total);
         let callers = request.extensions().get::<Deadline>().copied();
-        let deadline = callers.map_or(ours, |callers| callers.min(ours));
+        let mut deadline = callers.map_or(ours, |callers| callers.min(ours));
+        let grpc = is_grpc(request.headers());
+        if grpc && let Some(asked) = grpc_timeout(request.headers()) {
+            deadline = deadline.min(Deadline::after(now, asked));
+        }
         if deadline.has_passed(now) {
             return DeadlineFuture::refused();
         }
@@ -48,7 +56,7 @@ where
             request.extensions_mut().insert(deadline);
         }
         if self.settings.propagate {
-            deadline.write(request.headers_mut(), now);
+            deadline.write(request.headers_mut(), grpc, now);
         }
         DeadlineFuture::started(self.inner.call(request), deadline)
     }

@@ -94,11 +94,8 @@ impl<B: RepeatBody> Replay<Request<B>> for HttpReplay {
     }
 
     fn refresh(&self, request: &mut Request<B>, now: Instant) {
-        let deadline = request.extensions().get::<Deadline>().copied();
-        if let Some(deadline) =
-            deadline.filter(|_| request.headers().contains_key(deadline::HEADER))
-        {
-            deadline.write(request.headers_mut(), now);
+        if let Some(deadline) = request.extensions().get::<Deadline>().copied() {
+            deadline.rewrite(request.headers_mut(), now);
         }
     }
 
