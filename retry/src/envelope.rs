@@ -6,12 +6,17 @@ use std::time::Duration;
 
 use mainstay_errors::{Category, Descriptor, Fault, Outcome, Retry};
 
-use crate::error::{AttemptTimedOut, CircuitOpen, DeadlineExceeded, Error};
+use crate::error::{AttemptTimedOut, CircuitOpen, DeadlineExceeded, Error, SelfThrottled};
 
 const CIRCUIT_OPEN: Descriptor = Descriptor::new("circuit_open", Category::Unavailable)
     .with_docs("A dependency has been failing, and is not asked until it has had time to recover.")
     .with_outcome(Outcome::NotApplied)
     .with_owner("mainstay_retry::CircuitOpen");
+
+const SELF_THROTTLED: Descriptor = Descriptor::new("dependency_overloaded", Category::Unavailable)
+    .with_docs("A dependency has been refusing work, and is asked less until it accepts more.")
+    .with_outcome(Outcome::NotApplied)
+    .with_owner("mainstay_retry::SelfThrottled");
 
 const DEADLINE_EXCEEDED: Descriptor =
     Descriptor::new("deadline_exceeded", Category::DeadlineExceeded)
@@ -57,6 +62,30 @@ impl Fault for CircuitOpen {
     }
 }
 
+impl Fault for SelfThrottled {
+    const CATALOG: &'static [Descriptor] = &[SELF_THROTTLED];
+
+    fn descriptor(&self) -> &'static Descriptor {
+        &SELF_THROTTLED
+    }
+
+    fn retry(&self) -> Retry {
+        if self.attempted() {
+            Retry::SameKeyOnly
+        } else {
+            Retry::Backoff
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        if self.attempted() {
+            Outcome::Unknown
+        } else {
+            Outcome::NotApplied
+        }
+    }
+}
+
 impl Fault for DeadlineExceeded {
     const CATALOG: &'static [Descriptor] = &[DEADLINE_EXCEEDED];
 
@@ -84,6 +113,7 @@ impl Fault for AttemptTimedOut {
 impl Fault for Error {
     const CATALOG: &'static [Descriptor] = &[
         CIRCUIT_OPEN,
+        SELF_THROTTLED,
         DEADLINE_EXCEEDED,
         ATTEMPT_TIMED_OUT,
         DEPENDENCY_FAILED,
@@ -92,6 +122,7 @@ impl Fault for Error {
     fn descriptor(&self) -> &'static Descriptor {
         match self {
             Self::CircuitOpen(_) => &CIRCUIT_OPEN,
+            Self::SelfThrottled(_) => &SELF_THROTTLED,
             Self::DeadlineExceeded(_) => &DEADLINE_EXCEEDED,
             Self::AttemptTimedOut(_) => &ATTEMPT_TIMED_OUT,
             Self::Inner(_) => &DEPENDENCY_FAILED,
@@ -101,6 +132,7 @@ impl Fault for Error {
     fn retry(&self) -> Retry {
         match self {
             Self::CircuitOpen(error) => Fault::retry(error),
+            Self::SelfThrottled(error) => Fault::retry(error),
             Self::DeadlineExceeded(error) => Fault::retry(error),
             Self::AttemptTimedOut(error) => Fault::retry(error),
             Self::Inner(_) => self.descriptor().retry(),
@@ -110,13 +142,17 @@ impl Fault for Error {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::CircuitOpen(error) => Fault::retry_after(error),
-            Self::DeadlineExceeded(_) | Self::AttemptTimedOut(_) | Self::Inner(_) => None,
+            Self::SelfThrottled(_)
+            | Self::DeadlineExceeded(_)
+            | Self::AttemptTimedOut(_)
+            | Self::Inner(_) => None,
         }
     }
 
     fn outcome(&self) -> Outcome {
         match self {
             Self::CircuitOpen(error) => Fault::outcome(error),
+            Self::SelfThrottled(error) => Fault::outcome(error),
             Self::DeadlineExceeded(error) => Fault::outcome(error),
             Self::AttemptTimedOut(error) => Fault::outcome(error),
             Self::Inner(_) => self.descriptor().outcome(),
@@ -148,6 +184,22 @@ mod tests {
         crate::error::mark_attempted(&mut error);
         assert_eq!(Fault::outcome(&error), Outcome::Unknown);
         assert_eq!(Fault::retry(&error), Retry::SameKeyOnly);
+    }
+
+    #[test]
+    fn a_throttle_of_our_own_is_the_dependencys_overload_and_nothing_happened() {
+        let mut error = Error::from(SelfThrottled::new("ledger-db-7".into()));
+        let problem = error.to_problem();
+        assert_eq!(
+            (problem.status(), problem.code()),
+            (503, "dependency_overloaded")
+        );
+        assert_eq!(problem.outcome(), Outcome::NotApplied);
+        assert_eq!(problem.retry(), Retry::Backoff);
+        let sent = String::from_utf8(problem.to_bytes().to_vec()).unwrap();
+        assert!(!sent.contains("ledger"), "{sent}");
+        crate::error::mark_attempted(&mut error);
+        assert_eq!(error.to_problem().outcome(), Outcome::Unknown);
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Why a call through the layers gave no response.
 ///
-/// Three of the ways are refusals of our own; every error of the service inside comes out as [`Inner`](Self::Inner),
+/// Four of the ways are refusals of our own; every error of the service inside comes out as [`Inner`](Self::Inner),
 /// unchanged. Layers of this crate may be stacked in any number: the error does not nest.
 ///
 /// ```
@@ -28,6 +28,8 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 pub enum Error {
     /// The breaker did not let the call through.
     CircuitOpen(CircuitOpen),
+    /// The throttle did not let the call through.
+    SelfThrottled(SelfThrottled),
     /// The call's deadline passed.
     DeadlineExceeded(DeadlineExceeded),
     /// The last attempt took longer than one attempt may.
@@ -42,6 +44,14 @@ pub enum Error {
 pub struct CircuitOpen {
     breaker: Arc<str>,
     retry_after: Duration,
+    attempted: bool,
+}
+
+/// The adaptive throttle refused an attempt: the other side has been refusing too many. It was not asked this time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("throttle `{throttle}` holds back")]
+pub struct SelfThrottled {
+    throttle: Arc<str>,
     attempted: bool,
 }
 
@@ -81,6 +91,25 @@ impl CircuitOpen {
     /// Whether an earlier attempt of the same call went out before the circuit opened, so that the request may have
     /// taken effect after all.
     pub fn attempted(&self) -> bool {
+        self.attempted
+    }
+}
+
+impl SelfThrottled {
+    pub(crate) const fn new(throttle: Arc<str>) -> Self {
+        Self {
+            throttle,
+            attempted: false,
+        }
+    }
+
+    /// The name the throttle was built with.
+    pub fn throttle(&self) -> &str {
+        &self.throttle
+    }
+
+    /// Whether an earlier attempt of the same call went out, so that the request may have taken effect after all.
+    pub const fn attempted(&self) -> bool {
         self.attempted
     }
 }
@@ -129,6 +158,7 @@ impl Error {
     fn mark_attempted(&mut self) {
         match self {
             Self::CircuitOpen(open) => open.attempted = true,
+            Self::SelfThrottled(held) => held.attempted = true,
             Self::DeadlineExceeded(late) => late.started = true,
             Self::Inner(inner) => mark_boxed(inner),
             Self::AttemptTimedOut(_) => {}
@@ -140,6 +170,11 @@ impl Error {
         matches!(self, Self::CircuitOpen(_))
     }
 
+    /// The throttle did not let the call through.
+    pub const fn is_self_throttled(&self) -> bool {
+        matches!(self, Self::SelfThrottled(_))
+    }
+
     /// The call's deadline passed.
     pub const fn is_deadline_exceeded(&self) -> bool {
         matches!(self, Self::DeadlineExceeded(_))
@@ -149,6 +184,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::CircuitOpen(_) => Kind::CircuitOpen,
+            Self::SelfThrottled(_) => Kind::SelfThrottled,
             Self::DeadlineExceeded(_) => Kind::DeadlineExceeded,
             Self::AttemptTimedOut(_) => Kind::Timeout,
             Self::Inner(inner) => kind_in_chain(&**inner).unwrap_or(Kind::Transient),
@@ -160,6 +196,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CircuitOpen(error) => error.fmt(f),
+            Self::SelfThrottled(error) => error.fmt(f),
             Self::DeadlineExceeded(error) => error.fmt(f),
             Self::AttemptTimedOut(error) => error.fmt(f),
             Self::Inner(error) => error.fmt(f),
@@ -172,7 +209,10 @@ impl StdError for Error {
         // `Display` speaks for the error inside, so the chain goes on with that one's cause.
         match self {
             Self::Inner(error) => error.source(),
-            Self::CircuitOpen(_) | Self::DeadlineExceeded(_) | Self::AttemptTimedOut(_) => None,
+            Self::CircuitOpen(_)
+            | Self::SelfThrottled(_)
+            | Self::DeadlineExceeded(_)
+            | Self::AttemptTimedOut(_) => None,
         }
     }
 }
@@ -180,6 +220,12 @@ impl StdError for Error {
 impl From<CircuitOpen> for Error {
     fn from(error: CircuitOpen) -> Self {
         Self::CircuitOpen(error)
+    }
+}
+
+impl From<SelfThrottled> for Error {
+    fn from(error: SelfThrottled) -> Self {
+        Self::SelfThrottled(error)
     }
 }
 
@@ -204,6 +250,8 @@ pub(crate) fn mark_attempted<E: 'static>(error: &mut E) {
         mark_boxed(error);
     } else if let Some(open) = any.downcast_mut::<CircuitOpen>() {
         open.attempted = true;
+    } else if let Some(held) = any.downcast_mut::<SelfThrottled>() {
+        held.attempted = true;
     } else if let Some(late) = any.downcast_mut::<DeadlineExceeded>() {
         late.started = true;
     }
@@ -214,6 +262,8 @@ fn mark_boxed(error: &mut BoxError) {
         error.mark_attempted();
     } else if let Some(open) = error.downcast_mut::<CircuitOpen>() {
         open.attempted = true;
+    } else if let Some(held) = error.downcast_mut::<SelfThrottled>() {
+        held.attempted = true;
     } else if let Some(late) = error.downcast_mut::<DeadlineExceeded>() {
         late.started = true;
     }
@@ -237,6 +287,9 @@ pub(crate) fn own_kind<E: 'static>(error: &E) -> Option<Kind> {
     if any.is::<CircuitOpen>() {
         return Some(Kind::CircuitOpen);
     }
+    if any.is::<SelfThrottled>() {
+        return Some(Kind::SelfThrottled);
+    }
     if any.is::<DeadlineExceeded>() {
         return Some(Kind::DeadlineExceeded);
     }
@@ -256,6 +309,9 @@ fn kind_in_chain(error: &(dyn StdError + 'static)) -> Option<Kind> {
             }
             if error.is::<CircuitOpen>() {
                 return Some(Kind::CircuitOpen);
+            }
+            if error.is::<SelfThrottled>() {
+                return Some(Kind::SelfThrottled);
             }
             if error.is::<DeadlineExceeded>() {
                 return Some(Kind::DeadlineExceeded);
@@ -284,6 +340,9 @@ mod tests {
         let mut bare = open();
         mark_attempted(&mut bare);
         assert!(bare.attempted());
+        let mut held = Error::from(SelfThrottled::new("payments".into()));
+        mark_attempted(&mut held);
+        assert!(matches!(held, Error::SelfThrottled(held) if held.attempted()));
         let mut late = DeadlineExceeded::new(false);
         mark_attempted(&mut late);
         assert!(late.started());
@@ -313,6 +372,8 @@ mod tests {
         let boxed: BoxError = Box::new(Wrapped(open().into()));
         assert_eq!(own_kind(&boxed), Some(Kind::CircuitOpen));
         assert_eq!(own_kind(&open()), Some(Kind::CircuitOpen));
+        let held: BoxError = Box::new(Wrapped(SelfThrottled::new("payments".into()).into()));
+        assert_eq!(own_kind(&held), Some(Kind::SelfThrottled));
         assert_eq!(own_kind(&std::io::Error::other("reset")), None);
         assert_eq!(Error::Inner(boxed).kind(), Kind::CircuitOpen);
     }

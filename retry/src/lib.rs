@@ -104,6 +104,7 @@ pub mod replay;
 pub mod retry;
 pub mod retry_after;
 mod sync;
+pub mod throttle;
 pub mod timeout;
 #[cfg(feature = "tower")]
 pub mod tower_policy;
@@ -121,7 +122,7 @@ pub use self::{
     budget::{Budget, BudgetFault, GrpcThrottle, InvalidBudget, RatioBudget, TokenBudget},
     classify::{Classify, EveryError, GrpcClassify, HttpClassify},
     deadline::{AcceptDeadlineLayer, Deadline, DeadlineLayer},
-    error::{AttemptTimedOut, BoxError, CircuitOpen, DeadlineExceeded, Error},
+    error::{AttemptTimedOut, BoxError, CircuitOpen, DeadlineExceeded, Error, SelfThrottled},
     key::AttachIdempotencyKeyLayer,
     plain::{retry, retry_until},
     policy::{OnUnready, RetryPolicy},
@@ -131,6 +132,7 @@ pub use self::{
         ReplayBodyLayer,
     },
     retry::RetryLayer,
+    throttle::{AdaptiveThrottle, AdaptiveThrottleLayer, InvalidThrottle},
     timeout::AttemptTimeoutLayer,
     verdict::{Kind, Verdict},
 };

@@ -37,6 +37,8 @@ pub enum Kind {
     Conflict,
     /// Our own breaker refused the attempt.
     CircuitOpen,
+    /// Our own throttle refused the attempt, because the server has been refusing too many.
+    SelfThrottled,
     /// The call's deadline has passed.
     DeadlineExceeded,
 }
@@ -74,13 +76,17 @@ impl Kind {
             Self::InFlight => "in_flight",
             Self::Conflict => "conflict",
             Self::CircuitOpen => "circuit_open",
+            Self::SelfThrottled => "self_throttled",
             Self::DeadlineExceeded => "deadline_exceeded",
         }
     }
 
     /// Whether a further attempt could be of use. Refusals made on this side are final, whatever a classifier says.
     pub const fn is_retryable(self) -> bool {
-        !matches!(self, Self::CircuitOpen | Self::DeadlineExceeded)
+        !matches!(
+            self,
+            Self::CircuitOpen | Self::SelfThrottled | Self::DeadlineExceeded
+        )
     }
 
     /// Whether this speaks against the health of the other side.

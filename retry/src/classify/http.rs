@@ -19,7 +19,7 @@ use crate::{
 /// | 503 | retryable, overloaded; `Retry-After` heeded |
 /// | 501, 505 | success: it will not learn to by tomorrow, and is not ill |
 /// | other 5xx | retryable, server |
-/// | open circuit, spent deadline | failure, final |
+/// | open circuit, throttle of our own, spent deadline | failure, final |
 /// | attempt timed out, any other error | retryable |
 ///
 /// The wait is what [`retry_after::wait`] finds in the headers.

@@ -26,3 +26,4 @@ mod retry_layer;
 mod support;
 #[cfg(feature = "tower")]
 mod tower_policy;
+mod throttle_layer;
