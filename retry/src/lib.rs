@@ -96,6 +96,7 @@ pub mod deadline;
 mod decision;
 mod envelope;
 pub mod error;
+pub mod hedge;
 pub mod key;
 pub mod plain;
 pub mod policy;
@@ -123,6 +124,7 @@ pub use self::{
     classify::{Classify, EveryError, GrpcClassify, HttpClassify},
     deadline::{AcceptDeadlineLayer, Deadline, DeadlineLayer},
     error::{AttemptTimedOut, BoxError, CircuitOpen, DeadlineExceeded, Error, SelfThrottled},
+    hedge::{Hedge, HedgeDelay, HedgeLayer, InvalidHedgeDelay},
     key::AttachIdempotencyKeyLayer,
     plain::{retry, retry_until},
     policy::{OnUnready, RetryPolicy},

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 use http::{HeaderName, HeaderValue, Request};
 
 use super::{HttpReplay, NonIdempotent, RepeatBody, Replay, http::with_head_of};
-use crate::{attempt::Attempt, deadline::Deadline, key};
+use crate::{attempt::Attempt, deadline::Deadline, hedge::Hedge, key};
 
 /// The request metadata with the number of attempts that went before, from gRFC A6.
 pub const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
@@ -93,6 +93,10 @@ impl<B: RepeatBody> Replay<Request<B>> for GrpcReplay {
             request.headers_mut().insert(PREVIOUS_ATTEMPTS, before);
         }
         request.extensions_mut().insert(attempt);
+    }
+
+    fn mark(&self, request: &mut Request<B>, hedge: Hedge) {
+        request.extensions_mut().insert(hedge);
     }
 
     fn refresh(&self, request: &mut Request<B>, now: Instant) {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 
 use super::{NonIdempotent, RepeatBody, Replay};
-use crate::{attempt::Attempt, deadline, deadline::Deadline, key};
+use crate::{attempt::Attempt, deadline::Deadline, hedge::Hedge, key};
 
 /// The request header with the number of an attempt after the first: `2` for the first repetition.
 pub const ATTEMPT: HeaderName = HeaderName::from_static("x-retry-attempt");
@@ -91,6 +91,10 @@ impl<B: RepeatBody> Replay<Request<B>> for HttpReplay {
             request.headers_mut().insert(ATTEMPT, number);
         }
         request.extensions_mut().insert(attempt);
+    }
+
+    fn mark(&self, request: &mut Request<B>, hedge: Hedge) {
+        request.extensions_mut().insert(hedge);
     }
 
     fn refresh(&self, request: &mut Request<B>, now: Instant) {

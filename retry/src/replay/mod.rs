@@ -15,7 +15,7 @@ pub use self::{
     http::{ATTEMPT, HttpReplay},
     layer::{ReplayBodyLayer, ReplayBodyService},
 };
-use crate::{attempt::Attempt, deadline::Deadline};
+use crate::{attempt::Attempt, deadline::Deadline, hedge::Hedge};
 
 /// Knows whether a request may be sent again, and copies it.
 ///
@@ -34,6 +34,11 @@ pub trait Replay<Req> {
     /// Marks a request with the attempt it is about to make. Does nothing by default.
     fn stamp(&self, request: &mut Req, attempt: Attempt) {
         let _ = (request, attempt);
+    }
+
+    /// Marks a request as a hedge. Does nothing by default.
+    fn mark(&self, request: &mut Req, hedge: Hedge) {
+        let _ = (request, hedge);
     }
 
     /// Brings up to date what a request with a [`deadline`](Self::deadline) says about the time, before each attempt

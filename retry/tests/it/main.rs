@@ -18,6 +18,7 @@ mod cancellation;
 mod clients;
 mod deadline_layer;
 mod grpc;
+mod hedge_layer;
 mod loopback;
 mod plain;
 mod problem;

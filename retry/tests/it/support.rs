@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use mainstay_retry::{Attempt, BoxError, Deadline};
+use mainstay_retry::{Attempt, BoxError, Deadline, Hedge};
 use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 
@@ -36,6 +36,7 @@ pub struct Seen {
     pub at: Instant,
     pub attempt: Option<Attempt>,
     pub attempt_header: Option<String>,
+    pub hedge: Option<Hedge>,
     pub key: Option<String>,
     pub time_left: Option<u64>,
     pub deadline: Option<Deadline>,
@@ -48,6 +49,7 @@ struct Shared {
     seen: Vec<Seen>,
     ready_error_after: Option<usize>,
     never_ready: bool,
+    ready_at_once: bool,
     under_way: usize,
 }
 
@@ -76,6 +78,12 @@ impl Server {
     /// Readiness fails after so many calls.
     pub fn broken_after(self, calls: usize) -> Self {
         self.shared.lock().unwrap().ready_error_after = Some(calls);
+        self
+    }
+
+    /// Ready when it is first asked, as most clients are; but asked it must be.
+    pub fn ready_at_once(self) -> Self {
+        self.shared.lock().unwrap().ready_at_once = true;
         self
     }
 
@@ -140,7 +148,7 @@ impl Service<Req> for Server {
         {
             return Poll::Ready(Err("the server is gone".into()));
         }
-        self.polls += 1;
+        self.polls += if shared.ready_at_once { 2 } else { 1 };
         if self.polls == 1 {
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -158,6 +166,7 @@ impl Service<Req> for Server {
             at: Instant::now(),
             attempt: request.extensions().get::<Attempt>().copied(),
             attempt_header: header("x-retry-attempt"),
+            hedge: request.extensions().get::<Hedge>().copied(),
             key: header("idempotency-key"),
             deadline: request.extensions().get().copied(),
             time_left: header("x-deadline-ms").and_then(|millis| millis.parse().ok()),
