@@ -24,6 +24,7 @@ mod plain;
 mod problem;
 mod replay_body;
 mod retry_layer;
+mod stack;
 mod support;
 #[cfg(feature = "tower")]
 mod tower_policy;
