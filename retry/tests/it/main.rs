@@ -26,6 +26,6 @@ mod replay_body;
 mod retry_layer;
 mod stack;
 mod support;
+mod throttle_layer;
 #[cfg(feature = "tower")]
 mod tower_policy;
-mod throttle_layer;
