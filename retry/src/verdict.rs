@@ -44,7 +44,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Transient,
         Self::Timeout,
         Self::RequestTimeout,
@@ -54,6 +54,7 @@ impl Kind {
         Self::InFlight,
         Self::Conflict,
         Self::CircuitOpen,
+        Self::SelfThrottled,
         Self::DeadlineExceeded,
     ];
 
