@@ -8,7 +8,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Path;
+use axum::extract::RawPathParams;
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -42,30 +43,42 @@ impl Registry {
         routes
             .route(
                 &format!("{path}/{{code}}/"),
-                get(|Path(code): Path<String>| async move { without_slash(&code) }),
+                get(|params: Params| async move { without_slash(&params) }),
             )
             .route(
                 &format!("{path}/{{code}}"),
-                get(
-                    move |Path(code): Path<String>, headers: HeaderMap| async move {
-                        page(&registry, &code, &headers)
-                    },
-                ),
+                get(move |params: Params, headers: HeaderMap| async move {
+                    page(&registry, &params, &headers)
+                }),
             )
     }
 }
 
+/// Of all parameters, those of a router around the pages too; an error where one is not UTF-8.
+type Params = Result<RawPathParams, RawPathParamsRejection>;
+
+/// The code that is asked for: the last parameter, because the pages stand inside of whatever they are nested in.
+fn code(params: &Params) -> Option<&str> {
+    let (_, code) = params.as_ref().ok()?.iter().last()?;
+    Some(code)
+}
+
 fn list(registry: &Registry, below: &str, headers: &HeaderMap) -> Response {
-    let body = match Form::wanted(headers) {
+    let form = Form::wanted(headers);
+    let body = match form {
         Form::Html => html::list(registry, below),
         Form::Json => registry.codes_json(),
     };
-    represent(Form::wanted(headers), body, headers)
+    represent(form, body, headers)
 }
 
-fn page(registry: &Registry, code: &str, headers: &HeaderMap) -> Response {
-    let Some(descriptor) = registry.find(code) else {
-        return http_codes::for_status(404).to_problem().into_response();
+fn not_found() -> Response {
+    http_codes::for_status(404).to_problem().into_response()
+}
+
+fn page(registry: &Registry, params: &Params, headers: &HeaderMap) -> Response {
+    let Some(descriptor) = code(params).and_then(|code| registry.find(code)) else {
+        return not_found();
     };
     let form = Form::wanted(headers);
     let body = match form {
@@ -75,7 +88,10 @@ fn page(registry: &Registry, code: &str, headers: &HeaderMap) -> Response {
     represent(form, body, headers)
 }
 
-fn without_slash(code: &str) -> Response {
+fn without_slash(params: &Params) -> Response {
+    let Some(code) = code(params) else {
+        return not_found();
+    };
     let place = HeaderValue::try_from(type_of("../", code));
     // What is escaped is a header.
     let place = place.unwrap_or(HeaderValue::from_static("../"));

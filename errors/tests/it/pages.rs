@@ -207,3 +207,30 @@ async fn pages_say_the_status_that_is_answered() {
         "{body}"
     );
 }
+
+#[tokio::test]
+async fn pages_may_be_nested_under_a_parameter() {
+    let app: Router = Router::new().nest("/{tenant}", registry().pages("/problems"));
+    for (path, status) in [
+        ("/acme/problems", 200),
+        ("/acme/problems/sold_out", 200),
+        ("/acme/problems/sold_out/", 308),
+        ("/acme/problems/acme", 404),
+    ] {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), status, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_code_that_is_not_text_is_an_unknown_code() {
+    let app: Router = registry().pages("/problems");
+    for path in ["/problems/%FF", "/problems/%FF/"] {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 404, "{path}");
+        let content_type = &response.headers()["content-type"];
+        assert_eq!(content_type, "application/problem+json", "{path}");
+    }
+}
