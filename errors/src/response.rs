@@ -73,8 +73,15 @@ pub(crate) fn represent(problem: &Problem, headers: &mut HeaderMap) -> Body {
     headers
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
-    for (name, value) in problem.headers() {
-        headers.entry(name).or_insert_with(|| value.clone());
+    // A header may have several values, such as one challenge for each scheme.
+    let given: Vec<bool> = problem
+        .headers()
+        .map(|(name, _)| headers.contains_key(name))
+        .collect();
+    for ((name, value), given) in problem.headers().zip(given) {
+        if !given {
+            headers.append(name, value.clone());
+        }
     }
     if let Some(seconds) = problem.retry_after_seconds() {
         headers
@@ -85,7 +92,7 @@ pub(crate) fn represent(problem: &Problem, headers: &mut HeaderMap) -> Body {
 }
 
 /// Headers that describe the body they came with and nothing else.
-const REPRESENTATION: [&str; 13] = [
+const REPRESENTATION: [&str; 14] = [
     "content-type",
     "content-length",
     "content-encoding",
@@ -99,6 +106,7 @@ const REPRESENTATION: [&str; 13] = [
     "etag",
     "last-modified",
     "transfer-encoding",
+    "trailer",
 ];
 
 /// Takes away what described a body that is about to be replaced, and keeps everything else: `Allow`,

@@ -49,6 +49,14 @@ pub(super) fn unwound<T>(run: impl FnOnce() -> T) -> Result<T, Payload> {
     catch_unwind(AssertUnwindSafe(run))
 }
 
+/// Drops something of the application's. Should that panic, the answer is there all the same; what was panicked with
+/// is never dropped, or it might panic again.
+fn let_go(drops: impl FnOnce()) {
+    if let Err(payload) = unwound(drops) {
+        std::mem::forget(payload);
+    }
+}
+
 impl<F> ProblemFuture<F> {
     pub(super) fn new(inner: Result<F, Payload>, asked: Asked, shared: Arc<Shared>) -> Self {
         let state = match inner {
@@ -103,12 +111,16 @@ where
             };
             let rewrite = match outcome {
                 Ok(response) => rewrite::answer(response.map(Body::new), asked, this.shared),
-                Err(payload) => Rewrite::Done(rewrite::panicked(&*payload, asked, this.shared)),
+                Err(payload) => {
+                    let answer = rewrite::panicked(&*payload, asked, this.shared);
+                    let_go(|| drop(payload));
+                    Rewrite::Done(answer)
+                }
             };
             match rewrite {
                 Rewrite::Done(response) => {
                     // The inner future is done or broken: let go of what it holds.
-                    this.state.set(State::Done);
+                    let_go(|| this.state.set(State::Done));
                     return Poll::Ready(Ok(response));
                 }
                 Rewrite::Read(reading) => this.state.set(State::Reading { reading }),

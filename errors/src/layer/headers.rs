@@ -14,12 +14,15 @@ pub(super) fn complete(status: StatusCode, headers: &mut HeaderMap, shared: &Sha
         // A script of another origin sees no header but a handful, and these are how it comes back and what it asks
         // support about.
         let seen = ["Retry-After", "X-Request-Id"];
-        add_to_list(headers, &header::ACCESS_CONTROL_EXPOSE_HEADERS, &seen);
+        // With credentials a `*` is no wildcard (Fetch §3.3.3).
+        let star = !headers.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS);
+        add_to_list(headers, &header::ACCESS_CONTROL_EXPOSE_HEADERS, &seen, star);
     }
 }
 
-/// Adds names to a header that lists names, those that are missing, in one line; a `*` stands for all of them.
-pub(super) fn add_to_list(headers: &mut HeaderMap, name: &HeaderName, wanted: &[&str]) {
+/// Adds names to a header that lists names, those that are missing, in one line; with `star`, a `*` stands for all of
+/// them.
+pub(super) fn add_to_list(headers: &mut HeaderMap, name: &HeaderName, wanted: &[&str], star: bool) {
     let mut names: Vec<&str> = Vec::new();
     let mut is_readable = true;
     for line in headers.get_all(name) {
@@ -31,7 +34,7 @@ pub(super) fn add_to_list(headers: &mut HeaderMap, name: &HeaderName, wanted: &[
     names.retain(|name| !name.is_empty());
     let is_there = |wanted: &str| {
         let mut names = names.iter();
-        names.any(|name| *name == "*" || name.eq_ignore_ascii_case(wanted))
+        names.any(|name| (star && *name == "*") || name.eq_ignore_ascii_case(wanted))
     };
     let missing: Vec<&str> = wanted
         .iter()
@@ -62,7 +65,7 @@ mod tests {
             for line in lines {
                 headers.append(header::VARY, HeaderValue::from_static(line));
             }
-            add_to_list(&mut headers, &header::VARY, &["A", "b"]);
+            add_to_list(&mut headers, &header::VARY, &["A", "b"], true);
             let lines = headers.get_all(header::VARY).iter();
             lines
                 .map(|line| line.to_str().unwrap().to_owned())
@@ -80,7 +83,7 @@ mod tests {
     fn a_line_that_is_not_text_is_kept() {
         let mut headers = HeaderMap::new();
         headers.append(header::VARY, HeaderValue::from_bytes(b"\xff").unwrap());
-        add_to_list(&mut headers, &header::VARY, &["a"]);
+        add_to_list(&mut headers, &header::VARY, &["a"], true);
         let mut lines = headers.get_all(header::VARY).iter();
         assert_eq!(lines.next().unwrap().as_bytes(), b"\xff");
         assert_eq!(lines.next().unwrap(), "a");

@@ -113,7 +113,7 @@ pub(super) fn localized(
     headers: &mut HeaderMap,
 ) -> Problem {
     // Even where the texts stay: with another language asked for, the answer might have been another.
-    add_to_list(headers, &header::VARY, &["Accept-Language"]);
+    add_to_list(headers, &header::VARY, &["Accept-Language"], true);
     let asked = accept_language.and_then(|value| value.to_str().ok());
     let texts = unwound(|| localize.localize(&problem, asked.unwrap_or_default()));
     let Ok(Some(texts)) = texts else {

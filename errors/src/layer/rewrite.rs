@@ -1,17 +1,19 @@
 //! What becomes of a response: decided by its status, its extensions and its content type.
 
 use std::any::Any;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use http::{Response, StatusCode, header};
 use http_body::Body as _;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Collected, Full, Limited};
 use serde_json::Value;
 
 use super::asked::Asked;
+use super::future::unwound;
 use super::localize::localized;
 use super::{PassThrough, REQUEST_ID, Shared, headers};
 use crate::http_codes;
@@ -96,19 +98,36 @@ pub(super) fn panicked(
 /// replayed, or another layer copied the response. A document of anybody else stays as it is.
 async fn complete(response: Response<Body>, asked: Asked, shared: Arc<Shared>) -> Response<Body> {
     let (parts, body) = response.into_parts();
-    // The size is known to be small. Of a body that breaks off, only the status is left to tell.
-    let Ok(read) = body.collect().await else {
+    // Of a body that breaks off, or is larger than it said, only the status is left to tell.
+    let Some(read) = collected(body).await else {
         let problem = http_codes::for_status(parts.status.as_u16()).to_problem();
         let response = Response::from_parts(parts, Body::empty());
         return finish(response, problem, None, asked, &shared);
     };
+    let trailers = read.trailers().cloned();
     let bytes = read.to_bytes();
     if !is_incomplete(&bytes) {
-        return Response::from_parts(parts, Body::from(bytes));
+        let body = match trailers {
+            Some(trailers) => {
+                Body::new(Full::new(bytes).with_trailers(async { Some(Ok(trailers)) }))
+            }
+            None => Body::from(bytes),
+        };
+        return Response::from_parts(parts, body);
     }
     let problem = Problem::read_document(parts.status.as_u16(), Some(PROBLEM_JSON), &bytes);
     let response = Response::from_parts(parts, Body::empty());
     finish(response, problem, None, asked, &shared)
+}
+
+/// The body whole; `None` when it fails, panics, or goes on after what it said is its end.
+async fn collected(body: Body) -> Option<Collected<Bytes>> {
+    let mut reading = pin!(Limited::new(body, DOCUMENT_BYTES_MAX).collect());
+    poll_fn(|cx| match unwound(|| reading.as_mut().poll(cx)) {
+        Ok(polled) => polled.map(Result::ok),
+        Err(_) => Poll::Ready(None),
+    })
+    .await
 }
 
 /// Logs the problem and puts it into the response, into its extensions too.

@@ -21,6 +21,8 @@ mod decode;
 mod decode_cases;
 mod derive;
 mod dice;
+#[cfg(feature = "axum")]
+mod edges;
 #[cfg(feature = "tonic")]
 mod grpc;
 #[cfg(feature = "axum")]
