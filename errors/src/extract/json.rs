@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, OptionalFromRequest, Request};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde::Serialize;
@@ -59,6 +59,24 @@ where
                 http_codes::for_status(rejection.status().as_u16()).to_problem()
             })?;
         read(&body).map(Self)
+    }
+}
+
+/// `Option<Json<T>>`: none when the request has no content type, as axum's own; what is there is read as above.
+impl<S, T> OptionalFromRequest<S> for Json<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Problem> {
+        if !request.headers().contains_key(header::CONTENT_TYPE) {
+            return Ok(None);
+        }
+        <Self as FromRequest<S>>::from_request(request, state)
+            .await
+            .map(Some)
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 
 use axum::extract::path::ErrorKind;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequestParts, RawPathParams};
+use axum::extract::{FromRequestParts, OptionalFromRequestParts, RawPathParams};
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -73,7 +73,8 @@ where
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
-        match axum::extract::Path::from_request_parts(parts, state).await {
+        type Read<T> = axum::extract::Path<T>;
+        match <Read<T> as FromRequestParts<S>>::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(path)) => Ok(Self(path)),
             Err(rejection) => {
                 let raw = RawPathParams::from_request_parts(parts, state).await;
@@ -84,6 +85,25 @@ where
                 Err(refused_path::<T>(rejection, &params.collect::<Vec<_>>()))
             }
         }
+    }
+}
+
+/// `Option<Path<T>>`: none when the route has no parameters, for a handler of several routes.
+impl<S, T> OptionalFromRequestParts<S> for Path<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned + Send,
+{
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Error> {
+        let raw = RawPathParams::from_request_parts(parts, state).await;
+        if raw.is_ok_and(|params| params.iter().next().is_none()) {
+            return Ok(None);
+        }
+        <Self as FromRequestParts<S>>::from_request_parts(parts, state)
+            .await
+            .map(Some)
     }
 }
 

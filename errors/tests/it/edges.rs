@@ -5,15 +5,19 @@ use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::response::Response;
-use axum::routing::get as on_get;
+use axum::routing::{get as on_get, post};
 use axum::{BoxError, Router};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
-use mainstay_errors::{Category, DOCUMENT_BYTES_MAX, Problem, ProblemLayer};
+use mainstay_errors::{Category, DOCUMENT_BYTES_MAX, Json, Path, Problem, ProblemLayer};
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::answer::get;
+use crate::answer::{get, send};
+
+fn at(path: &str) -> Request<Body> {
+    Request::get(path).body(Body::empty()).unwrap()
+}
 
 /// The answer of a service that is nothing but a function, with the layer around it.
 async fn answered<B>(method: &str, response: impl Fn() -> Response<B>) -> Response
@@ -206,4 +210,38 @@ async fn a_star_exposes_nothing_where_credentials_are_allowed() {
         answer.header("access-control-expose-headers"),
         "*, Retry-After, X-Request-Id"
     );
+}
+
+#[tokio::test]
+async fn a_body_or_a_parameter_may_be_optional() {
+    let body = |body: Option<Json<u32>>| async move { format!("{:?}", body.map(|Json(n)| n)) };
+    let path = |path: Option<Path<u32>>| async move { format!("{:?}", path.map(|Path(n)| n)) };
+    let app = Router::new()
+        .route("/", post(body))
+        .route("/none", on_get(path))
+        .route("/some/{n}", on_get(path))
+        .layer(ProblemLayer::default());
+    let posted = async |content_type: Option<&str>, body: &'static str| {
+        let mut request = Request::post("/");
+        if let Some(content_type) = content_type {
+            request = request.header("content-type", content_type);
+        }
+        send(app.clone(), request.body(Body::from(body)).unwrap()).await
+    };
+    assert_eq!(posted(None, "").await.body, "None");
+    assert_eq!(posted(Some("application/json"), "7").await.body, "Some(7)");
+    assert_eq!(
+        posted(Some("text/plain"), "7").await.problem()["status"],
+        415
+    );
+    assert_eq!(
+        posted(Some("application/json"), "").await.problem()["status"],
+        400
+    );
+    assert_eq!(get(&app, "/none").await.body, "None");
+    assert_eq!(get(&app, "/some/7").await.body, "Some(7)");
+    let refused = get(&app, "/some/x").await.problem();
+    assert_eq!(refused["errors"][0]["pointer"], "/n");
+    let at_bare = send(app.clone(), at("/some/")).await;
+    assert_eq!(at_bare.status, 404);
 }
