@@ -1,6 +1,7 @@
 //! The test that keeps `codes.json` a contract.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::codes::{CODES_BYTES_MAX, read};
 use super::{CodesUnreadable, Registry};
@@ -109,8 +110,19 @@ fn load(path: &Path) -> Result<Option<String>, String> {
         .map_err(|error| error.to_string())
 }
 
+/// Writes the file whole or not at all: into a file beside it, which then takes its name. Another test may be reading.
 fn store(path: &Path, text: &str) -> Result<(), String> {
-    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    // Where a link leads, so that it stays one.
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let beside = path.with_extension(format!("{process}-{count}.tmp"));
+    let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &path));
+    written.map_err(|error| {
+        // Not there when it could not be written; what went wrong first is what counts.
+        let _ = std::fs::remove_file(&beside);
+        format!("{}: {error}", path.display())
+    })
 }
 
 #[cfg(test)]
@@ -235,6 +247,34 @@ mod tests {
         // A folder in its place.
         let folder = Registry::new().settle(place.0.path(), Update::Nothing);
         folder.unwrap_err();
+    }
+
+    /// Tests of one file run at once, and whoever reads while another writes sees all of the one text or the other.
+    #[test]
+    fn a_file_is_never_seen_half_written() {
+        let place = Place::new();
+        let long = "x".repeat(1 << 20);
+        store(&place.path(), &long).unwrap();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| (0..50).for_each(|_| store(&place.path(), &long).unwrap()));
+            while !writer.is_finished() {
+                assert_eq!(place.text().len(), long.len());
+            }
+        });
+        let left: Vec<_> = std::fs::read_dir(place.0.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_the_file_stays_a_link() {
+        let place = Place::new();
+        let link = place.0.path().join("link.json");
+        std::fs::write(place.path(), "[]").unwrap();
+        std::os::unix::fs::symlink(place.path(), &link).unwrap();
+        store(&link, "[1]").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(place.text(), "[1]");
     }
 
     #[test]
