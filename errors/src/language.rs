@@ -67,7 +67,7 @@ fn is_range(range: &str) -> bool {
 }
 
 /// A weight of RFC 9110 §12.4.2: 0 to 1 with at most three digits behind the point.
-fn thousandths(weight: &str) -> Option<u16> {
+pub(crate) fn thousandths(weight: &str) -> Option<u16> {
     let (whole, digits) = weight.split_once('.').unwrap_or((weight, ""));
     let is_weight = matches!(whole, "0" | "1")
         && digits.len() <= 3

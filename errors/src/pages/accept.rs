@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, header};
 
+use crate::language::thousandths;
+
 /// A form of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
@@ -74,20 +76,6 @@ fn range(part: &str) -> Option<(String, u16)> {
         None => 1000,
     };
     Some((range, weight))
-}
-
-/// `0.85` as 850, by the grammar of `qvalue`: 0 to 1 with at most three decimals.
-fn thousandths(text: &str) -> Option<u16> {
-    let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
-    if decimals.len() > 3 || !decimals.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let decimals: u16 = format!("{decimals:0<3}").parse().ok()?;
-    match (whole, decimals) {
-        ("0", decimals) => Some(decimals),
-        ("1", 0) => Some(1000),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

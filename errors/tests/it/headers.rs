@@ -39,6 +39,9 @@ proptest! {
     fn a_language_is_one_of_those_at_hand(header in "[a-zA-Z0-9*,;q=.\\- ]{0,60}") {
         let have = ["en", "de-CH", "zh-Hant"];
         let found = preferred_language(&header, &have);
-        prop_assert!(found.is_none_or(|tag| have.contains(&tag)));
+        // And was asked for: the ranges are shortened, so the tag itself stands in the header.
+        let header = header.to_ascii_lowercase();
+        let was_asked_for = |tag: &str| header.contains(&tag.to_ascii_lowercase());
+        prop_assert!(found.is_none_or(|tag| have.contains(&tag) && was_asked_for(tag)));
     }
 }
