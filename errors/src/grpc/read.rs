@@ -13,14 +13,11 @@ use super::details::{ErrorInfo, extra, key};
 use super::message::bounded;
 use super::path::place_of;
 use super::reason::{code_of, value_of};
-use crate::problem::words;
+use crate::problem::{WAIT_MAX, plain_json, words};
 use crate::{
     CHAIN_LINKS_MAX, Category, DOCUMENT_BYTES_MAX, Outcome, Problem, RESERVED_MEMBERS, RequestId,
     Retry, Violation,
 };
-
-/// The longest wait that is believed, as in documents: one year.
-const WAIT_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// How a server asks a retrying client to wait, or with a negative number not to retry (gRFC A6).
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
@@ -234,7 +231,7 @@ fn foreign_members(info: &ErrorInfo) -> Map<String, Value> {
 /// What stands beside the violations, one by one.
 fn extras(info: &ErrorInfo) -> Vec<Value> {
     let text = info.metadata.get(key::EXTRAS).filter(|_| is_ours(info));
-    match text.map(|text| serde_json::from_str(text)) {
+    match text.map(|text| plain_json(text)) {
         Some(Ok(Value::Array(extras))) => extras,
         _ => Vec::new(),
     }

@@ -7,6 +7,8 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
+use crate::problem::plain_json;
+
 const REASON_BYTES_MAX: usize = 63;
 const KEY_BYTES_MAX: usize = 64;
 
@@ -71,14 +73,14 @@ pub(super) fn is_key(name: &str) -> bool {
 /// A member's value as text: a string as it is unless it would read as JSON, anything else as JSON.
 pub(super) fn text_of(value: &Value) -> String {
     match value {
-        Value::String(text) if serde_json::from_str::<Value>(text).is_err() => text.clone(),
+        Value::String(text) if plain_json(text).is_err() => text.clone(),
         value => value.to_string(),
     }
 }
 
 /// The value that [`text_of`] wrote.
 pub(super) fn value_of(text: String) -> Value {
-    serde_json::from_str(&text).unwrap_or(Value::String(text))
+    plain_json(&text).unwrap_or(Value::String(text))
 }
 
 #[cfg(test)]
@@ -122,6 +124,11 @@ mod tests {
             (json!(" 7 "), r#"" 7 ""#),
             (json!(7), "7"),
             (json!({"a": [true]}), r#"{"a":[true]}"#),
+            // What serde_json takes for a value written in JSON within JSON.
+            (
+                json!({"$serde_json::private::RawValue": "7"}),
+                r#"{"$serde_json::private::RawValue":"7"}"#,
+            ),
         ] {
             assert_eq!(text_of(&value), text);
             assert_eq!(value_of(text.to_owned()), value);

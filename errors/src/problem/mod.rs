@@ -7,6 +7,7 @@
 
 mod code;
 mod member;
+mod plain;
 mod read;
 mod reference;
 mod write;
@@ -23,6 +24,10 @@ use crate::{Category, Outcome, RequestId, Retry, Violation};
 pub(crate) use code::{type_of, words};
 pub(crate) use member::check_member;
 pub use member::{MemberRefused, RESERVED_MEMBERS};
+#[cfg(feature = "tonic")]
+pub(crate) use plain::from_str as plain_json;
+#[cfg(feature = "tonic")]
+pub(crate) use read::WAIT_MAX;
 pub use read::{DOCUMENT_BYTES_MAX, Reader};
 pub(crate) use reference::is_absolute;
 pub(crate) use write::whole_seconds;

@@ -6,12 +6,15 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
+use serde::de::{Deserialize, Deserializer, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::plain::{self, Plain};
 use super::{Problem, TypeUri, VIOLATIONS_MAX, cut};
 use crate::{Category, Location, Outcome, RequestId, Retry, Violation};
 
@@ -19,7 +22,7 @@ use crate::{Category, Location, Outcome, RequestId, Retry, Violation};
 pub const DOCUMENT_BYTES_MAX: usize = 64 * 1024;
 
 /// The longest wait that is believed, so that arithmetic with it cannot overflow: one year.
-const WAIT_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// How a failed answer is read: the bounds, and what relative things are relative to.
 ///
@@ -196,7 +199,7 @@ fn members(content_type: Option<&str>, body: &[u8]) -> Option<Map<String, Value>
     // RFC 8259 §8.1 lets a reader pass over a byte order mark, and some servers write one.
     let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
     // serde_json bounds the depth, and of a repeated member keeps the last.
-    let members = match serde_json::from_slice(body) {
+    let members = match plain::from_slice(body) {
         Ok(Value::Object(members)) => members,
         Ok(_) => return None,
         Err(_) => readable_members(body)?,
@@ -210,14 +213,34 @@ fn members(content_type: Option<&str>, body: &[u8]) -> Option<Map<String, Value>
 /// found, so that one bad value takes itself away and no other (RFC 9457 §3.1).
 fn readable_members(body: &[u8]) -> Option<Map<String, Value>> {
     let body = String::from_utf8_lossy(body);
-    let raw: BTreeMap<String, &RawValue> = serde_json::from_str(&body).ok()?;
+    let raw: BTreeMap<Name, &RawValue> = serde_json::from_str(&body).ok()?;
     let readable = raw.into_iter().filter_map(|(name, value)| {
         // Within something, as it is in the document, so that the bound on the depth is the same, and whoever
         // the problem is passed on to can read it too.
-        let [value] = serde_json::from_str(&format!("[{value}]")).ok()?;
-        Some((name, value))
+        let [Plain(value)] = serde_json::from_str(&format!("[{value}]")).ok()?;
+        Some((name.0?, value))
     });
     Some(readable.collect())
+}
+
+/// A member's name, unless half a surrogate pair is in it.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Name(Option<String>);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Name;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+            fn visit_bytes<E>(self, name: &[u8]) -> Result<Name, E> {
+                Ok(Name(std::str::from_utf8(name).ok().map(str::to_owned)))
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
 }
 
 fn decode(status: u16, mut members: Map<String, Value>) -> Problem {
@@ -483,6 +506,49 @@ mod tests {
             Problem::read_document(503, PROBLEM, b"{\"type\":\"\xff\"}").code(),
             "unavailable"
         );
+    }
+
+    fn deepest(value: &Value) -> usize {
+        1 + match value {
+            Value::Array(items) => items.iter().map(deepest).max().unwrap_or_default(),
+            Value::Object(members) => members.values().map(deepest).max().unwrap_or_default(),
+            _ => 0,
+        }
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_read_takes_only_its_member_away() {
+        let problem = read(r#"{"\ud800":1,"code":"gone","\udfff\"":{"a":[]},"left":3}"#);
+        assert_eq!(problem.code(), "gone");
+        assert_eq!(problem.extensions().len(), 1);
+        assert_eq!(problem.extensions()["left"], 3);
+    }
+
+    /// serde_json takes a lone member of this name for text of its own, and begins to count the depth anew in it.
+    #[test]
+    fn a_value_that_says_it_is_raw_json_is_no_way_around_the_depth() {
+        let (open, close) = ("[".repeat(90), "]".repeat(90));
+        for name in [
+            "$serde_json::private::RawValue",
+            "$serde_json::private::R\\u0061wValue",
+        ] {
+            let mut value = "0".to_owned();
+            for _ in 0..9 {
+                let text = Value::from(value.as_str());
+                value = format!(r#"{open}{{"{name}":{text}}}{close}"#);
+            }
+            let body = format!(r#"{{"code":"gone","deep":{value}}}"#);
+            assert!(body.len() < DOCUMENT_BYTES_MAX, "{}", body.len());
+            let problem = read(&body);
+            assert_eq!(problem.code(), "gone");
+            assert!(
+                problem.extensions().is_empty() || deepest(&problem.extensions()["deep"]) < 127
+            );
+            let again = read(std::str::from_utf8(&problem.to_bytes()).unwrap());
+            assert!(again == problem);
+        }
+        let problem = read(r#"{"$serde_json::private::RawValue":"{\"code\":\"gone\"}"}"#);
+        assert_eq!(problem.code(), "not_found");
     }
 
     #[test]
