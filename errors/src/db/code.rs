@@ -146,7 +146,9 @@ fn mysql(number: u16, sqlstate: &str) -> Condition {
 fn mysql_class(sqlstate: &str) -> Condition {
     match sqlstate {
         "08004" => Condition::CannotConnect,
-        "22012" => Condition::Other,
+        // Before the rest of their classes, which would promise that nothing was applied, or that it may be tried again.
+        "08007" | "40003" => Condition::CommitUnknown,
+        "22012" | "40002" => Condition::Other,
         "25006" => Condition::ReadOnly,
         "70100" => Condition::StatementTimeout,
         "HY001" => Condition::OutOfResources,
@@ -299,7 +301,7 @@ mod tests {
 
     /// Number and SQLSTATE.
     #[rustfmt::skip]
-    const MYSQL: [(u16, &str); 88] = [
+    const MYSQL: [(u16, &str); 91] = [
         (1062, "23000"),
         (1022, "23000"),
         (1169, "23000"),
@@ -385,6 +387,9 @@ mod tests {
         (60000, "23000"),
         (60000, "25006"),
         (60000, "40001"),
+        (60000, "40002"),
+        (60000, "40003"),
+        (60000, "08007"),
         (60000, "70100"),
         (60000, "HY001"),
         (60000, "HY000"),
@@ -396,6 +401,24 @@ mod tests {
     fn mysql_and_mariadb_read_as_specified() {
         let codes = MYSQL.map(|(number, sqlstate)| Code::MySql { number, sqlstate });
         insta::assert_snapshot!("mysql", table(codes));
+    }
+
+    /// One meaning, whichever server says it.
+    #[test]
+    fn a_state_that_says_what_became_of_the_commit_says_it_for_every_database() {
+        for sqlstate in [
+            "08007", "40003", "40002", "40001", "08004", "08006", "25006",
+        ] {
+            let code = Code::MySql {
+                number: 60_000,
+                sqlstate,
+            };
+            assert_eq!(
+                classify(code),
+                classify(Code::Postgres(sqlstate)),
+                "{sqlstate}"
+            );
+        }
     }
 
     #[test]

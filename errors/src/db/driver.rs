@@ -82,7 +82,6 @@ pub(super) fn may_echo_values(error: &sqlx::Error) -> bool {
         | sqlx::Error::Decode(_)
         | sqlx::Error::Encode(_)
         | sqlx::Error::AnyDriverError(_) => true,
-        // A migration that failed has the database's error as a source.
         // A migration that failed has the database's error among its sources.
         error => {
             let sources = std::iter::successors(StdError::source(error), |&cause| cause.source());
