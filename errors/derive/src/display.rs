@@ -32,8 +32,16 @@ fn printed(attr: &Attribute, fields: &Fields) -> Option<String> {
     {
         return Some("#[error(transparent)]".to_owned());
     }
-    let (format, args) = attr.parse_args_with(format_and_args).ok()?;
-    let sources = sources(fields);
+    let mut sources = sources(fields);
+    if sources.is_empty() {
+        return None;
+    }
+    let Ok((format, args)) = attr.parse_args_with(format_and_args) else {
+        // thiserror's other form, `fmt = path`: a function that is given every field.
+        return Some("#[error(fmt = ..)]".to_owned());
+    };
+    // The whole holds the source.
+    sources.push("self".to_owned());
     let named = named_args(args.clone());
     let of_source = |name: &String| sources.contains(name) && !named.contains(name);
     if let Some(name) = placeholders(&format).into_iter().find(of_source) {
@@ -42,7 +50,10 @@ fn printed(attr: &Attribute, fields: &Fields) -> Option<String> {
     sources
         .into_iter()
         .find(|source| mentions(args.clone(), source))
-        .map(|source| format!(".{source}"))
+        .map(|source| match source.as_str() {
+            "self" => source,
+            _ => format!(".{source}"),
+        })
 }
 
 fn format_and_args(input: ParseStream<'_>) -> syn::Result<(String, TokenStream)> {
@@ -145,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_text_that_prints_its_source_is_found() {
-        let variants: [syn::Variant; 15] = [
+        let variants: [syn::Variant; 20] = [
             parse_quote!(
                 #[error(transparent)]
                 V(
@@ -237,6 +248,33 @@ mod tests {
                 #[error("{}", source.to_string())]
                 V { source: E }
             ),
+            // A function is given every field.
+            parse_quote!(
+                #[error(fmt = ::core::fmt::Display::fmt)]
+                V(
+                    #[from]
+                    E
+                )
+            ),
+            parse_quote!(
+                #[error(fmt = shown)]
+                V { id: u64, source: E }
+            ),
+            parse_quote!(
+                #[error("{self:?}")]
+                V { source: E }
+            ),
+            parse_quote!(
+                #[error("{}", describe(self))]
+                V { source: E }
+            ),
+            parse_quote!(
+                #[error("{:?}", self)]
+                V(
+                    #[source]
+                    E
+                )
+            ),
         ];
         for variant in &variants {
             assert!(found(variant).is_some(), "{}", quote::quote!(#variant));
@@ -245,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_text_of_its_own_is_left_alone() {
-        let variants: [syn::Variant; 8] = [
+        let variants: [syn::Variant; 10] = [
             parse_quote!(
                 #[error("order {0}")]
                 V(
@@ -288,6 +326,14 @@ mod tests {
             parse_quote!(
                 #[error("source")]
                 V { source: E }
+            ),
+            parse_quote!(
+                #[error(fmt = shown)]
+                V { id: u64 }
+            ),
+            parse_quote!(
+                #[error("{self:?}")]
+                V(u64)
             ),
         ];
         for variant in &variants {

@@ -14,6 +14,12 @@ enum OrderError {
         #[source]
         cause: std::fmt::Error,
     },
+    #[error(fmt = ::core::fmt::Display::fmt)]
+    #[fault(internal, public)]
+    Calls(#[source] std::fmt::Error),
+    #[error("{self:?}")]
+    #[fault(internal, public)]
+    Whole(#[source] std::fmt::Error),
 }
 
 fn main() {}
