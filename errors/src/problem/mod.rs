@@ -285,7 +285,9 @@ impl Problem {
     }
 
     /// Resolves a relative `type` and `instance` against the URL that answered (RFC 3986 §5), so that they mean
-    /// the same to whom the problem is passed on. A base that is not absolute changes nothing.
+    /// the same to whom the problem is passed on. A base that is not absolute changes nothing; credentials in one are
+    /// left out. Its query is not: a reference that is empty or only a fragment keeps it, so give a base without a
+    /// query that is secret.
     #[must_use]
     pub fn resolved(mut self, base: &str) -> Self {
         if let Some(uri) = reference::resolve(base, &self.type_uri()) {

@@ -13,10 +13,16 @@ struct Parts<'a> {
     fragment: Option<&'a str>,
 }
 
-/// The reference as it reads at `base`. `None` when there is nothing to do: it is absolute already, or the base is not.
+/// The reference as it reads at `base`, without the credentials that may stand in that: they are the caller's, and what
+/// is resolved is passed on (RFC 9110 §4.2.4 has nobody send them). `None` when there is nothing to do: it is absolute already, or the base is not.
 pub(super) fn resolve(base: &str, reference: &str) -> Option<String> {
-    let (base, relative) = (parts(base), parts(reference));
+    let (mut base, relative) = (parts(base), parts(reference));
     let scheme = base.scheme?;
+    base.authority = base.authority.map(|authority| {
+        authority
+            .rsplit_once('@')
+            .map_or(authority, |(_, host)| host)
+    });
     if relative.scheme.is_some() {
         return None;
     }
@@ -201,6 +207,17 @@ mod tests {
         assert_eq!(resolve("", "x"), None);
         assert_eq!(resolve("http://a", "x").as_deref(), Some("http://a/x"));
         assert_eq!(resolve("http://a?q", "?é%").as_deref(), Some("http://a?é%"));
+        // The last `@` ends the credentials; what the reference itself names stays.
+        for (reference, target) in [
+            ("x", "http://a:1/x"),
+            ("#x", "http://a:1/b?q#x"),
+            ("//u@c/x", "http://u@c/x"),
+        ] {
+            assert_eq!(
+                resolve("http://user:w@rd@a:1/b?q", reference).as_deref(),
+                Some(target)
+            );
+        }
         assert!(!is_absolute("1:2") && !is_absolute("/a:b"));
     }
 }
