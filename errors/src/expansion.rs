@@ -10,7 +10,9 @@ macro_rules! __fault_response {
         #[automatically_derived]
         impl $($generics)* $crate::__private::IntoResponse for $ty $($bounds)* {
             fn into_response(self) -> $crate::__private::Response {
-                $crate::__private::IntoResponse::into_response($crate::Error::from(self))
+                $crate::__private::IntoResponse::into_response(
+                    <$crate::Error as ::core::convert::From<$ty>>::from(self),
+                )
             }
         }
     };
@@ -33,7 +35,7 @@ macro_rules! __fault_status {
         #[automatically_derived]
         impl $($generics)* ::core::convert::From<$ty> for $crate::__private::Status $($bounds)* {
             fn from(fault: $ty) -> Self {
-                ::core::convert::Into::into($crate::Error::from(fault))
+                ::core::convert::Into::into(<$crate::Error as ::core::convert::From<$ty>>::from(fault))
             }
         }
     };

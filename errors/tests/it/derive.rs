@@ -407,3 +407,69 @@ fn an_expansion_relies_on_nobodys_names() {
     assert_eq!(Generic::<u8, 2>::CATALOG.len(), 4);
     assert!(hygiene::Empty::CATALOG.is_empty());
 }
+
+/// What stands in a macro reaches the derive wrapped up.
+mod out_of_a_macro {
+    macro_rules! faults {
+        ($(#[$type_meta:meta])* $name:ident { $($variant:ident $category:ident $code:literal $status:literal $docs:expr, $text:literal;)* }) => {
+            #[derive(Debug, thiserror::Error, mainstay_errors::Fault)]
+            $(#[$type_meta])*
+            pub enum $name {
+                $(
+                    #[doc = $docs]
+                    #[error($text)]
+                    #[fault($category, public, code = $code, status = $status)]
+                    $variant,
+                )*
+            }
+        };
+    }
+
+    faults! {
+        #[fault(domain = "orders.example.com")]
+        Made {
+            Gone not_found "order_gone" 410 "It was here.", "gone";
+        }
+    }
+}
+
+#[test]
+fn an_enum_that_a_macro_made_has_its_pages_and_words() {
+    let gone = &out_of_a_macro::Made::CATALOG[0];
+    assert_eq!(
+        (gone.code(), gone.status(), gone.docs(), gone.domain()),
+        (
+            "order_gone",
+            410,
+            "It was here.",
+            Some("orders.example.com")
+        )
+    );
+    assert_eq!(
+        out_of_a_macro::Made::Gone.to_problem().detail(),
+        Some("gone")
+    );
+}
+
+#[no_implicit_prelude]
+mod without_a_prelude {
+    #[derive(::std::fmt::Debug, ::thiserror::Error, ::mainstay_errors::Fault)]
+    #[error("x")]
+    pub enum Bare {
+        #[fault(unavailable, pointer = "/a", constraint = "a_key", retry_after = "2s")]
+        Unavailable,
+        #[fault(not_found, public)]
+        NotFound,
+    }
+
+    #[derive(::std::fmt::Debug, ::thiserror::Error, ::mainstay_errors::Fault)]
+    pub enum Nothing {}
+}
+
+#[test]
+fn a_module_without_a_prelude_and_an_enum_without_variants_derive() {
+    use without_a_prelude::{Bare, Nothing};
+    assert_eq!(Bare::NotFound.to_problem().detail(), Some("x"));
+    assert_eq!(Bare::Unavailable.to_problem().errors().len(), 1);
+    assert!(Nothing::CATALOG.is_empty());
+}
