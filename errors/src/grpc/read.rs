@@ -36,6 +36,10 @@ impl Problem {
     ///   else asks not to retry, and is [`Retry::Never`].
     /// - `x-request-id` stands in for a missing `RequestInfo`.
     ///
+    /// Total is what begins with a `Status`: tonic's own client panics before there is one when the
+    /// `grpc-status-details-bin` of an answer is no base64 (`Status::from_header_map`, tonic 0.14). Who calls servers that
+    /// are not trusted calls them in a task whose panic is an error like another.
+    ///
     /// A failure that tonic's client found itself (its source is set, and there are no details) is told by the type of
     /// the source, never by text, and its message is dropped, because it may name what is inside:
     ///

@@ -158,9 +158,11 @@ impl Problem {
 
 /// A `Retry-After` as a time to wait: none for a date without a clock, nothing for one that has passed.
 fn wait(value: &str, now: Option<SystemTime>) -> Option<Duration> {
+    // `parse` takes a sign, which RFC 9110 §10.2.3 does not.
+    let seconds = value.bytes().all(|b| b.is_ascii_digit());
     let wait = match value.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => httpdate::parse_http_date(value)
+        Ok(number) if seconds => Duration::from_secs(number),
+        _ => httpdate::parse_http_date(value)
             .ok()?
             .duration_since(now?)
             .unwrap_or_default(),
@@ -601,6 +603,7 @@ mod tests {
         assert_eq!(problem.request_id().unwrap().as_str(), "r-9");
         for hostile in [
             "-1",
+            "+7",
             "99999999999999999999",
             "2.5",
             "Fri, 31 Dec 9999 23:59:59 GMT", // no clock to count it from

@@ -207,6 +207,12 @@ mod tests {
             "ß_x",
             "\u{1}_\"",
             &long,
+            // Around the bound of the short way: alone, and with the base before it.
+            &long[..127],
+            &long[..128],
+            &long[..129],
+            &long[..128 - "/problems/".len()],
+            &long[..129 - "/problems/".len()],
         ] {
             for base in ["", "/problems/", "/ü\"/", &base] {
                 let problem = Problem::new(Category::NotFound, code.to_owned())
