@@ -212,7 +212,7 @@ pub use category::Category;
 pub use client::OrProblem;
 pub use decode::{Decoded, FromProblem};
 pub use error::{CHAIN_LINKS_MAX, Error};
-pub use fault::{ByConstraint, Descriptor, Fault, Members, Public, catalog_join, catalog_len};
+pub use fault::{ByConstraint, Descriptor, Fault, Members, Public};
 #[cfg(feature = "tonic")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
 pub use grpc::{
@@ -222,7 +222,7 @@ pub use language::preferred_language;
 pub use log::LogPolicy;
 pub use problem::{
     DEFAULT_TYPE_BASE, DETAIL_BYTES_MAX, DOCUMENT_BYTES_MAX, MemberRefused, PROBLEM_JSON, Problem,
-    RESERVED_MEMBERS, Reader, VIOLATIONS_MAX,
+    ProblemReader, RESERVED_MEMBERS, VIOLATIONS_MAX,
 };
 pub use registry::{
     CODES_BYTES_MAX, CodeChange, CodeChanges, CodeClash, CodeFact, CodesUnreadable, Registry,

@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut};
 use http::{HeaderMap, header};
 
-use crate::{Problem, Reader};
+use crate::{Problem, ProblemReader};
 
 /// A body while it is read. It never holds more than the reader's bound.
 pub(super) struct Collected {
@@ -13,7 +13,11 @@ pub(super) struct Collected {
 
 impl Collected {
     /// Begins to read, unless it is known from the start that nothing could be made of the body.
-    pub(super) fn begin(reader: &Reader, headers: &HeaderMap, bytes_min: u64) -> Option<Self> {
+    pub(super) fn begin(
+        reader: &ProblemReader,
+        headers: &HeaderMap,
+        bytes_min: u64,
+    ) -> Option<Self> {
         let max = reader.bytes_max();
         let fits = usize::try_from(bytes_min).is_ok_and(|bytes| bytes <= max);
         (fits && is_plain(headers)).then(|| Self {
@@ -34,7 +38,7 @@ impl Collected {
 
 /// The problem of an answer whose body was collected, or given up.
 pub(super) fn problem(
-    reader: &Reader,
+    reader: &ProblemReader,
     status: u16,
     headers: &HeaderMap,
     body: Option<Collected>,
@@ -63,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_body_is_held_up_to_the_bound_and_no_further() {
-        let reader = Reader::new().document_bytes_max(4);
+        let reader = ProblemReader::new().document_bytes_max(4);
         let begin = |bytes_min| Collected::begin(&reader, &HeaderMap::new(), bytes_min);
         assert!(begin(4).is_some() && begin(5).is_none() && begin(u64::MAX).is_none());
         let three = begin(0).unwrap().with(&b"abc"[..]).unwrap();

@@ -7,9 +7,9 @@ use http_body_util::BodyExt;
 
 use super::body::{Collected, problem};
 use super::{OrProblem, fails, now};
-use crate::{Problem, Reader};
+use crate::{Problem, ProblemReader};
 
-/// The answer does not know its address: set [`Reader::base`] for a relative `type` to mean something.
+/// The answer does not know its address: set [`ProblemReader::base`] for a relative `type` to mean something.
 impl<B> OrProblem for http::Response<B>
 where
     B: Body + Send,
@@ -19,7 +19,7 @@ where
         fails(self.status())
     }
 
-    async fn into_problem_with(self, reader: &Reader) -> Problem {
+    async fn into_problem_with(self, reader: &ProblemReader) -> Problem {
         let reader = reader.received(now(), None);
         let (parts, body) = self.into_parts();
         let mut collected = Collected::begin(&reader, &parts.headers, body.size_hint().lower());

@@ -3,7 +3,7 @@
 //! A client needs one question answered, "did it work, and if not, what may I do", and it must get an
 //! answer from a document, from a proxy's HTML and from a body that breaks off alike. So reading is
 //! total and bounded: an answer that worked passes untouched, a failed one is read up to the
-//! [`Reader`]'s bound and no further, and whatever cannot be read is judged by its status and headers.
+//! [`ProblemReader`]'s bound and no further, and whatever cannot be read is judged by its status and headers.
 
 mod body;
 #[cfg(feature = "client")]
@@ -14,7 +14,7 @@ mod reqwest;
 use std::future::Future;
 use std::time::SystemTime;
 
-use crate::{Problem, Reader};
+use crate::{Problem, ProblemReader};
 
 /// Turns failed answers into [`Problem`]s: for `http::Response` (feature `client`; hyper, tower and axum
 /// clients) and for `reqwest::Response` (feature `reqwest`).
@@ -40,7 +40,7 @@ use crate::{Problem, Reader};
 ///
 /// # What is read
 ///
-/// At most [`DOCUMENT_BYTES_MAX`](crate::DOCUMENT_BYTES_MAX) bytes of the body, or what the [`Reader`]
+/// At most [`DOCUMENT_BYTES_MAX`](crate::DOCUMENT_BYTES_MAX) bytes of the body, or what the [`ProblemReader`]
 /// says. A body that is larger, breaks off, or is compressed (`Content-Encoding` other than `identity`: the
 /// client that asked for it undoes it) is judged by status and headers. The rest of a larger one is not
 /// read: dropping it closes the HTTP/1 connection or resets the HTTP/2 stream.
@@ -70,11 +70,11 @@ pub trait OrProblem: Sized + Send {
     fn is_failure(&self) -> bool;
 
     /// Reads the answer as a failure, whatever its status; one outside 400–599 reads as 500.
-    fn into_problem_with(self, reader: &Reader) -> impl Future<Output = Problem> + Send;
+    fn into_problem_with(self, reader: &ProblemReader) -> impl Future<Output = Problem> + Send;
 
-    /// Reads the answer as a failure, as a [`Reader`] with nothing set does.
+    /// Reads the answer as a failure, as a [`ProblemReader`] with nothing set does.
     fn into_problem(self) -> impl Future<Output = Problem> + Send {
-        async { self.into_problem_with(&Reader::new()).await }
+        async { self.into_problem_with(&ProblemReader::new()).await }
     }
 
     /// The answer, its body unread, or the problem it reports.
@@ -83,7 +83,7 @@ pub trait OrProblem: Sized + Send {
     /// The [`Problem`] when the status is 4xx or 5xx.
     fn or_problem_with(
         self,
-        reader: &Reader,
+        reader: &ProblemReader,
     ) -> impl Future<Output = Result<Self, Problem>> + Send {
         let reader = self.is_failure().then(|| reader.clone());
         async move {
@@ -94,7 +94,7 @@ pub trait OrProblem: Sized + Send {
         }
     }
 
-    /// [`or_problem_with`](Self::or_problem_with) a [`Reader`] with nothing set.
+    /// [`or_problem_with`](Self::or_problem_with) a [`ProblemReader`] with nothing set.
     ///
     /// # Errors
     /// The [`Problem`] when the status is 4xx or 5xx.

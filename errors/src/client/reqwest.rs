@@ -4,9 +4,9 @@ use ::reqwest::{Error, Response, Url};
 
 use super::body::{Collected, problem};
 use super::{OrProblem, fails, now};
-use crate::{Category, Outcome, Problem, Reader, Retry};
+use crate::{Category, Outcome, Problem, ProblemReader, Retry};
 
-/// Unless the reader has a [`base`](Reader::base), a relative `type` and `instance` are resolved against the
+/// Unless the reader has a [`base`](ProblemReader::base), a relative `type` and `instance` are resolved against the
 /// URL that answered, without its credentials and its query: they are the caller's secrets, and a problem is
 /// passed on.
 impl OrProblem for Response {
@@ -14,7 +14,7 @@ impl OrProblem for Response {
         fails(self.status())
     }
 
-    async fn into_problem_with(mut self, reader: &Reader) -> Problem {
+    async fn into_problem_with(mut self, reader: &ProblemReader) -> Problem {
         let reader = reader.received(now(), Some(public(self.url())));
         let (status, headers) = (self.status().as_u16(), std::mem::take(self.headers_mut()));
         let bytes_min = self.content_length().unwrap_or(0);

@@ -5,9 +5,10 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use http::{Response, StatusCode, header};
+use http::{HeaderMap, Response, StatusCode, header};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Collected, Full, Limited};
 use serde_json::Value;
@@ -66,6 +67,10 @@ pub(super) fn answer(
     match content_type(&response) {
         ContentType::Bare => {
             let problem = http_codes::for_status(status.as_u16()).to_problem();
+            let problem = match wait_of(response.headers()) {
+                Some(wait) => problem.with_retry_after(wait),
+                None => problem,
+            };
             Rewrite::Done(finish(response, problem, None, asked, shared))
         }
         ContentType::Problem if is_small(response.body()) => {
@@ -172,6 +177,17 @@ fn is_grpc(response: &Response<Body>) -> bool {
         .headers()
         .get(header::CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// What the other layer asked callers to wait, in seconds. A date stays where it is, in the header.
+fn wait_of(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
+    value
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| value.parse::<u64>().ok())
+        .flatten()
+        .map(Duration::from_secs)
 }
 
 enum ContentType {

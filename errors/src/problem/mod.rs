@@ -28,7 +28,7 @@ pub use member::{MemberRefused, RESERVED_MEMBERS};
 pub(crate) use plain::from_str as plain_json;
 #[cfg(feature = "tonic")]
 pub(crate) use read::WAIT_MAX;
-pub use read::{DOCUMENT_BYTES_MAX, Reader};
+pub use read::{DOCUMENT_BYTES_MAX, ProblemReader};
 pub(crate) use reference::is_absolute;
 pub(crate) use write::whole_seconds;
 

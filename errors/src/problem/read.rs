@@ -28,24 +28,24 @@ pub(crate) const WAIT_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 ///
 /// ```
 /// use http::{HeaderMap, header};
-/// use mainstay_errors::Reader;
+/// use mainstay_errors::ProblemReader;
 ///
 /// let mut headers = HeaderMap::new();
 /// headers.insert(header::CONTENT_TYPE, "application/problem+json".parse()?);
-/// let problem = Reader::new()
+/// let problem = ProblemReader::new()
 ///     .base("https://api.example.com/orders/7")
 ///     .read(404, &headers, br#"{"type":"/problems/order_not_found"}"#);
 /// assert_eq!(problem.type_uri(), "https://api.example.com/problems/order_not_found");
 /// # Ok::<(), http::header::InvalidHeaderValue>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Reader {
+pub struct ProblemReader {
     document_bytes_max: usize,
     base: Option<String>,
     now: Option<SystemTime>,
 }
 
-impl Reader {
+impl ProblemReader {
     /// Bodies up to [`DOCUMENT_BYTES_MAX`], no base, no clock but the answer's own `Date`.
     #[must_use]
     pub const fn new() -> Self {
@@ -136,23 +136,23 @@ impl Reader {
     }
 }
 
-impl Default for Reader {
+impl Default for ProblemReader {
     fn default() -> Self {
         Self::new()
     }
 }
 
 impl Problem {
-    /// Reads an error response as a [`Reader`] with nothing set does.
+    /// Reads an error response as a [`ProblemReader`] with nothing set does.
     #[must_use]
     pub fn read(status: u16, headers: &HeaderMap, body: &[u8]) -> Self {
-        Reader::new().read(status, headers, body)
+        ProblemReader::new().read(status, headers, body)
     }
 
     /// Reads an error response of which only the media type is known. As total as [`read`](Self::read).
     #[must_use]
     pub fn read_document(status: u16, content_type: Option<&str>, body: &[u8]) -> Self {
-        Reader::new().read_document(status, content_type, body)
+        ProblemReader::new().read_document(status, content_type, body)
     }
 }
 
@@ -272,7 +272,9 @@ fn decode(status: u16, mut members: Map<String, Value>) -> Problem {
         .and_then(|status| u16::try_from(status).ok())
         .filter(|reported| *reported != status);
     doc.retry_after = members.remove("retry_after").as_ref().and_then(seconds);
-    let retry = retry.and_then(|word| Retry::from_wire(&word, doc.retry_after));
+    // Advice that a newer server spells is not guessed: under the same key, asking again does no harm.
+    let retry =
+        retry.map(|word| Retry::from_wire(&word, doc.retry_after).unwrap_or(Retry::SameKeyOnly));
     doc.category = narrow(status, doc.category, retry);
     doc.retry = retry.unwrap_or(match (doc.category.retry(), doc.retry_after) {
         (Retry::Backoff, Some(wait)) => Retry::After(wait),
@@ -396,6 +398,15 @@ mod tests {
     }
 
     #[test]
+    fn words_of_a_newer_server_promise_nothing() {
+        let problem = read(r#"{"retry":"at_dawn","outcome":"half_applied"}"#);
+        assert_eq!(
+            (problem.retry(), problem.outcome()),
+            (Retry::SameKeyOnly, Outcome::Unknown)
+        );
+    }
+
+    #[test]
     fn d2_unknown_members_are_kept_for_pass_through() {
         let problem = read(r#"{"balance":30,"x-y":[1],"nested":{"a":null}}"#);
         assert_eq!(problem.extensions()["balance"], 30);
@@ -450,11 +461,9 @@ mod tests {
         let body = format!(
             r##"{{"type":"{base}/type","instance":"{base}/instance","$ref":"{base}/ref"}}"##
         );
-        let problem = Reader::new().base(format!("{base}/orders")).read_document(
-            404,
-            PROBLEM,
-            body.as_bytes(),
-        );
+        let problem = ProblemReader::new()
+            .base(format!("{base}/orders"))
+            .read_document(404, PROBLEM, body.as_bytes());
         assert_eq!(problem.type_uri(), format!("{base}/type"));
         assert_eq!(problem.to_string(), "404 not_found");
         let nobody = listener.accept().unwrap_err();
@@ -463,7 +472,7 @@ mod tests {
 
     #[test]
     fn d7_relative_references_resolve_at_the_address_that_answered() {
-        let reader = Reader::new().base("https://api.example.com/v1/orders/7?x=1");
+        let reader = ProblemReader::new().base("https://api.example.com/v1/orders/7?x=1");
         let read = |body: &str| reader.read_document(404, PROBLEM, body.as_bytes());
         let problem = read(r##"{"type":"../problems/gone","instance":"#here"}"##);
         assert_eq!(
@@ -620,7 +629,7 @@ mod tests {
     #[test]
     fn a_date_to_retry_after_counts_from_the_answers_own_clock() {
         let mut headers = HeaderMap::new();
-        let mut retry = |after: &str, date: Option<&str>, reader: &Reader| {
+        let mut retry = |after: &str, date: Option<&str>, reader: &ProblemReader| {
             headers.insert("retry-after", after.parse().unwrap());
             match date {
                 Some(date) => headers.insert("date", date.parse().unwrap()),
@@ -635,32 +644,39 @@ mod tests {
             "Sun Nov  6 08:49:37 1994",
         ] {
             assert_eq!(
-                retry(form, date, &Reader::new()),
+                retry(form, date, &ProblemReader::new()),
                 Retry::After(Duration::from_secs(7)),
                 "{form}"
             );
-            assert_eq!(retry(form, None, &Reader::new()), Retry::Backoff, "{form}");
+            assert_eq!(
+                retry(form, None, &ProblemReader::new()),
+                Retry::Backoff,
+                "{form}"
+            );
             let late = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_776);
             assert_eq!(
-                retry(form, None, &Reader::new().arrived(late)),
+                retry(form, None, &ProblemReader::new().arrived(late)),
                 Retry::After(Duration::from_secs(1)),
                 "{form}"
             );
         }
         let past = "Sun, 06 Nov 1994 08:00:00 GMT";
         assert_eq!(
-            retry(past, date, &Reader::new()),
+            retry(past, date, &ProblemReader::new()),
             Retry::After(Duration::ZERO)
         );
         let far = "Fri, 31 Dec 9999 23:59:59 GMT";
-        assert_eq!(retry(far, date, &Reader::new()), Retry::After(WAIT_MAX));
+        assert_eq!(
+            retry(far, date, &ProblemReader::new()),
+            Retry::After(WAIT_MAX)
+        );
     }
 
     #[test]
     fn the_bound_on_documents_can_be_set() {
         let body = br#"{"type":"x","code":"gone"}"#;
         let read = |bytes| {
-            Reader::new()
+            ProblemReader::new()
                 .document_bytes_max(bytes)
                 .read_document(404, PROBLEM, body)
         };

@@ -15,8 +15,8 @@ use crate::{Violation, Violations};
 ///
 /// - `code` and `message` when they are literals, as all that the derive makes are. One that was put together at
 ///   run time may repeat the value: the code becomes `invalid`, the text is left out.
-/// - The parameters `min`, `max`, `equal`, `exclusive_min` and `exclusive_max` when they are numbers. Not any
-///   other: nothing tells a parameter of a custom rule from a copy of the value.
+/// - Of the rules `range` and `length`, the limits `min`, `max`, `equal`, `exclusive_min` and `exclusive_max` when they
+///   are numbers. Not any other parameter: nothing tells one of a custom rule from a copy of the value.
 ///
 /// [`Violations::from_validator_with_public_texts`] takes more.
 ///
@@ -118,6 +118,10 @@ fn literal_only(at: String, error: &ValidationError) -> Violation {
     let mut violation = Violation::body(at, code);
     if let Some(Cow::Borrowed(message)) = error.message {
         violation = violation.with_detail(message);
+    }
+    // A custom rule may name any copy of the value so; these two are validator's own.
+    if !matches!(code, "range" | "length") {
+        return violation;
     }
     let value = error.params.get("value");
     for name in ["min", "max", "equal", "exclusive_min", "exclusive_max"] {

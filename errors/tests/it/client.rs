@@ -20,7 +20,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use mainstay_errors::{
     DOCUMENT_BYTES_MAX, Decoded, Error, Fault, FromProblem, OrProblem, Outcome, Problem,
-    ProblemLayer, Reader, Retry,
+    ProblemLayer, ProblemReader, Retry,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -81,7 +81,7 @@ async fn asked_by_hyper(
 /// Both clients, which must see the same.
 async fn problem_at(url: &str) -> Problem {
     let problem = asked(url).await.into_problem().await;
-    let reader = Reader::new().base(url);
+    let reader = ProblemReader::new().base(url);
     let other = asked_by_hyper(url).await.into_problem_with(&reader).await;
     assert_eq!(problem.to_bytes(), other.to_bytes());
     problem
@@ -121,7 +121,7 @@ async fn a_document_is_read_and_its_relative_references_resolve_where_it_was_sen
     assert_eq!(problem.detail(), Some("Frozen."));
     assert_eq!(problem.request_id().unwrap().as_str(), "r-1");
 
-    let reader = Reader::new().base("https://public.example.com/");
+    let reader = ProblemReader::new().base("https://public.example.com/");
     let answer = asked(&format!("{url}/v1/orders/7")).await;
     let problem = answer.or_problem_with(&reader).await.unwrap_err();
     assert_eq!(
@@ -287,7 +287,7 @@ async fn no_more_than_the_bound_is_asked_for() {
     ] {
         let (body, polled) = counted(frames);
         let answer = http::Response::builder().status(502).body(body).unwrap();
-        let reader = Reader::new().document_bytes_max(max);
+        let reader = ProblemReader::new().document_bytes_max(max);
         let problem = answer.or_problem_with(&reader).await.unwrap_err();
         assert_eq!((problem.status(), problem.code()), (502, "unavailable"));
         assert_eq!(polled.load(Ordering::Relaxed), asked_for);

@@ -10,7 +10,7 @@
 //! - **D9** of a repeated member the last is taken.
 //! - **D10** media types are compared as media types.
 
-use mainstay_errors::{Problem, Reader};
+use mainstay_errors::{Problem, ProblemReader};
 use serde_json::{Value, json};
 
 const PROBLEM: &str = "application/problem+json";
@@ -182,7 +182,7 @@ fn cases() -> Vec<Case> {
 
 #[test]
 fn each_document_reads_as_the_rfc_says() {
-    let reader = Reader::new().base("https://api.example.com/v1/orders");
+    let reader = ProblemReader::new().base("https://api.example.com/v1/orders");
     for case in cases() {
         let problem = reader.read_document(case.status, Some(case.content_type), case.body);
         let seen = seen(&problem);

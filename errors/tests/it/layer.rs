@@ -524,3 +524,18 @@ async fn a_cause_is_logged_once_with_its_chain_at_its_categorys_level() {
         ""
     );
 }
+
+#[tokio::test]
+async fn a_bare_refusal_says_in_its_document_what_its_header_says() {
+    for (header, wait) in [("7", Some(7)), ("+7", None), ("soon", None)] {
+        let answer = async move || (StatusCode::TOO_MANY_REQUESTS, [("retry-after", header)]);
+        let app = Router::new()
+            .route("/", get(answer))
+            .layer(ProblemLayer::default());
+        let request = Request::get("/").body(Body::empty()).unwrap();
+        let answer = send(app, request).await;
+        assert_eq!(answer.header("retry-after"), header);
+        let document = answer.problem();
+        assert_eq!(document["retry_after"].as_u64(), wait, "{header}");
+    }
+}
