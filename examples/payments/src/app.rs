@@ -4,13 +4,13 @@ use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 
 use axum::{Router, extract::DefaultBodyLimit, http::HeaderValue, middleware};
 use mainstay::{
-    errors::{ProblemLayer, Registry},
+    errors::ProblemLayer,
     idempotency::{
-        self, INBOX_RETENTION, IdempotencyError,
-        webhook::{Verifier, WebhookError, Webhooks},
+        self, INBOX_RETENTION,
+        webhook::{Verifier, Webhooks},
     },
     outbox::{self, ChannelSink, Outbox, OutboxConfig, Relay, RelayHandle, WebhookSink},
-    pagination::{CursorCodec, KeyRing, PageError},
+    pagination::{CursorCodec, KeyRing},
     retry::Backoff,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -25,8 +25,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     api::{self, payments::KEY_RETENTION},
     auth::authenticate,
-    config::{Config, Events},
-    payment::PaymentError,
+    config::{Config, Events, Tenants},
     store::Store,
     telemetry,
 };
@@ -192,16 +191,8 @@ async fn forget_the_old<D: Store>(pool: Pool<D>) {
     }
 }
 
-fn router<D: Store>(
-    app: &Shared<D>,
-    tenants: crate::config::Tenants,
-    tracker: &TaskTracker,
-) -> Router {
-    let registry = Registry::new()
-        .with::<PaymentError>()
-        .with::<PageError>()
-        .with::<IdempotencyError>()
-        .with::<WebhookError>();
+fn router<D: Store>(app: &Shared<D>, tenants: Tenants, tracker: &TaskTracker) -> Router {
+    let registry = api::registry();
     // Authentication stands outside the idempotency layer, which stands outside the handlers.
     let payments = api::payments::routes::<D>(app, tracker).layer(middleware::from_fn_with_state(
         Arc::new(tenants),
@@ -211,7 +202,7 @@ fn router<D: Store>(
         .merge(payments)
         .merge(api::webhooks::routes::<D>())
         .merge(api::health::routes::<D>())
-        .merge(api::openapi::routes())
+        .merge(api::openapi::routes(&registry))
         .with_state(Arc::clone(app))
         .merge(registry.pages("/problems"))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -272,5 +263,59 @@ async fn asked_to_end() {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, http::Request};
+    use http_body_util::BodyExt;
+    use mainstay::idempotency::webhook::Secret;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use serde_json::Value;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[test]
+    fn the_codes_are_a_contract() {
+        api::registry().assert_codes(concat!(env!("CARGO_MANIFEST_DIR"), "/codes.json"));
+    }
+
+    #[tokio::test]
+    async fn a_service_without_its_database_says_that_it_is_not_ready_and_not_why() {
+        let pool = sqlx::sqlite::SqlitePool::connect_lazy("sqlite::memory:").unwrap();
+        pool.close().await;
+        let app = Arc::new(App {
+            cursors: CursorCodec::hmac_sha256(KeyRing::new(1, &[7; 32]).unwrap()),
+            webhooks: Webhooks::new(pool.clone()),
+            provider: Verifier::new(Secret::generate()),
+            metrics: PrometheusBuilder::new().build_recorder().handle(),
+            outbox: Outbox::new(OutboxConfig::default()),
+            pool,
+        });
+        let tenants = Tenants::parse("token=tenant", false).unwrap();
+        let request = Request::get("/readyz").body(Body::empty()).unwrap();
+        let answer = router(&app, tenants, &TaskTracker::new())
+            .oneshot(request)
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 503);
+        let id = answer.headers()["x-request-id"].clone();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            body,
+            serde_json::json!({
+                "type": "/problems/database_unreachable",
+                "title": "Database unreachable",
+                "status": 503,
+                "detail": "the database does not answer",
+                "code": "database_unreachable",
+                "retry": "backoff",
+                "outcome": "not_applied",
+                "request_id": id.to_str().unwrap(),
+            })
+        );
     }
 }

@@ -6,28 +6,43 @@ use axum::{
     extract::{Request, State},
     http::{HeaderMap, header},
     middleware::Next,
-    response::{IntoResponse, Response},
+    response::Response,
 };
+use mainstay::errors::Fault;
 
-use crate::{config::Tenants, payment::PaymentError};
+use crate::config::Tenants;
 
 /// The caller, put into the request's extensions once its token is known.
 #[derive(Debug, Clone)]
 pub struct Tenant(pub Arc<str>);
+
+/// Why nobody is let in.
+#[derive(Debug, thiserror::Error, Fault)]
+#[fault(decode, domain = "payments.example.com")]
+pub enum AuthError {
+    /// The `Authorization` header carries no token, or one that nobody has been given.
+    #[error("a known bearer token is needed")]
+    #[fault(unauthenticated, public)]
+    TokenMissingOrUnknown,
+    /// A route asks who is calling and stands outside authentication: a bug, and nothing was done.
+    #[error("a route that needs a tenant is not behind `authenticate`")]
+    #[fault(internal, outcome = not_applied)]
+    TenantUnresolved,
+}
 
 /// Lets only known callers through. This stands outside the idempotency layer: a replay is for those who may see it.
 pub async fn authenticate(
     State(tenants): State<Arc<Tenants>>,
     mut request: Request,
     next: Next,
-) -> Response {
+) -> Result<Response, AuthError> {
     match bearer(request.headers()).and_then(|token| tenants.tenant_of(token)) {
         Some(tenant) => {
             let tenant = Tenant(tenant.into());
             request.extensions_mut().insert(tenant);
-            next.run(request).await
+            Ok(next.run(request).await)
         }
-        None => PaymentError::TokenMissingOrUnknown.into_response(),
+        None => Err(AuthError::TokenMissingOrUnknown),
     }
 }
 

@@ -67,7 +67,11 @@ pub struct Tenants {
 impl Tenants {
     const DEVELOPMENT: &str = "dev-acme=acme,dev-globex=globex";
 
-    fn parse(list: &str, are_default: bool) -> Result<Self, ConfigError> {
+    /// Reads `token=tenant` pairs that are split by commas.
+    ///
+    /// # Errors
+    /// When one is not a pair, or there is none.
+    pub fn parse(list: &str, are_default: bool) -> Result<Self, ConfigError> {
         let by_token = list
             .split(',')
             .map(str::trim)

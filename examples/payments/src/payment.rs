@@ -144,25 +144,14 @@ fn violation(pointer: &'static str, code: &'static str, detail: &'static str) ->
     Violation::body(pointer, code).with_detail(detail)
 }
 
-/// What can go wrong with a payment, each with a code that a caller may rely on.
+/// Why a payment was not accepted or an event of it not written, each with a code that a caller may rely on.
 #[derive(Debug, thiserror::Error, Fault)]
+#[fault(domain = "payments.example.com")]
 pub enum PaymentError {
-    /// No payment of yours has this id.
-    #[error("no payment has this id")]
-    #[fault(not_found, public)]
-    PaymentNotFound,
-    /// The `Authorization` header carries no token, or one that nobody has been given.
-    #[error("a known bearer token is needed")]
-    #[fault(unauthenticated, public)]
-    TokenMissingOrUnknown,
     /// The body is well-formed but some of its fields are not; `errors` names each.
     #[error(transparent)]
     #[fault(delegate)]
     Invalid(#[from] Violations),
-    /// A filter of a list is not in the form that it must have; `errors` names it.
-    #[error("a filter of the list is malformed")]
-    #[fault(invalid_argument, public)]
-    FilterMalformed(#[fault(violations)] Violations),
     /// The database could not do its part.
     #[error(transparent)]
     #[fault(delegate)]
@@ -171,6 +160,20 @@ pub enum PaymentError {
     #[error("the event could not be written")]
     #[fault(internal, outcome = not_applied)]
     EventRefused(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why there is no payment to look at or to settle.
+#[derive(Debug, thiserror::Error, Fault)]
+#[fault(domain = "payments.example.com")]
+pub enum LookupError {
+    /// No payment of yours has this id.
+    #[error("no payment has this id")]
+    #[fault(not_found, public)]
+    PaymentNotFound,
+    /// The database could not do its part.
+    #[error(transparent)]
+    #[fault(delegate)]
+    Database(#[from] DbFault),
 }
 
 impl From<EnqueueError> for PaymentError {

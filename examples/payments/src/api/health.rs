@@ -10,7 +10,7 @@ use axum::{
     routing::get,
 };
 use mainstay::{
-    errors::{Category, Problem},
+    errors::{Fault, Problem, openapi::AnyOf},
     outbox::Admin,
 };
 use tokio::time::timeout;
@@ -34,21 +34,32 @@ pub async fn livez() -> axum::Json<serde_json::Value> {
     axum::Json(serde_json::json!({ "status": "ok" }))
 }
 
+/// Why the service cannot do its work.
+#[derive(Debug, thiserror::Error, Fault)]
+#[fault(domain = "payments.example.com")]
+pub enum ReadyError {
+    /// The database does not answer, or not in time.
+    #[error("the database does not answer")] // this may be sent; the cause behind it is logged
+    #[fault(unavailable, public, outcome = not_applied)]
+    DatabaseUnreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
 /// The service can do its work: the database answers.
 #[utoipa::path(
     get, path = "/readyz", tag = "operations",
     responses(
         (status = 200, description = "Ready"),
-        (status = 503, description = "The database does not answer", body = Problem, content_type = "application/problem+json"),
+        AnyOf<(ReadyError, Problem)>,
     ),
 )]
 pub async fn readyz<D: Store>(
     State(app): State<Shared<D>>,
-) -> Result<axum::Json<serde_json::Value>, Problem> {
-    match timeout(PING_MAX, D::ping(&app.pool)).await {
+) -> Result<axum::Json<serde_json::Value>, ReadyError> {
+    let answered = timeout(PING_MAX, D::ping(&app.pool)).await;
+    match answered.map_err(Into::into) {
         Ok(Ok(())) => Ok(axum::Json(serde_json::json!({ "status": "ready" }))),
-        Ok(Err(_)) | Err(_) => Err(Problem::new(Category::Unavailable, "database_unreachable")
-            .with_detail("the database does not answer")),
+        Ok(Err(refused)) => Err(ReadyError::DatabaseUnreachable(refused.into())),
+        Err(silent) => Err(ReadyError::DatabaseUnreachable(silent)),
     }
 }
 

@@ -1,6 +1,10 @@
-//! `/openapi.json`.
+//! `/openapi.json`. What it says of failures is derived from the enums that make them: nothing here repeats a code.
 
 use axum::{Json, Router, routing::get};
+use mainstay::{
+    errors::{Fault, Registry},
+    idempotency::{self, IdempotencyError, webhook::WebhookError},
+};
 use utoipa::{
     Modify, OpenApi,
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
@@ -21,7 +25,7 @@ use crate::{app::Shared, payment, store::Store};
         health::readyz,
         health::metrics,
     ),
-    components(schemas(payment::Payment, payment::NewPayment, mainstay::errors::Problem)),
+    components(schemas(payment::Payment, payment::NewPayment)),
     modifiers(&Bearer),
 )]
 struct Document;
@@ -39,7 +43,37 @@ impl Modify for Bearer {
     }
 }
 
+/// What the idempotency layer answers in a handler's place. No handler returns it: it is here to be written down.
+#[derive(Debug, thiserror::Error, Fault)]
+pub enum KeyFault {
+    /// The key, the body under it, or the record of it.
+    #[error(transparent)]
+    #[fault(delegate)]
+    Idempotency(#[from] IdempotencyError),
+}
+
+/// What refuses a notice before it is read. As above, to be written down.
+#[derive(Debug, thiserror::Error, Fault)]
+pub enum NoticeFault {
+    /// Who signed it, and when; or it is being applied.
+    #[error(transparent)]
+    #[fault(delegate)]
+    Webhook(#[from] WebhookError),
+    /// Its mark in the inbox could not be read or set.
+    #[error(transparent)]
+    #[fault(delegate)]
+    Inbox(#[from] idempotency::Error),
+}
+
+/// The document, made to agree with the registry: its schemas, its `type` base.
+pub fn document(registry: &Registry) -> utoipa::openapi::OpenApi {
+    let mut document = Document::openapi();
+    registry.modify(&mut document);
+    document
+}
+
 /// The routes.
-pub fn routes<D: Store>() -> Router<Shared<D>> {
-    Router::new().route("/openapi.json", get(|| async { Json(Document::openapi()) }))
+pub fn routes<D: Store>(registry: &Registry) -> Router<Shared<D>> {
+    let document = document(registry);
+    Router::new().route("/openapi.json", get(|| async move { Json(document) }))
 }

@@ -10,21 +10,28 @@ use axum::{
     routing::{get, post},
 };
 use mainstay::{
-    errors::{Category, Error, Json, Path, Problem, Query, Violation, db::DbFault},
+    errors::{
+        Fault, Json, Path, Problem, Query, Violation, Violations,
+        db::DbFault,
+        openapi::{AnyOf, JsonRejections, PathRejections, QueryRejections},
+    },
     idempotency::{IdemTx, IdempotencyLayer, Scope},
     outbox::{EncodeError, Event},
-    pagination::{Column, KeysetDef, OnExceed, PageInfo, PageLimits, PagePolicy, Paged, Probe},
+    pagination::{
+        Column, KeysetDef, OnExceed, PageError, PageInfo, PageLimits, PagePolicy, Paged, Probe,
+    },
 };
 use serde::Deserialize;
 use tokio_util::task::TaskTracker;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::openapi::KeyFault;
 use crate::{
     app::{self, BODY_BYTES_MAX, Shared},
-    auth::Tenant,
+    auth::{AuthError, Tenant},
     clock,
-    payment::{NewPayment, Payment, PaymentError, is_currency},
+    payment::{LookupError, NewPayment, Payment, PaymentError, is_currency},
     store::{Listed, Store},
 };
 
@@ -49,7 +56,7 @@ pub fn routes<D: Store>(app: &Shared<D>, tracker: &TaskTracker) -> Router<Shared
 /// A key belongs to one tenant and one operation; another tenant's equal key is another key.
 fn scope(parts: &Parts) -> Result<Scope, Problem> {
     let Some(Tenant(tenant)) = parts.extensions.get::<Tenant>() else {
-        return Err(Problem::new(Category::Internal, "tenant_unresolved"));
+        return Err(AuthError::TenantUnresolved.to_problem());
     };
     Ok(Scope::new(tenant.as_bytes(), b"", "payments.create"))
 }
@@ -64,12 +71,7 @@ fn scope(parts: &Parts) -> Result<Scope, Problem> {
     responses(
         (status = 201, description = "Accepted. `Idempotent-Replayed: true` when this is the recorded answer of an earlier request.", body = Payment,
          headers(("Location" = String, description = "The payment"), ("Idempotent-Replayed" = String, description = "Only on replays"))),
-        (status = 400, description = "No key, a malformed key, or JSON that is not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "No known token", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The same key is being worked on; ask again after Retry-After", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Fields that are wrong, or a key that was used with another body", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not now; `outcome` says whether anything happened", body = Problem, content_type = "application/problem+json"),
+        AnyOf<(AuthError, KeyFault, JsonRejections, PaymentError, Problem)>,
     ),
     security(("bearer" = [])),
 )]
@@ -100,7 +102,7 @@ pub async fn create<D: Store>(
     params(("id" = Uuid, Path, description = "The payment")),
     responses(
         (status = 200, description = "The payment", body = Payment),
-        (status = 404, description = "No payment of yours has this id", body = Problem, content_type = "application/problem+json"),
+        AnyOf<(AuthError, PathRejections, LookupError, Problem)>,
     ),
     security(("bearer" = [])),
 )]
@@ -108,11 +110,11 @@ pub async fn find<D: Store>(
     State(app): State<Shared<D>>,
     Extension(Tenant(tenant)): Extension<Tenant>,
     Path(id): Path<Uuid>,
-) -> Result<axum::Json<Payment>, PaymentError> {
+) -> Result<axum::Json<Payment>, LookupError> {
     let payment = D::find_payment(&app.pool, &tenant, id)
         .await
         .map_err(DbFault::from)?;
-    payment.map(axum::Json).ok_or(PaymentError::PaymentNotFound)
+    payment.map(axum::Json).ok_or(LookupError::PaymentNotFound)
 }
 
 /// The order of the list. Newest first; the id decides between payments of one microsecond.
@@ -126,6 +128,20 @@ pub struct Filter {
     currency: Option<String>,
 }
 
+/// Why there is no page.
+#[derive(Debug, thiserror::Error, Fault)]
+#[fault(domain = "payments.example.com")]
+pub enum ListError {
+    /// A filter of a list is not in the form that it must have; `errors` names it.
+    #[error("a filter of the list is malformed")]
+    #[fault(invalid_argument, public)]
+    FilterMalformed(#[fault(violations)] Violations),
+    /// The page itself cannot be had.
+    #[error(transparent)]
+    #[fault(delegate)]
+    Page(#[from] PageError),
+}
+
 /// List payments, newest first.
 #[utoipa::path(
     get, path = "/v1/payments", tag = "payments",
@@ -137,7 +153,7 @@ pub struct Filter {
     ),
     responses(
         (status = 200, description = "A page, with its neighbours in `Link`", body = PaymentPage),
-        (status = 400, description = "A limit or a cursor that cannot be used; `errors` names the parameter", body = Problem, content_type = "application/problem+json"),
+        AnyOf<(AuthError, QueryRejections, ListError, Problem)>,
     ),
     security(("bearer" = [])),
 )]
@@ -147,12 +163,12 @@ pub async fn list<D: Store>(
     OriginalUri(uri): OriginalUri,
     Query(filter): Query<Filter>,
     page: Paged<PaymentPages>,
-) -> Result<Response, Error> {
+) -> Result<Response, ListError> {
     let currency = filter.currency.as_deref();
     if currency.is_some_and(|currency| !is_currency(currency)) {
         let violation = Violation::query("currency", "malformed")
             .with_detail("must be the three capital letters of an ISO 4217 currency");
-        return Err(PaymentError::FilterMalformed(violation.into()).into());
+        return Err(ListError::FilterMalformed(violation.into()));
     }
     let page = NEWEST
         .select::<D>(|query| D::select_payments(query, &tenant, currency))

@@ -10,7 +10,11 @@ use axum::{
     routing::post,
 };
 use mainstay::{
-    errors::{Error, Json, Problem, db::DbFault},
+    errors::{
+        Error, Json, Problem,
+        db::DbFault,
+        openapi::{AnyOf, JsonRejections},
+    },
     idempotency::{
         IdemTx,
         webhook::{Delivery, Received},
@@ -21,11 +25,11 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::payments::event;
+use super::{openapi::NoticeFault, payments::event};
 use crate::{
     app::{App, Shared},
     clock,
-    payment::PaymentError,
+    payment::{LookupError, PaymentError},
     store::Store,
 };
 
@@ -65,11 +69,7 @@ pub struct NoticeData {
     request_body = Notice,
     responses(
         (status = 204, description = "Applied, now or by an earlier delivery"),
-        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "Not signed, wrongly signed, or too old", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such payment", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The same notice is being applied; deliver it again", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "JSON, but not a notice", body = Problem, content_type = "application/problem+json"),
+        AnyOf<(NoticeFault, JsonRejections, LookupError, PaymentError, Problem)>,
     ),
 )]
 pub async fn provider<D: Store>(
@@ -104,18 +104,16 @@ pub async fn provider<D: Store>(
 }
 
 /// Settles a payment and tells the world, once: a payment that is settled already stays as it is.
-async fn settle<D: Store>(
-    app: &App<D>,
-    tx: &mut IdemTx<D>,
-    payment_id: Uuid,
-) -> Result<(), PaymentError> {
+async fn settle<D: Store>(app: &App<D>, tx: &mut IdemTx<D>, payment_id: Uuid) -> Result<(), Error> {
     if let Some(payment) = D::settle_payment(tx, payment_id)
         .await
         .map_err(DbFault::from)?
     {
+        let event = event("payment.settled", &payment).map_err(PaymentError::from)?;
         app.outbox
-            .enqueue(tx, event("payment.settled", &payment)?)
-            .await?;
+            .enqueue(tx, event)
+            .await
+            .map_err(PaymentError::from)?;
         return Ok(());
     }
     let exists = D::payment_exists(tx, payment_id)
@@ -124,7 +122,7 @@ async fn settle<D: Store>(
     if exists {
         Ok(())
     } else {
-        Err(PaymentError::PaymentNotFound)
+        Err(LookupError::PaymentNotFound.into())
     }
 }
 

@@ -58,6 +58,7 @@ async fn sixteen_at_once_under_one_key_are_one_payment() {
         }
     }
     assert!(created >= 1);
+    service.assert_failures_are_documented().await;
     assert_eq!(
         service.get("/v1/payments").await.json()["items"]
             .as_array()
@@ -96,6 +97,8 @@ async fn a_key_with_another_body_is_refused() {
         .await
         .problem(422, "idempotency_key_reused");
     assert_eq!(problem["outcome"], "not_applied");
+    let codes = service.assert_failures_are_documented().await;
+    assert_eq!(Vec::from_iter(codes), ["idempotency_key_reused"]);
 }
 
 #[tokio::test]

@@ -149,8 +149,23 @@ async fn every_mistake_has_its_own_answer() {
     let allow = answer.header("allow").unwrap();
     assert!(allow.contains("GET") && allow.contains("POST"), "{allow}");
 
-    // Nothing of all this was stored.
+    // Nothing of all this was stored, and all of it is written down.
     assert_eq!(service.get("/v1/payments").await.json()["items"], json!([]));
+    let codes = service.assert_failures_are_documented().await;
+    let told = [
+        "filter_malformed",
+        "idempotency_key_malformed",
+        "idempotency_key_missing",
+        "invalid_path",
+        "malformed_json",
+        "page_request_invalid",
+        "payment_not_found",
+        "request_body_too_large",
+        "token_missing_or_unknown",
+        "unsupported_media_type",
+        "validation_failed",
+    ];
+    assert_eq!(Vec::from_iter(codes), told);
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! A running `payments serve`, and a client that takes nothing for granted.
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead, BufReader, Read},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -48,7 +50,17 @@ pub struct Service {
     child: Child,
     pub base: String,
     client: Client<HttpConnector, Full<Bytes>>,
-    _folder: tempfile::TempDir,
+    failed: Mutex<BTreeSet<Failure>>,
+    folder: tempfile::TempDir,
+}
+
+/// What was asked, and the status and code it failed with.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Failure {
+    method: String,
+    path: String,
+    status: u16,
+    code: String,
 }
 
 pub struct Answer {
@@ -131,7 +143,8 @@ impl Service {
             client: Client::builder(TokioExecutor::new())
                 .pool_max_idle_per_host(0)
                 .build_http(),
-            _folder: folder,
+            failed: Mutex::default(),
+            folder,
         }
     }
 
@@ -142,6 +155,7 @@ impl Service {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Answer {
+        let method_name = method.to_string();
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base));
@@ -154,11 +168,57 @@ impl Service {
             .await
             .unwrap();
         let (parts, body) = response.into_parts();
-        Answer {
+        let answer = Answer {
             status: parts.status,
             headers: parts.headers,
             body: body.collect().await.unwrap().to_bytes(),
+        };
+        if answer.status.as_u16() >= 400 {
+            let failure = Failure {
+                method: method_name.to_lowercase(),
+                path: path.split('?').next().unwrap().to_owned(),
+                status: answer.status.as_u16(),
+                code: answer.json()["code"].as_str().unwrap().to_owned(),
+            };
+            self.failed.lock().unwrap().insert(failure);
         }
+        answer
+    }
+
+    /// Every code that this service has answered with so far is an example of its operation in `/openapi.json`, and
+    /// every one of them has a page. Returns the codes. (What was asked of no operation has none: 404 and 405.)
+    pub async fn assert_failures_are_documented(&self) -> BTreeSet<String> {
+        let interface = self.get("/openapi.json").await.json();
+        let failed = self.failed.lock().unwrap().clone();
+        let mut codes = BTreeSet::new();
+        for failure in failed {
+            let page = format!("/problems/{}", failure.code);
+            assert_eq!(self.get(&page).await.status, 200, "{page}");
+            let paths = interface["paths"].as_object().unwrap();
+            let operation = paths
+                .iter()
+                .find(|(template, _)| is_at(template, &failure.path))
+                .and_then(|(_, item)| item.get(&failure.method));
+            let Some(operation) = operation else {
+                assert!(matches!(failure.status, 404 | 405), "{failure:?}");
+                continue;
+            };
+            let response = &operation["responses"][failure.status.to_string()];
+            let content = &response["content"]["application/problem+json"];
+            let example = &content["examples"][&failure.code]["value"];
+            assert_eq!(
+                (&example["status"], &example["code"]),
+                (&failure.status.into(), &failure.code.as_str().into()),
+                "{failure:?} is not in {response:#}"
+            );
+            codes.insert(failure.code);
+        }
+        codes
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -189,6 +249,17 @@ impl Drop for Service {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether a path is one of a template such as `/v1/payments/{id}`.
+fn is_at(template: &str, path: &str) -> bool {
+    let (template, path): (Vec<_>, Vec<_>) =
+        (template.split('/').collect(), path.split('/').collect());
+    template.len() == path.len()
+        && template
+            .iter()
+            .zip(path)
+            .all(|(of, is)| *of == is || of.starts_with('{'))
 }
 
 /// Waits for a child, at the longest for `patience`.

@@ -98,6 +98,13 @@ async fn a_notice_that_cannot_be_trusted_is_refused() {
     );
     let path = format!("/v1/payments/{}", payment["id"].as_str().unwrap());
     assert_eq!(service.get(&path).await.json()["status"], "pending");
+    let codes = service.assert_failures_are_documented().await;
+    let told = [
+        "webhook_headers_invalid",
+        "webhook_signature_invalid",
+        "webhook_timestamp_out_of_tolerance",
+    ];
+    assert_eq!(Vec::from_iter(codes), told);
 }
 
 #[tokio::test]
@@ -126,6 +133,9 @@ async fn a_notice_that_makes_no_sense_is_the_senders_mistake() {
             answer.body
         );
     }
+    let codes = service.assert_failures_are_documented().await;
+    let told = ["malformed_json", "payment_not_found", "validation_failed"];
+    assert_eq!(Vec::from_iter(codes), told);
     let other = json!({ "type": "payout.created", "data": { "whatever": 1 } }).to_string();
     assert!(
         notify(&service, "msg_other", FRESH, WEBHOOK_SECRET, &other)
