@@ -206,8 +206,9 @@ fn router<D: Store>(app: &Shared<D>, tenants: Tenants, tracker: &TaskTracker) ->
         .with_state(Arc::clone(app))
         .merge(registry.pages("/problems"))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn(telemetry::observe))
         .layer(ProblemLayer::new(registry).challenge(CHALLENGE))
+        // Outside the problems: the span is there to be marked, and the count sees the answer that is sent.
+        .layer(middleware::from_fn(telemetry::observe))
 }
 
 /// The relay: events leave for the consumer that the environment names, or for a log line when it names none.

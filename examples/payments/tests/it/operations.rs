@@ -38,6 +38,44 @@ async fn health_metrics_and_the_interface_are_open_to_all() {
 }
 
 #[tokio::test]
+async fn a_failure_has_one_name_in_the_answer_the_log_and_the_metrics() {
+    let service = Service::start();
+    let id = [("x-request-id", "trace-1")];
+    let answer = service.send(Method::GET, "/v1/payments", &id, "").await;
+    answer.problem(401, "token_missing_or_unknown");
+    let metrics = String::from_utf8(service.get("/metrics").await.body.to_vec()).unwrap();
+    let count = metrics
+        .lines()
+        .find(|line| line.starts_with("http_server_requests_total") && line.contains("401"))
+        .unwrap();
+    assert!(
+        count.contains("error_type=\"token_missing_or_unknown\""),
+        "{count}"
+    );
+    // The span was marked before the line was written that tells of the answer.
+    let log = service.log();
+    let line = log
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .find(|line| line["message"] == "answered" && line["status"] == 401)
+        .unwrap();
+    assert_eq!(line["span"]["error.type"], "token_missing_or_unknown");
+    assert_eq!(line["span"]["request_id"], "trace-1");
+}
+
+#[tokio::test]
+async fn a_method_that_nobody_knows_is_no_metric_of_its_own() {
+    let service = Service::start();
+    for method in ["FORGED-1", "FORGED-2"] {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let answer = service.send(method, "/livez", &[], "").await;
+        answer.problem(405, "method_not_allowed");
+    }
+    let metrics = String::from_utf8(service.get("/metrics").await.body.to_vec()).unwrap();
+    assert!(metrics.contains("method=\"_OTHER\"") && !metrics.contains("FORGED"));
+}
+
+#[tokio::test]
 async fn sigterm_ends_it_cleanly() {
     let service = Service::start();
     service.pay(ACME, "k", order("a")).await;
