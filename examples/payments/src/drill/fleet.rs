@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use mainstay::{
-    errors::{Outcome, Problem, Retry},
+    errors::{Decoded, Outcome, Problem, Retry},
     idempotency::webhook::{self, Secret},
     retry::{
         AttachIdempotencyKeyLayer, AttemptTimeoutLayer, Backoff, BoxError, CircuitBreaker,
@@ -33,7 +33,7 @@ use super::{
     DrillError, Sabotage,
     audit::{Call, Listed, Told},
 };
-use crate::clock;
+use crate::{auth::AuthError, clock};
 
 type Stack = BoxCloneSyncService<
     Request<Full<Bytes>>,
@@ -194,7 +194,13 @@ impl Fleet {
                 Ok(payment) => Told::Accepted(payment.id),
                 Err(_) => Told::Nothing,
             },
-            Answer::Refused => Told::Refused,
+            Answer::Refused(problem) => {
+                // Who is not let in will not be with the next payment either.
+                if let Some(AuthError::TokenMissingOrUnknown) = problem.known() {
+                    self.finish();
+                }
+                Told::Refused
+            }
         };
         self.amend(at, |call| call.told = told);
 
@@ -239,7 +245,7 @@ impl Fleet {
                 }
                 let problem = Problem::read(status.as_u16(), &headers, &body);
                 if problem.retry() == Retry::Never && problem.outcome() == Outcome::NotApplied {
-                    return Answer::Refused;
+                    return Answer::Refused(Box::new(problem));
                 }
             }
             sleep(pause).await;
@@ -298,8 +304,10 @@ impl Fleet {
                     deadline,
                     self.until_told(|| self.request_of(tenant, Method::GET, &path, Bytes::new())),
                 );
-                let Ok(Answer::Done(body)) = answer.await else {
-                    return Err(DrillError::new("could not list the payments for the audit"));
+                let body = match answer.await {
+                    Ok(Answer::Done(body)) => body,
+                    Ok(Answer::Refused(problem)) => return Err(barred(*problem)),
+                    Err(late) => return Err(DrillError::because(LIST)(late)),
                 };
                 let page: Page = serde_json::from_slice(&body)
                     .map_err(DrillError::because("read a page of payments"))?;
@@ -342,7 +350,18 @@ enum Answer {
     /// A success, and its body.
     Done(Bytes),
     /// A problem that will stay one and has changed nothing.
-    Refused,
+    Refused(Box<Problem>),
+}
+
+const LIST: &str = "list the payments for the audit";
+
+/// Why there is no audit. A client of the service has the service's own errors back, as the enum they were made of.
+fn barred(problem: Problem) -> DrillError {
+    match problem.decode::<AuthError>() {
+        Decoded::Known(error) => DrillError::because(LIST)(error),
+        // Something on the way, or a service newer than this fleet.
+        Decoded::Unknown(problem) => DrillError::because(LIST)(problem),
+    }
 }
 
 #[derive(Deserialize)]
@@ -420,4 +439,23 @@ fn stack(attempts: Arc<AtomicU64>, sabotage: Option<Sabotage>) -> Result<Stack, 
             .layer(breaker.layer())
             .service(transport),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstay::errors::Fault;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_the_service_is_told_as_its_own_error() {
+        let sent = AuthError::TokenMissingOrUnknown.to_problem().to_bytes();
+        let read =
+            |bytes: &[u8]| Problem::read_document(401, Some("application/problem+json"), bytes);
+        let source = barred(read(&sent)).source.unwrap();
+        assert!(source.is::<AuthError>(), "{source:?}");
+        // A proxy's 401 is nobody's code.
+        let source = barred(read(b"<html>")).source.unwrap();
+        assert!(source.is::<Problem>(), "{source:?}");
+    }
 }
