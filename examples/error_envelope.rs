@@ -1,4 +1,5 @@
-//! One truth about a failure: an enum of yours becomes problem documents (RFC 9457) over an axum router.
+//! One truth about a failure: an enum of yours becomes problem documents (RFC 9457) over an axum router, statuses with
+//! google.rpc details over gRPC, and the same enum again in the client that reads either.
 //!
 //! Run it with `cargo run --example error_envelope`. It needs neither a server nor a database.
 //!
@@ -31,11 +32,29 @@
 //! content-type: application/problem+json
 //! {"type":"/problems/not_found","title":"Not found","status":404,"code":"not_found","retry":"never","outcome":"not_applied","request_id":"example-1"}
 //!
-//! the client of the 503 reads: code provider_down, retry after, outcome not_applied
+//! # The same two errors over gRPC
+//! NotFound: order 7 not found
+//! ErrorInfo: ORDER_NOT_FOUND of orders.example.com
+//!   order_id: 7
+//!   outcome: not_applied
+//!   retry: never
+//!
+//! Unavailable: Provider down
+//! ErrorInfo: PROVIDER_DOWN of orders.example.com
+//!   outcome: not_applied
+//!   retry: after
+//! RetryInfo: 2s
+//!
+//! # What the client makes of them
+//! HTTP 404: known, OrderNotFound: order 7 can be forgotten
+//! gRPC 5:   known, OrderNotFound: order 7 can be forgotten
+//! HTTP 503: unknown, provider_down: ask again in 2s, outcome not_applied
+//! gRPC 14:  unknown, provider_down: ask again in 2s, outcome not_applied
+//! gRPC 8:   unknown, warehouse_full: ask again in 30s, outcome not_applied
 //! ```
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
-use std::error::Error;
+use std::{collections::BTreeMap, error::Error};
 
 use axum::{
     Router,
@@ -44,12 +63,17 @@ use axum::{
     routing::{get, post},
 };
 use http_body_util::BodyExt;
-use mainstay::errors::{Fault, Json, Path, Problem, ProblemLayer, Registry, Violation, Violations};
+use mainstay::errors::{
+    Decoded, Fault, Json, Path, Problem, ProblemLayer, Registry, Retry, Violation, Violations,
+};
+use tonic::Status;
+use tonic_types::StatusExt;
 use tower::ServiceExt;
 
 /// Every way in which an order can fail. What a caller needs to know is decided here, where the error is
-/// declared, and not where it is handled.
+/// declared, and not where it is handled. Server and client share it.
 #[derive(Debug, thiserror::Error, Fault)]
+#[fault(decode, domain = "orders.example.com")] // clients have it back; on gRPC, these codes are ours
 enum OrderError {
     /// No order has this id. (A doc comment becomes the text of the code's own page.)
     #[error("order {id} not found")]
@@ -123,6 +147,50 @@ async fn show(
     Ok(Problem::read(head.status.as_u16(), &head.headers, &body))
 }
 
+/// What gRPC clients of any language see of the same error.
+fn show_status(status: &Status) {
+    println!("{:?}: {}", status.code(), status.message());
+    if let Some(info) = status.get_details_error_info() {
+        println!("ErrorInfo: {} of {}", info.reason, info.domain);
+        for (name, value) in BTreeMap::from_iter(info.metadata) {
+            println!("  {name}: {value}");
+        }
+    }
+    if let Some(wait) = status
+        .get_details_retry_info()
+        .and_then(|info| info.retry_delay)
+    {
+        println!("RetryInfo: {wait:?}");
+    }
+    println!();
+}
+
+/// A client of this service: it matches on the enum, not on strings, and does not mind which wire it came by.
+fn understand(problem: Problem) -> String {
+    match problem.decode() {
+        Decoded::Known(OrderError::OrderNotFound { id }) => {
+            format!("known, OrderNotFound: order {id} can be forgotten")
+        }
+        Decoded::Known(other) => format!("known, {other:?}"),
+        // A newer server, a proxy, or an error with a cause, which stays at home. What may be done is said all the same.
+        Decoded::Unknown(problem) => {
+            let advice = match problem.retry() {
+                Retry::After(wait) => format!("ask again in {wait:?}"),
+                other => format!("retry {}", other.as_str()),
+            };
+            let outcome = problem.outcome().as_str();
+            format!("unknown, {}: {advice}, outcome {outcome}", problem.code())
+        }
+    }
+}
+
+/// An error of next year's service, which this client was not built with.
+#[derive(Debug, thiserror::Error, Fault)]
+#[fault(domain = "orders.example.com")]
+#[error("the warehouse is full")]
+#[fault(code = "warehouse_full", resource_exhausted, retry_after = "30s")]
+struct WarehouseFull;
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     // The registry knows every code; it serves the pages that `type` points at.
@@ -134,7 +202,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .layer(ProblemLayer::new(&registry)); // outermost: whatever fails inside comes out as a document
 
     println!("# A domain error");
-    show(&app, "GET", "/orders/7", "").await?;
+    let not_found = show(&app, "GET", "/orders/7", "").await?;
 
     println!("# Values that do not fit their types, all at once");
     show(&app, "POST", "/orders", r#"{"item": 5, "amount": "x"}"#).await?;
@@ -144,17 +212,26 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     println!("# A failure whose cause is nobody's business");
     let order = r#"{"item": "umbrella", "amount": 1}"#;
-    let problem = show(&app, "POST", "/orders", order).await?;
+    let unavailable = show(&app, "POST", "/orders", order).await?;
 
     println!("# A path nobody serves: the framework's own 404");
     show(&app, "GET", "/invoices", "").await?;
 
-    // The other side reads the same truth. Reading never fails, whatever was sent.
+    println!("# The same two errors over gRPC");
+    let missing = Status::from(OrderError::OrderNotFound { id: 7 });
+    show_status(&missing);
+    let cause = std::io::Error::other("password of the provider refused");
+    let down = Status::from(OrderError::ProviderDown(cause));
+    show_status(&down);
+
+    println!("# What the client makes of them");
+    println!("HTTP 404: {}", understand(not_found));
+    println!("gRPC 5:   {}", understand(Problem::from(missing)));
+    println!("HTTP 503: {}", understand(unavailable));
+    println!("gRPC 14:  {}", understand(Problem::from(down)));
     println!(
-        "the client of the 503 reads: code {}, retry {}, outcome {}",
-        problem.code(),
-        problem.retry().as_str(),
-        problem.outcome().as_str(),
+        "gRPC 8:   {}",
+        understand(Problem::from(Status::from(WarehouseFull)))
     );
     Ok(())
 }

@@ -49,21 +49,25 @@ fn assert_lines(printed: &str, lines: &[&str]) {
     }
 }
 
+/// What the first lines of an example say that it prints, for one that prints the same each time.
+fn promised(source: &str) -> String {
+    source
+        .lines()
+        .skip_while(|line| *line != "//! ```text")
+        .skip(1)
+        .take_while(|line| *line != "//! ```")
+        .map(|line| line.trim_start_matches("//!"))
+        .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)))
+        .collect()
+}
+
 #[tokio::test]
-async fn error_envelope_names_each_failure_and_leaks_none() {
+async fn error_envelope_prints_what_it_says_and_leaks_nothing() {
     let printed = run("error_envelope").await;
-    assert_lines(
-        &printed,
-        &[
-            "GET /orders/7 -> 404 Not Found",
-            "content-type: application/problem+json",
-            "POST /orders -> 503 Service Unavailable",
-            "retry-after: 2",
-            "GET /invoices -> 404 Not Found",
-            "the client of the 503 reads: code provider_down, retry after, outcome not_applied",
-        ],
+    assert_eq!(
+        printed,
+        promised(include_str!("../../examples/error_envelope.rs"))
     );
-    assert!(printed.contains(r#"{"pointer":"/amount","location":"body","code":"too_small""#));
     assert!(!printed.contains("10.0.0.7") && !printed.contains("password"));
 }
 
