@@ -288,7 +288,7 @@ mod tests {
         let pool = sqlx::sqlite::SqlitePool::connect_lazy("sqlite::memory:").unwrap();
         pool.close().await;
         let app = Arc::new(App {
-            cursors: CursorCodec::hmac_sha256(KeyRing::new(1, &[7; 32]).unwrap()),
+            cursors: CursorCodec::hmac_sha256(KeyRing::new(1, [7; 32]).unwrap()),
             webhooks: Webhooks::new(pool.clone()),
             provider: Verifier::new(Secret::generate()),
             metrics: PrometheusBuilder::new().build_recorder().handle(),
