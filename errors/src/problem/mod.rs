@@ -7,6 +7,7 @@
 
 mod code;
 mod member;
+mod members;
 mod plain;
 mod read;
 mod reference;

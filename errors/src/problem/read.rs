@@ -11,11 +11,12 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use serde::de::{Deserialize, Deserializer, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
-use super::plain::{self, Plain};
-use super::{Problem, TypeUri, VIOLATIONS_MAX, cut};
+use super::members::Members;
+use super::plain::Plain;
+use super::{Problem, TypeUri, cut};
 use crate::{Category, Location, Outcome, RequestId, Retry, Violation};
 
 /// The largest body that is decoded, in bytes (64 KiB); a larger one is judged by its status alone.
@@ -188,108 +189,101 @@ fn bare(status: u16) -> Problem {
 }
 
 /// The members of a body that is, or passes for, a problem document.
-fn members(content_type: Option<&str>, body: &[u8]) -> Option<Map<String, Value>> {
+fn members(content_type: Option<&str>, body: &[u8]) -> Option<Members> {
     let essence = content_type.map(|value| value.split(';').next().unwrap_or_default().trim());
     let declared = essence.is_some_and(|essence| essence.eq_ignore_ascii_case(super::PROBLEM_JSON));
-    let perhaps = essence.is_none_or(|essence| {
-        let essence = essence.to_ascii_lowercase();
-        essence == "application/json" || essence.ends_with("+json")
-    });
-    if !declared && !perhaps {
+    let perhaps = declared
+        || essence.is_none_or(|essence| {
+            let essence = essence.to_ascii_lowercase();
+            essence == "application/json" || essence.ends_with("+json")
+        });
+    if !perhaps {
         return None;
     }
     // RFC 8259 §8.1 lets a reader pass over a byte order mark, and some servers write one.
     let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
-    // serde_json bounds the depth, and of a repeated member keeps the last.
-    let members = match plain::from_slice(body) {
-        Ok(Value::Object(members)) => members,
-        Ok(_) => return None,
+    // serde_json bounds the depth.
+    let members = match serde_json::from_slice(body) {
+        Ok(members) => members,
         Err(_) => readable_members(body)?,
     };
-    let evident = members.contains_key("type") || members.contains_key("title");
-    (declared || evident).then_some(members)
+    (declared || members.evident).then_some(members)
 }
 
 /// The members that can be read of a document of which one cannot: `1e999`, half a surrogate pair, an
 /// array nested a thousand deep, Latin-1 in a text. A member's value is looked at only after its end was
 /// found, so that one bad value takes itself away and no other (RFC 9457 §3.1).
-fn readable_members(body: &[u8]) -> Option<Map<String, Value>> {
+fn readable_members(body: &[u8]) -> Option<Members> {
     let body = String::from_utf8_lossy(body);
-    let raw: BTreeMap<Name, &RawValue> = serde_json::from_str(&body).ok()?;
-    let readable = raw.into_iter().filter_map(|(name, value)| {
+    let raw: BTreeMap<RawName, &RawValue> = serde_json::from_str(&body).ok()?;
+    let mut members = Members::default();
+    members.extend(raw.into_iter().filter_map(|(name, value)| {
         // Within something, as it is in the document, so that the bound on the depth is the same, and whoever
         // the problem is passed on to can read it too.
         let [Plain(value)] = serde_json::from_str(&format!("[{value}]")).ok()?;
         Some((name.0?, value))
-    });
-    Some(readable.collect())
+    }));
+    Some(members)
 }
 
 /// A member's name, unless half a surrogate pair is in it.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Name(Option<String>);
+struct RawName(Option<String>);
 
-impl<'de> Deserialize<'de> for Name {
+impl<'de> Deserialize<'de> for RawName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Bytes;
         impl Visitor<'_> for Bytes {
-            type Value = Name;
+            type Value = RawName;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a name")
             }
-            fn visit_bytes<E>(self, name: &[u8]) -> Result<Name, E> {
-                Ok(Name(std::str::from_utf8(name).ok().map(str::to_owned)))
+            fn visit_bytes<E>(self, name: &[u8]) -> Result<RawName, E> {
+                Ok(RawName(std::str::from_utf8(name).ok().map(str::to_owned)))
             }
         }
         deserializer.deserialize_bytes(Bytes)
     }
 }
 
-fn decode(status: u16, mut members: Map<String, Value>) -> Problem {
+fn decode(status: u16, members: Members) -> Problem {
     let mut problem = bare(status);
     let doc = &mut *problem.0;
-    let mut text = |name| match members.remove(name) {
-        Some(Value::String(text)) => Some(text),
-        _ => None,
-    };
 
-    if let Some(uri) = text("type") {
+    if let Some(uri) = members.type_uri {
         doc.type_uri = TypeUri::Exact(Cow::Owned(uri));
     }
-    if let Some(title) = text("title") {
+    if let Some(title) = members.title {
         doc.title = Some(Cow::Owned(title));
     }
-    doc.detail = text("detail").map(|detail| cut(Cow::Owned(detail)));
-    doc.instance = text("instance");
-    doc.request_id = text("request_id").and_then(|id| RequestId::parse(&id));
-    let code = text("code").filter(|code| !code.is_empty());
-    // A word of a newer server must not be taken for a promise that nothing happened.
-    let outcome = text("outcome").map(|word| Outcome::from_wire(&word).unwrap_or(Outcome::Unknown));
-    let retry = text("retry");
-
-    let reported = members.remove("status").and_then(|status| status.as_u64());
-    doc.reported_status = reported
+    doc.detail = members.detail.map(|detail| cut(Cow::Owned(detail)));
+    doc.instance = members.instance;
+    doc.request_id = members.request_id.and_then(|id| RequestId::parse(&id));
+    doc.reported_status = members
+        .status
         .and_then(|status| u16::try_from(status).ok())
         .filter(|reported| *reported != status);
-    doc.retry_after = members.remove("retry_after").as_ref().and_then(seconds);
+    doc.retry_after = members.retry_after;
     // Advice that a newer server spells is not guessed: under the same key, asking again does no harm.
-    let retry =
-        retry.map(|word| Retry::from_wire(&word, doc.retry_after).unwrap_or(Retry::SameKeyOnly));
+    let retry = members
+        .retry
+        .map(|word| Retry::from_wire(&word, doc.retry_after).unwrap_or(Retry::SameKeyOnly));
     doc.category = narrow(status, doc.category, retry);
     doc.retry = retry.unwrap_or(match (doc.category.retry(), doc.retry_after) {
         (Retry::Backoff, Some(wait)) => Retry::After(wait),
         (advice, _) => advice,
     });
-    doc.outcome = outcome.unwrap_or(doc.category.outcome());
-    doc.code = code.map_or(Cow::Borrowed(doc.category.as_str()), Cow::Owned);
-    if let Some(Value::Array(entries)) = members.remove("errors") {
-        doc.errors = entries
-            .into_iter()
-            .filter_map(violation)
-            .take(VIOLATIONS_MAX)
-            .collect();
-    }
-    doc.extensions = members;
+    doc.outcome = match members.outcome {
+        // A word of a newer server must not be taken for a promise that nothing happened.
+        Some(word) => Outcome::from_wire(&word).unwrap_or(Outcome::Unknown),
+        None => doc.category.outcome(),
+    };
+    doc.code = match members.code {
+        Some(code) if !code.is_empty() => Cow::Owned(code),
+        _ => Cow::Borrowed(doc.category.as_str()),
+    };
+    doc.errors = members.errors;
+    doc.extensions = members.extensions;
     problem
 }
 
@@ -304,14 +298,14 @@ fn narrow(status: u16, category: Category, retry: Option<Retry>) -> Category {
 }
 
 /// A wait in seconds; a fraction is kept, a negative or boundless number is not.
-fn seconds(value: &Value) -> Option<Duration> {
+pub(super) fn seconds(value: &Value) -> Option<Duration> {
     let seconds = value.as_f64().filter(|seconds| *seconds >= 0.0)?;
     Duration::try_from_secs_f64(seconds.min(WAIT_MAX.as_secs_f64())).ok()
 }
 
 /// One entry of `errors`. A missing pointer means the whole; the RFC's own examples write pointers
 /// as URI fragments (`#/age`), which are unwrapped.
-fn violation(entry: Value) -> Option<Violation> {
+pub(super) fn violation(entry: Value) -> Option<Violation> {
     let Value::Object(mut entry) = entry else {
         return None;
     };
