@@ -155,7 +155,10 @@ fn success_bare(n: u64) {
     call(n, service_fn(answer));
 }
 
-const OPERATIONS: [(&str, fn(u64)); 9] = [
+/// What runs so many times.
+type Operation = fn(u64);
+
+const OPERATIONS: [(&str, Operation); 9] = [
     ("encode", encode),
     ("encode_by_hand", encode_by_hand),
     ("decode", decode),
