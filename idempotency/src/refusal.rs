@@ -97,6 +97,7 @@ const IN_FLIGHT: Descriptor = describe(
     "Idempotency key in flight",
     "A request with this key is running. Ask again with the same key for its answer.",
 )
+.with_retry(Retry::After(ASK_AGAIN))
 .with_outcome(Outcome::Unknown);
 const OVERLOADED: Descriptor = describe(
     "idempotency_overloaded",
@@ -104,6 +105,7 @@ const OVERLOADED: Descriptor = describe(
     "Too many requests in progress",
     "The service has as many keyed requests in progress as it allows itself. Nothing of this one was done.",
 )
+.with_retry(Retry::After(ASK_AGAIN))
 .with_outcome(Outcome::NotApplied);
 const TOO_LARGE: Descriptor = describe(
     "request_body_too_large",
@@ -212,7 +214,6 @@ impl Fault for IdempotencyError {
 
     fn retry(&self) -> Retry {
         match self {
-            Self::KeyInFlight | Self::Overloaded => Retry::After(ASK_AGAIN),
             Self::Store(error) => error.retry(),
             _ => self.descriptor().retry(),
         }

@@ -3,9 +3,8 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Many short rounds rather than a few long ones: a round must end well before the scheduler's slice does. On a busy
-/// machine a round of milliseconds is nearly always interrupted, and the slowest contestant's most often, so that
-/// its ratio is multiplied by what the neighbours do.
+/// Many short rounds rather than a few long ones, because a long one is more often interrupted by the neighbours on a
+/// busy machine, and the slowest contestant's most of all.
 const ROUNDS: usize = 2_001;
 const CALLS_PER_ROUND: u32 = 100;
 

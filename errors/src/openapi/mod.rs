@@ -78,5 +78,8 @@ pub use any_of::AnyOf;
 pub use rejections::{JsonRejections, PathRejections, QueryRejections};
 pub use schema::schemas;
 #[cfg(feature = "utoipa")]
+#[cfg_attr(docsrs, doc(cfg(feature = "utoipa")))]
+pub use typed::Codes;
+#[cfg(feature = "utoipa")]
 #[doc(hidden)]
 pub use typed::responses;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 
 use serde_json::Value;
 use utoipa::openapi::path::{Operation, PathItem};
@@ -23,6 +24,17 @@ pub fn responses(catalog: &[Descriptor]) -> Map {
         .iter()
         .map(|descriptor| (descriptor, descriptor.to_problem()));
     typed(Value::Object(by_status(codes)))
+}
+
+/// The codes of a fault that has no `IntoResponses` of its own, such as one that another crate implements by hand. For
+/// [`AnyOf`](super::AnyOf): `AnyOf<(OrderError, Codes<IdempotencyError>)>`.
+#[derive(Debug)]
+pub struct Codes<F>(PhantomData<fn() -> F>);
+
+impl<F: Fault> IntoResponses for Codes<F> {
+    fn responses() -> Map {
+        responses(F::CATALOG)
+    }
 }
 
 /// What was written in the form that utoipa itself writes reads back; the tests hold it to that.

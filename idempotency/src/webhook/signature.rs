@@ -191,6 +191,7 @@ const OUT_OF_TOLERANCE: Descriptor = Descriptor::new(
 const IN_FLIGHT: Descriptor = Descriptor::new("webhook_in_flight", Category::Aborted)
     .with_title("Webhook in flight")
     .with_docs("The same delivery is being applied. Deliver it again to learn how that ended.")
+    .with_retry(mainstay_errors::Retry::After(Duration::from_secs(1)))
     .with_owner("mainstay_idempotency");
 const TIMED_OUT: Descriptor = Descriptor::new("webhook_timeout", Category::DeadlineExceeded)
     .with_title("The delivery took too long")
@@ -223,13 +224,6 @@ impl Fault for WebhookError {
             Self::InFlight => &IN_FLIGHT,
             Self::TimedOut => &TIMED_OUT,
             Self::OutcomeUnknown => &OUTCOME_UNKNOWN,
-        }
-    }
-
-    fn retry(&self) -> mainstay_errors::Retry {
-        match self {
-            Self::InFlight => mainstay_errors::Retry::After(Duration::from_secs(1)),
-            _ => self.descriptor().retry(),
         }
     }
 }

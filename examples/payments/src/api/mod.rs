@@ -5,13 +5,12 @@ pub mod openapi;
 pub mod payments;
 pub mod webhooks;
 
-use mainstay::errors::Registry;
-
-use self::{
-    health::ReadyError,
-    openapi::{KeyFault, NoticeFault},
-    payments::ListError,
+use mainstay::{
+    errors::Registry,
+    idempotency::{self, IdempotencyError, webhook::WebhookError},
 };
+
+use self::{health::ReadyError, payments::ListError};
 use crate::{
     auth::AuthError,
     payment::{LookupError, PaymentError},
@@ -25,7 +24,8 @@ pub fn registry() -> Registry {
         .with::<PaymentError>()
         .with::<LookupError>()
         .with::<ListError>()
-        .with::<KeyFault>()
-        .with::<NoticeFault>()
+        .with::<IdempotencyError>()
+        .with::<WebhookError>()
+        .with::<idempotency::Error>()
         .with::<ReadyError>()
 }

@@ -1,10 +1,7 @@
 //! `/openapi.json`. What it says of failures is derived from the enums that make them: nothing here repeats a code.
 
 use axum::{Json, Router, routing::get};
-use mainstay::{
-    errors::{Fault, Registry},
-    idempotency::{self, IdempotencyError, webhook::WebhookError},
-};
+use mainstay::errors::Registry;
 use utoipa::{
     Modify, OpenApi,
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
@@ -41,28 +38,6 @@ impl Modify for Bearer {
             .get_or_insert_default()
             .add_security_scheme("bearer", scheme);
     }
-}
-
-/// What the idempotency layer answers in a handler's place. No handler returns it: it is here to be written down.
-#[derive(Debug, thiserror::Error, Fault)]
-pub enum KeyFault {
-    /// The key, the body under it, or the record of it.
-    #[error(transparent)]
-    #[fault(delegate)]
-    Idempotency(#[from] IdempotencyError),
-}
-
-/// What refuses a notice before it is read. As above, to be written down.
-#[derive(Debug, thiserror::Error, Fault)]
-pub enum NoticeFault {
-    /// Who signed it, and when; or it is being applied.
-    #[error(transparent)]
-    #[fault(delegate)]
-    Webhook(#[from] WebhookError),
-    /// Its mark in the inbox could not be read or set.
-    #[error(transparent)]
-    #[fault(delegate)]
-    Inbox(#[from] idempotency::Error),
 }
 
 /// The document, made to agree with the registry: its schemas, its `type` base.

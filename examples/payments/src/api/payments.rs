@@ -13,9 +13,9 @@ use mainstay::{
     errors::{
         Fault, Json, Path, Problem, Query, Violation, Violations,
         db::DbFault,
-        openapi::{AnyOf, JsonRejections, PathRejections, QueryRejections},
+        openapi::{AnyOf, Codes, JsonRejections, PathRejections, QueryRejections},
     },
-    idempotency::{IdemTx, IdempotencyLayer, Scope},
+    idempotency::{IdemTx, IdempotencyError, IdempotencyLayer, Scope},
     outbox::{EncodeError, Event},
     pagination::{
         Column, KeysetDef, OnExceed, PageError, PageInfo, PageLimits, PagePolicy, Paged, Probe,
@@ -26,7 +26,6 @@ use tokio_util::task::TaskTracker;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::openapi::KeyFault;
 use crate::{
     app::{self, BODY_BYTES_MAX, Shared},
     auth::{AuthError, Tenant},
@@ -71,7 +70,7 @@ fn scope(parts: &Parts) -> Result<Scope, Problem> {
     responses(
         (status = 201, description = "Accepted. `Idempotent-Replayed: true` when this is the recorded answer of an earlier request.", body = Payment,
          headers(("Location" = String, description = "The payment"), ("Idempotent-Replayed" = String, description = "Only on replays"))),
-        AnyOf<(AuthError, KeyFault, JsonRejections, PaymentError, Problem)>,
+        AnyOf<(AuthError, Codes<IdempotencyError>, JsonRejections, PaymentError, Problem)>,
     ),
     security(("bearer" = [])),
 )]

@@ -13,11 +13,11 @@ use mainstay::{
     errors::{
         Error, Json, Problem,
         db::DbFault,
-        openapi::{AnyOf, JsonRejections},
+        openapi::{AnyOf, Codes, JsonRejections},
     },
     idempotency::{
-        IdemTx,
-        webhook::{Delivery, Received},
+        self, IdemTx,
+        webhook::{Delivery, Received, WebhookError},
     },
 };
 use serde::Deserialize;
@@ -25,7 +25,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{openapi::NoticeFault, payments::event};
+use super::payments::event;
 use crate::{
     app::{App, Shared},
     clock,
@@ -69,7 +69,7 @@ pub struct NoticeData {
     request_body = Notice,
     responses(
         (status = 204, description = "Applied, now or by an earlier delivery"),
-        AnyOf<(NoticeFault, JsonRejections, LookupError, PaymentError, Problem)>,
+        AnyOf<(Codes<WebhookError>, Codes<idempotency::Error>, JsonRejections, LookupError, PaymentError, Problem)>,
     ),
 )]
 pub async fn provider<D: Store>(
