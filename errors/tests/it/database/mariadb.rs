@@ -23,9 +23,11 @@ impl Server {
             .unwrap();
         let name = super::unique_name();
         let mut connection = admin.connect().await.unwrap();
+        // From localhost too: a new server has a nameless user there, who goes before one from anywhere.
         let create = format!(
-            "CREATE DATABASE {name};
-             CREATE USER {name}_full WITH MAX_USER_CONNECTIONS 1; GRANT SELECT ON {name}.* TO {name}_full"
+            "CREATE DATABASE {name} CHARACTER SET utf8mb4;
+             CREATE USER {name}_full, {name}_full@localhost WITH MAX_USER_CONNECTIONS 1;
+             GRANT SELECT ON {name}.* TO {name}_full, {name}_full@localhost"
         );
         connection.execute(AssertSqlSafe(create)).await.unwrap();
         let server = Rc::new(Self {
@@ -42,7 +44,8 @@ impl Server {
         };
         super::and_then_clean_up(test, async {
             let name = &server.name;
-            let drop = format!("DROP DATABASE {name}; DROP USER {name}_full");
+            let drop =
+                format!("DROP DATABASE {name}; DROP USER {name}_full, {name}_full@localhost");
             connection.execute(AssertSqlSafe(drop)).await.unwrap();
         })
         .await;
