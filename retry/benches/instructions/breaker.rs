@@ -1,21 +1,16 @@
 //! The breaker, closed by each rule and refusing. Its service fails with an error, as breakers want.
 
-use std::{
-    future::{Future, Ready, ready},
-    hint::black_box,
-    pin::pin,
-    task::{Context, Poll, Waker},
-    time::Duration,
-};
+use std::time::Duration;
 
 use mainstay_retry::{Backoff, CircuitBreaker, EveryError, Kind, Trip, Verdict, breaker::Window};
-use tower_layer::Layer;
-use tower_service::Service;
+use tower::Layer;
 
-use crate::Operation;
+use crate::{
+    Operation,
+    support::{Inner, calls},
+};
 
 pub const OPERATIONS: &[Operation] = &[
-    ("breaker_bare", bare),
     ("breaker_consecutive", breaker_consecutive),
     ("breaker_count", breaker_count),
     ("breaker_time", breaker_time),
@@ -27,59 +22,6 @@ pub const OPERATIONS: &[Operation] = &[
     ("breaker_reject_forced", breaker_reject_forced),
 ];
 
-/// Ready at once, and too opaque to be optimised away.
-#[derive(Clone)]
-struct Inner;
-
-#[derive(Debug)]
-struct Failed;
-
-impl std::fmt::Display for Failed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("failed")
-    }
-}
-
-impl std::error::Error for Failed {}
-
-#[inline(never)]
-fn answer(n: u64) -> Result<u64, Failed> {
-    if n == u64::MAX {
-        Err(Failed)
-    } else {
-        Ok(black_box(n) + 1)
-    }
-}
-
-impl Service<u64> for Inner {
-    type Response = u64;
-    type Error = Failed;
-    type Future = Ready<Result<u64, Failed>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failed>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, n: u64) -> Self::Future {
-        ready(answer(n))
-    }
-}
-
-/// One op, `n` times.
-fn drive<S: Service<u64, Response = u64>>(mut service: S, n: u64) {
-    let mut cx = Context::from_waker(Waker::noop());
-    for i in 0..n {
-        let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else {
-            panic!("not ready");
-        };
-        let future = pin!(service.call(i));
-        let Poll::Ready(outcome) = future.poll(&mut cx) else {
-            panic!("not at once");
-        };
-        let _ = black_box(outcome.is_ok());
-    }
-}
-
 fn breaker(trip: Trip) -> CircuitBreaker {
     CircuitBreaker::builder("bench")
         .trip(trip)
@@ -88,12 +30,8 @@ fn breaker(trip: Trip) -> CircuitBreaker {
         .unwrap()
 }
 
-fn bare(n: u64) {
-    drive(Inner, n);
-}
-
 fn breaker_consecutive(n: u64) {
-    drive(
+    calls(
         breaker(Trip::consecutive(5))
             .layer_with(EveryError)
             .layer(Inner),
@@ -102,7 +40,7 @@ fn breaker_consecutive(n: u64) {
 }
 
 fn closed(trip: Trip, n: u64) {
-    drive(breaker(trip).layer_with(EveryError).layer(Inner), n);
+    calls(breaker(trip).layer_with(EveryError).layer(Inner), n);
 }
 
 fn breaker_count(n: u64) {
@@ -122,7 +60,7 @@ fn breaker_time_full(n: u64) {
         let permit = breaker.try_acquire().unwrap();
         permit.record(Verdict::Success);
     }
-    drive(breaker.layer_with(EveryError).layer(Inner), n);
+    calls(breaker.layer_with(EveryError).layer(Inner), n);
 }
 
 fn breaker_ewma(n: u64) {
@@ -143,11 +81,11 @@ fn breaker_reject_open(n: u64) {
     let breaker = breaker(Trip::consecutive(1));
     let permit = breaker.try_acquire().unwrap();
     permit.record(Verdict::Failure(Kind::Server));
-    drive(breaker.layer_with(EveryError).layer(Inner), n);
+    calls(breaker.layer_with(EveryError).layer(Inner), n);
 }
 
 fn breaker_reject_forced(n: u64) {
     let breaker = breaker(Trip::consecutive(1));
     breaker.handle().force_open();
-    drive(breaker.layer_with(EveryError).layer(Inner), n);
+    calls(breaker.layer_with(EveryError).layer(Inner), n);
 }

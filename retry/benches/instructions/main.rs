@@ -14,14 +14,20 @@
 
 mod breaker;
 mod retry;
+mod stack;
 mod support;
 
 /// The name of an operation, and how to run it so many times.
 type Operation = (&'static str, fn(u64));
 
 fn main() {
-    let operations: Vec<Operation> =
-        [support::OPERATIONS, retry::OPERATIONS, breaker::OPERATIONS].concat();
+    let operations: Vec<Operation> = [
+        support::OPERATIONS,
+        retry::OPERATIONS,
+        breaker::OPERATIONS,
+        stack::OPERATIONS,
+    ]
+    .concat();
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.as_slice() {
         [name, iterations] => {

@@ -18,38 +18,38 @@ use tower::{Layer, Service};
 
 use crate::{
     Operation,
-    support::{Inner, once},
+    support::{Inner, calls},
 };
 
 pub const OPERATIONS: &[Operation] = &[
-    ("retry_hand_written", |n| calls(&mut lower_bound(Inner), n)),
+    ("retry_hand_written", |n| calls(lower_bound(Inner), n)),
     ("retry_no_budget", |n| {
-        calls(&mut eager().without_budget().layer(Inner), n);
+        calls(eager().without_budget().layer(Inner), n);
     }),
-    ("retry_success", |n| calls(&mut with(tokens(), Inner), n)),
+    ("retry_success", |n| calls(with(tokens(), Inner), n)),
     ("retry_success_ratio", |n| {
         let budget = RatioBudget::of_calls(0.2).shared().unwrap();
-        calls(&mut with(budget, Inner), n);
+        calls(with(budget, Inner), n);
     }),
     ("retry_success_throttle", |n| {
         let budget = GrpcThrottle::shared(10.0, 0.1).unwrap();
-        calls(&mut with(budget, Inner), n);
+        calls(with(budget, Inner), n);
     }),
     ("retry_one_failure_hand_written", |n| {
-        calls(&mut lower_bound(Flaky::default()), n);
+        calls(lower_bound(Flaky::default()), n);
     }),
     ("retry_one_failure", |n| {
-        calls(&mut with(tokens(), Flaky::default()), n);
+        calls(with(tokens(), Flaky::default()), n);
     }),
     ("retry_one_failure_no_refill", |n| {
         let budget = TokenBudget::success_credit(1.0)
             .refill_per_second(0.0)
             .shared()
             .unwrap();
-        calls(&mut with(budget, Flaky::default()), n);
+        calls(with(budget, Flaky::default()), n);
     }),
     ("retry_one_failure_no_budget", |n| {
-        calls(&mut eager().without_budget().layer(Flaky::default()), n);
+        calls(eager().without_budget().layer(Flaky::default()), n);
     }),
     ("retry_refused", |n| {
         let budget = TokenBudget::success_credit(0.0)
@@ -57,21 +57,9 @@ pub const OPERATIONS: &[Operation] = &[
             .refill_per_second(0.0)
             .shared()
             .unwrap();
-        let mut service = with(budget, Broken);
-        for request in 0..n {
-            black_box(once(&mut service, black_box(request))).unwrap_err();
-        }
+        calls(with(budget, Broken), n);
     }),
 ];
-
-fn calls<S>(service: &mut S, iterations: u64)
-where
-    S: Service<u64, Response = u64, Error = u64>,
-{
-    for request in 0..iterations {
-        black_box(once(service, black_box(request))).unwrap();
-    }
-}
 
 fn eager() -> RetryLayer<EveryError, CloneReplay> {
     RetryLayer::new(EveryError, CloneReplay).backoff(Backoff::constant(Duration::ZERO))

@@ -1,7 +1,8 @@
 //! The service at the bottom and the way to call it, the same for every operation.
 
 use std::{
-    future::{Ready, ready},
+    fmt,
+    future::{Future, Ready, ready},
     hint::black_box,
     pin::pin,
     task::{Context, Poll, Waker},
@@ -11,44 +12,60 @@ use tower::Service;
 
 use crate::Operation;
 
-pub const OPERATIONS: &[Operation] = &[("bare", |iterations| {
-    let mut service = Inner;
-    for n in 0..iterations {
-        black_box(once(&mut service, black_box(n))).unwrap();
-    }
-})];
+pub const OPERATIONS: &[Operation] = &[("bare", |n| calls(Inner, n))];
 
-/// Ready at once, and answers with what it was asked.
+/// Ready at once, and too opaque to be optimised away.
 #[derive(Clone, Copy)]
 pub struct Inner;
 
-impl Service<u64> for Inner {
-    type Response = u64;
-    type Error = u64;
-    type Future = Ready<Result<u64, u64>>;
+#[derive(Debug)]
+pub struct Failed;
 
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), u64>> {
-        Poll::Ready(Ok(()))
-    }
-
-    #[inline(never)]
-    fn call(&mut self, request: u64) -> Self::Future {
-        ready(black_box(Ok(request)))
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("failed")
     }
 }
 
-/// `poll_ready`, `call` and one poll.
-#[inline(always)]
-pub fn once<S>(service: &mut S, request: u64) -> Result<u64, u64>
+impl std::error::Error for Failed {}
+
+#[inline(never)]
+fn answer(n: u64) -> Result<u64, Failed> {
+    if n == u64::MAX {
+        Err(Failed)
+    } else {
+        Ok(black_box(n) + 1)
+    }
+}
+
+impl Service<u64> for Inner {
+    type Response = u64;
+    type Error = Failed;
+    type Future = Ready<Result<u64, Failed>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: u64) -> Self::Future {
+        ready(answer(request))
+    }
+}
+
+/// `poll_ready`, `call` and one poll, so many times.
+pub fn calls<S>(mut service: S, iterations: u64)
 where
-    S: Service<u64, Response = u64, Error = u64>,
+    S: Service<u64, Response = u64>,
 {
     let mut cx = Context::from_waker(Waker::noop());
-    let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else {
-        panic!("not ready");
-    };
-    match pin!(service.call(request)).poll(&mut cx) {
-        Poll::Ready(outcome) => outcome,
-        Poll::Pending => panic!("not done"),
+    for request in 0..iterations {
+        let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else {
+            panic!("not ready");
+        };
+        let future = pin!(service.call(black_box(request)));
+        let Poll::Ready(outcome) = future.poll(&mut cx) else {
+            panic!("not at once");
+        };
+        let _ = black_box(outcome.is_ok());
     }
 }
