@@ -93,7 +93,7 @@ impl Circuit {
 
     #[inline]
     pub(super) fn try_acquire(self: &Arc<Self>) -> Result<Permit, CircuitOpen> {
-        match self.machine.pass() {
+        match self.pass().or_else(|| self.machine.pass_timed(now)) {
             Some(ticket) => Ok(Permit::new(Arc::clone(self), ticket)),
             None => self.ask(),
         }
@@ -153,9 +153,8 @@ impl Circuit {
     #[inline(never)]
     fn count_good(&self, ticket: Ticket) {
         match self.machine.record_good(ticket, now) {
-            Some(Recorded::Counted) => {}
             Some(recorded) => self.tell(recorded),
-            None => self.count(ticket, Some(true)),
+            None => self.tell(self.machine.record_any(ticket, Some(true), now)),
         }
     }
 
@@ -164,7 +163,7 @@ impl Circuit {
         self.tell(self.machine.record(ticket, health, now));
     }
 
-    #[cold]
+    #[inline]
     fn tell(&self, recorded: Recorded) {
         match recorded {
             Recorded::Counted => {}

@@ -71,6 +71,12 @@ impl Rules {
         self.reads_clock
     }
 
+    /// Whether it is time to look at the calls that are under way for too long.
+    pub(super) fn overdue_are_due(&self, now: u64) -> bool {
+        let mut slow = self.rates.iter().filter_map(|rate| rate.slow.as_ref());
+        slow.any(|slow| slow.overdue.is_due(now))
+    }
+
     /// Whether the calls that are under way for too long are enough to trip.
     pub(super) fn overdue_are_enough(&self, epoch: u32, now: u64) -> bool {
         let enough = |rate: &Rate| {

@@ -1,4 +1,5 @@
-//! The state machine of a breaker: who is let in, and what outcomes change. No runtime; `now` comes in.
+//! The state machine of a breaker: who is let in, and what outcomes change. No runtime; `now` comes in, and is
+//! nanoseconds since the machine was made from then on: a subtraction is most of what a look at the clock costs.
 //!
 //! State, generation and the run of failures stand in one atomic word, so that a healthy call reads it and
 //! writes nothing. Everything rarer happens under a lock. Every change of state goes through [`Machine::change`],
@@ -112,25 +113,27 @@ impl Machine {
         }
         match word.state() {
             State::ForcedOpen => (Some(Duration::ZERO), None),
-            State::Open => (self.open_for(word, now), None),
-            _ => self.would_refuse_probe(now()),
+            State::Open => (self.open_for(word, self.nanos(now())), None),
+            _ => self.would_refuse_probe(self.nanos(now())),
         }
     }
 
-    /// The refusal of a circuit that is open and stays so, with no lock.
+    /// The refusal of a circuit that is open, or forced to be, and stays so; with no lock.
     #[inline]
     pub(super) fn left_open(&self, now: impl Fn() -> Instant) -> Option<Duration> {
         let word = self.load();
+        if word.code() == State::ForcedOpen.code() {
+            return Some(Duration::ZERO);
+        }
         if word.code() != State::Open.code() {
             return None;
         }
-        self.open_for(word, now)
+        self.open_for(word, self.nanos(now()))
     }
 
     /// The time left of an open state; `None` when it is over.
     #[inline]
-    fn open_for(&self, word: Word, now: impl Fn() -> Instant) -> Option<Duration> {
-        let now = self.nanos(now());
+    fn open_for(&self, word: Word, now: u64) -> Option<Duration> {
         let until = self.until.load(Ordering::Acquire);
         // When the state has changed in between, this was another state's end.
         let same = self.load().0 == word.0;
@@ -138,12 +141,12 @@ impl Machine {
     }
 
     #[cold]
-    fn would_refuse_probe(&self, now: Instant) -> (Option<Duration>, Option<Transition>) {
+    fn would_refuse_probe(&self, now: u64) -> (Option<Duration>, Option<Transition>) {
         let mut slow = lock(&self.slow);
         let word = self.load();
-        let over = self.until.load(Ordering::Acquire) <= self.nanos(now);
+        let over = self.until.load(Ordering::Acquire) <= now;
         match word.state() {
-            State::Open => (self.open_for(word, || now), None),
+            State::Open => (self.open_for(word, now), None),
             State::HalfOpen if over => {
                 let change = self.change(&mut slow, State::Open, now);
                 (Some(slow.wait), Some(change))
@@ -166,10 +169,17 @@ impl Machine {
     #[inline]
     pub(super) fn pass(&self) -> Option<Ticket> {
         let word = self.load();
-        (word.passes() && !self.rules.times_calls()).then(|| Ticket {
-            word: word.with_failures(0).0,
-            started: 0,
-        })
+        (word.passes() && !self.rules.times_calls()).then(|| ticket(word, 0))
+    }
+
+    /// [`pass`](Self::pass) where the start of a call matters.
+    pub(super) fn pass_timed(&self, now: impl Fn() -> Instant) -> Option<Ticket> {
+        let word = self.load();
+        if !word.passes() {
+            return None;
+        }
+        let now = self.nanos(now());
+        (!word.counts() || !self.rules.overdue_are_due(now)).then(|| self.start(word, now))
     }
 
     /// Lets a call in or refuses it; moves on from open or half-open when their time is over.
@@ -178,15 +188,15 @@ impl Machine {
         if word.state() == State::ForcedOpen {
             return (Admission::Refused(Duration::ZERO), None);
         }
-        let now = now();
+        let now = self.nanos(now());
         if word.code() == State::Open.code()
-            && let Some(left) = self.open_for(word, || now)
+            && let Some(left) = self.open_for(word, now)
         {
             return (Admission::Refused(left), None);
         }
         if word.counts() && self.rules.times_calls() {
             // Calls that hang may be enough to open it, with no call that ends to say so.
-            let enough = self.rules.overdue_are_enough(word.epoch(), self.nanos(now));
+            let enough = self.rules.overdue_are_enough(word.epoch(), now);
             let tripped = enough.then(|| self.trip(word.generation(), now)).flatten();
             if let Some(change) = tripped {
                 return (self.after(change, now), Some(change));
@@ -196,25 +206,24 @@ impl Machine {
     }
 
     /// What a call gets whose own coming has opened the circuit, or would have.
-    fn after(&self, change: Transition, now: Instant) -> Admission {
+    fn after(&self, change: Transition, now: u64) -> Admission {
         if change.to.counts() {
             let word = Word::new(change.to, change.generation);
             return Admission::Granted(self.start(word, now));
         }
         let until = self.until.load(Ordering::Acquire);
         let left = if until == FOREVER { 0 } else { until };
-        Admission::Refused(Duration::from_nanos(left.saturating_sub(self.nanos(now))))
+        Admission::Refused(Duration::from_nanos(left.saturating_sub(now)))
     }
 
-    fn start(&self, word: Word, now: Instant) -> Ticket {
-        let ticket = self.ticket(word, now);
+    fn start(&self, word: Word, now: u64) -> Ticket {
         if word.counts() {
-            self.rules.start(word.epoch(), ticket.started);
+            self.rules.start(word.epoch(), now);
         }
-        ticket
+        ticket(word, now)
     }
 
-    fn admit_at(&self, now: Instant) -> (Admission, Option<Transition>) {
+    fn admit_at(&self, now: u64) -> (Admission, Option<Transition>) {
         let word = self.load();
         if word.passes() {
             return (Admission::Granted(self.start(word, now)), None);
@@ -222,39 +231,29 @@ impl Machine {
         self.admit_probe(now)
     }
 
-    fn ticket(&self, word: Word, now: Instant) -> Ticket {
-        Ticket {
-            word: word.with_failures(0).0,
-            started: self.nanos(now),
-        }
-    }
-
     #[cold]
-    fn admit_probe(&self, now: Instant) -> (Admission, Option<Transition>) {
+    fn admit_probe(&self, now: u64) -> (Admission, Option<Transition>) {
         let mut slow = lock(&self.slow);
         let word = self.load();
         let until = self.until.load(Ordering::Acquire);
-        let over = until <= self.nanos(now);
+        let over = until <= now;
         match word.state() {
             State::Open if over => {
                 let change = self.change(&mut slow, State::HalfOpen, now);
                 slow.probes_in_flight = 1;
-                (
-                    Admission::Granted(self.ticket(self.load(), now)),
-                    Some(change),
-                )
+                (Admission::Granted(ticket(self.load(), now)), Some(change))
             }
             State::HalfOpen if over => {
                 let change = self.change(&mut slow, State::Open, now);
                 (Admission::Refused(slow.wait), Some(change))
             }
             State::Open => {
-                let left = Duration::from_nanos(until - self.nanos(now));
+                let left = Duration::from_nanos(until - now);
                 (Admission::Refused(left), None)
             }
             State::HalfOpen if slow.has_room(&self.settings) => {
                 slow.probes_in_flight += 1;
-                (Admission::Granted(self.ticket(word, now)), None)
+                (Admission::Granted(ticket(word, now)), None)
             }
             State::HalfOpen | State::ForcedOpen => (Admission::Refused(Duration::ZERO), None),
             State::Closed | State::ForcedClosed | State::Disabled | State::MetricsOnly => {
@@ -285,7 +284,7 @@ impl Machine {
         }
         let met = self.rules.record_good(word.epoch(), || self.nanos(now()))?;
         Some(if met {
-            self.tripped(word.generation(), now())
+            self.tripped(word.generation(), self.nanos(now()))
         } else {
             Recorded::Counted
         })
@@ -303,24 +302,25 @@ impl Machine {
         {
             return recorded;
         }
-        self.record_in(self.load(), ticket, health, now)
+        self.record_any(ticket, health, now)
     }
 
+    /// [`record`](Self::record) for what [`record_good`](Self::record_good) does not do.
     #[inline(never)]
-    fn record_in(
+    pub(super) fn record_any(
         &self,
-        word: Word,
         ticket: Ticket,
         health: Option<bool>,
         now: impl Fn() -> Instant,
     ) -> Recorded {
+        let word = self.load();
         let generation = ticket.generation();
         if word.generation() != generation {
             return Recorded::Counted;
         }
         if !word.counts() {
             return if word.state() == State::HalfOpen {
-                self.end_probe(ticket, health, now())
+                self.end_probe(ticket, health, self.nanos(now()))
             } else {
                 Recorded::Counted
             };
@@ -333,13 +333,13 @@ impl Machine {
                 now: if timed { self.nanos(now()) } else { 0 },
             };
             if self.rules.record(word.epoch(), outcome) {
-                return self.tripped(generation, now());
+                return self.tripped(generation, self.nanos(now()));
             }
         }
         match health {
             Some(true) if word.failures() != 0 => self.clear_failures(word),
             Some(false) if self.in_a_row <= CONSECUTIVE_MAX => {
-                return self.count_failure(generation, now());
+                return self.count_failure(generation, self.nanos(now()));
             }
             _ => {}
         }
@@ -356,7 +356,7 @@ impl Machine {
         let mut slow = lock(&self.slow);
         slow.quiet_until = 0;
         // Even when the state stays the same, calls under way belong to what was before the order.
-        let change = self.change(&mut slow, state, now);
+        let change = self.change(&mut slow, state, self.nanos(now));
         (change.from != change.to).then_some(change)
     }
 
@@ -372,7 +372,7 @@ impl Machine {
     }
 
     #[cold]
-    fn count_failure(&self, generation: u64, now: Instant) -> Recorded {
+    fn count_failure(&self, generation: u64, now: u64) -> Recorded {
         let mut slow = lock(&self.slow);
         loop {
             let word = self.load();
@@ -391,14 +391,14 @@ impl Machine {
     }
 
     #[cold]
-    fn tripped(&self, generation: u64, now: Instant) -> Recorded {
+    fn tripped(&self, generation: u64, now: u64) -> Recorded {
         let change = self.trip(generation, now);
         change.map_or(Recorded::Counted, Recorded::Changed)
     }
 
     /// Opens on behalf of `generation`, of whose threads the first wins.
     #[cold]
-    fn trip(&self, generation: u64, now: Instant) -> Option<Transition> {
+    fn trip(&self, generation: u64, now: u64) -> Option<Transition> {
         let mut slow = lock(&self.slow);
         if self.load().generation() != generation {
             return None;
@@ -407,30 +407,29 @@ impl Machine {
     }
 
     /// Opens, or says that it would have.
-    fn open(&self, slow: &mut Slow, now: Instant) -> Option<Transition> {
+    fn open(&self, slow: &mut Slow, now: u64) -> Option<Transition> {
         if self.load().state() != State::MetricsOnly {
             return Some(self.change(slow, State::Open, now));
         }
         // Counts anew, and is silent for as long as it would have been open: one word for one outage, not for one call.
         let change = self.change(slow, State::MetricsOnly, now);
-        let nanos = self.nanos(now);
-        if slow.quiet_until > nanos {
+        if slow.quiet_until > now {
             return None;
         }
         let wait = self.settings.wait_in_open.scheduled(1).min(TIME_MAX);
-        slow.quiet_until = nanos.saturating_add(in_nanos(wait));
+        slow.quiet_until = now.saturating_add(in_nanos(wait));
         slow.opened = slow.opened.saturating_add(1);
         Some(change)
     }
 
     #[cold]
-    fn end_probe(&self, ticket: Ticket, health: Option<bool>, now: Instant) -> Recorded {
+    fn end_probe(&self, ticket: Ticket, health: Option<bool>, now: u64) -> Recorded {
         let mut slow = lock(&self.slow);
         if self.load().generation() != ticket.generation() {
             return Recorded::Counted;
         }
         slow.probes_in_flight = slow.probes_in_flight.saturating_sub(1);
-        let is_slow = self.rules.is_slow(ticket.started, self.nanos(now));
+        let is_slow = self.rules.is_slow(ticket.started, now);
         match health {
             _ if is_slow => Recorded::Changed(self.change(&mut slow, State::Open, now)),
             None => Recorded::Freed,
@@ -447,7 +446,7 @@ impl Machine {
     }
 
     /// The only place where the state changes. The caller holds the lock.
-    fn change(&self, slow: &mut Slow, to: State, now: Instant) -> Transition {
+    fn change(&self, slow: &mut Slow, to: State, now: u64) -> Transition {
         slow.probes_in_flight = 0;
         slow.probes_succeeded = 0;
         let mut until = None;
@@ -479,7 +478,7 @@ impl Machine {
             self.rules.reset(next.epoch());
         }
         let until = until.map_or(FOREVER, |wait| {
-            self.nanos(now).saturating_add(in_nanos(wait.min(TIME_MAX)))
+            now.saturating_add(in_nanos(wait.min(TIME_MAX)))
         });
         self.until.store(until, Ordering::Release);
         while let Err(seen) = self.exchange(word, next) {
@@ -541,9 +540,18 @@ const TIME_MAX: Duration = Duration::from_secs(365 * 86_400);
 const FOREVER: u64 = u64::MAX;
 
 fn in_nanos(time: Duration) -> u64 {
-    time.as_secs()
-        .saturating_mul(1_000_000_000)
-        .saturating_add(u64::from(time.subsec_nanos()))
+    const NANOS: u64 = 1_000_000_000;
+    match time.as_secs() {
+        seconds if seconds < u64::MAX / NANOS => seconds * NANOS + u64::from(time.subsec_nanos()),
+        _ => u64::MAX,
+    }
+}
+
+fn ticket(word: Word, now: u64) -> Ticket {
+    Ticket {
+        word: word.with_failures(0).0,
+        started: now,
+    }
 }
 
 impl Slow {

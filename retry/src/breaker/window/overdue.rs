@@ -109,6 +109,11 @@ impl Overdue {
         }
     }
 
+    /// Whether nobody has looked in this eighth of the limit.
+    pub(in crate::breaker) fn is_due(&self, now: u64) -> bool {
+        now / self.grain != self.looked.load(Ordering::Relaxed)
+    }
+
     /// The calls overdue at `now`, told to one caller in each eighth of the limit: they change with time alone.
     pub(in crate::breaker) fn look(&self, epoch: u32, now: u64) -> Option<u64> {
         let tick = now / self.grain;
