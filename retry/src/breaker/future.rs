@@ -74,13 +74,26 @@ where
                 future,
                 permit,
                 classify,
-            } => {
-                let outcome = ready!(future.poll(cx));
-                permit.settle(classify.classify(outcome.as_ref()).health());
-                Poll::Ready(outcome.map_err(Error::from_inner))
-            }
+            } => Poll::Ready(match ready!(future.poll(cx)) {
+                Ok(response) => {
+                    permit.settle(classify.classify(Ok(&response)).health());
+                    Ok(response)
+                }
+                Err(error) => Err(failed::<C, T, E>(permit, classify, error)),
+            }),
         }
     }
+}
+
+/// Apart, so that the way of a success stays short.
+#[cold]
+fn failed<C, T, E>(permit: &mut Permit, classify: &C, error: E) -> Error
+where
+    C: Classify<T, E>,
+    E: Into<BoxError> + 'static,
+{
+    permit.settle(classify.classify(Err(&error)).health());
+    Error::from_inner(error)
 }
 
 impl<F, C> fmt::Debug for BreakerFuture<F, C> {
