@@ -62,8 +62,10 @@ impl EwmaWindow {
             // Rounded down both ways, so that a run of good calls brings it to rest at zero.
             let average = if hit {
                 average + ((ONE - average) * self.weight) / ONE
-            } else {
+            } else if average > 0 {
                 average - (average * self.weight).div_ceil(ONE)
+            } else {
+                0
             };
             let next = pack(epoch, calls.min(CALLS), average);
             if next == word {
