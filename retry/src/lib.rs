@@ -79,6 +79,46 @@
 //! random number for a success; the deadline looks at the clock once, it and the attempt timeout set a timer when an
 //! answer is not at hand at once, and a fresh idempotency key takes the time and random bits.
 //!
+//! # What it costs
+//!
+//! Measured 2026-11-21 on two virtual CPUs of an AMD EPYC (Zen 5) with rustc 1.95, thin LTO, one codegen unit and all
+//! features, single-threaded. An operation is `poll_ready`, `call` and one poll of a service that is ready at once, and
+//! the figures contain that service: 16 instructions, 2.3 ns. Instructions are callgrind's
+//! (`cargo bench -p mainstay-retry --all-features --bench instructions --no-run`, then
+//! `valgrind --tool=callgrind <binary> <operation> <n>` with two `n`, the difference divided by that of the `n`);
+//! nanoseconds are CPU time, the best of seven runs, on a machine that had other work too.
+//!
+//! | operation | instructions | ns | goal (instructions) | |
+//! |-|-|-|-|-|
+//! | `retry_success`: with a full budget | 82 | 6.1 | 80 | 2 over |
+//! | `retry_hand_written`: the same by hand | 26 | 4.7 | ns at most 1.4 times this | met: 1.3 |
+//! | `retry_one_failure`: no wait, then success | 312 | 24 | 150 | short |
+//! | `retry_one_failure_hand_written` | 75 | 15 | | |
+//! | `retry_refused`: no budget left | 191 | 14 | | |
+//! | `breaker_consecutive` | 92 | 15 | 60 | short |
+//! | `breaker_count`: a rate of the last 100 calls | 163 | 15 | 60 | short |
+//! | `breaker_time`: a rate over time | 260 | 52 | 100 | short |
+//! | `breaker_time_full`: the same with 10 million calls | 260 | | as when empty | met |
+//! | `breaker_ewma`: a weighted average | 165 | | | |
+//! | `breaker_slow`: slow calls | 716 | 107 | | |
+//! | `breaker_reject_open` | 213 | 58 | 70 | short |
+//! | `breaker_reject_forced` | 98 | 21 | 70 | short |
+//! | `stack_generic`: retry, budget, breaker, attempt timeout | 252 | 38 | 300 | met, without a deadline |
+//! | `stack_success_all`: HTTP, with a deadline too | 4,597 | 493 | 300 | short |
+//! | `stack_http_bare`: the HTTP request and response alone | 264 | 32 | | |
+//! | `clock`, `clock_tokio`: one look at std's, at tokio's | 32, 46 | 28, 29 | | |
+//!
+//! None of these but HTTP's allocates. What is short, and why:
+//!
+//! * A look at the clock is 97 instructions here and about half the time of `breaker_time`, `breaker_reject_open` and,
+//!   twice, `breaker_slow`: 46 for tokio's clock as a test build has it, which can be paused (std's 32 without that),
+//!   and 50 for subtracting two instants and making nanoseconds of it. An open circuit needs it to know whether it
+//!   still is one, and to tell the caller the wait.
+//! * A closed breaker shares its circuit by one reference count, writes its future to memory and drops it by a call.
+//! * A failure that is tried again has a decision, two attempts, a copy of the service and a counter (`metrics`: 29).
+//! * In HTTP the requests' own maps are nearly all of it: a deadline and the attempt's number in the extensions and a
+//!   header to tell the server are allocations, and the copy to send again copies them.
+//!
 //! # Features and telemetry
 //!
 //! `metrics` counts `mainstay.retry.decisions` (by kind and decision) and `mainstay.breaker.transitions` (by breaker,
