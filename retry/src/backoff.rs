@@ -20,6 +20,8 @@ use std::time::Duration;
 
 use rand::{Rng, RngExt};
 
+use crate::dice::Dice;
+
 /// A schedule of waits between attempts.
 ///
 /// The first wait is `initial`, later ones grow, and none is longer than `max`. A `max` below `initial` wins over it.
@@ -167,15 +169,22 @@ impl Backoff {
 }
 
 impl Backoff {
-    /// [`delay`](Self::delay), with this thread's own random numbers, which are only touched if one is needed.
+    /// [`delay`](Self::delay), with the dice if there are some, else with this thread's own random numbers; only touched
+    /// if a number is needed.
     #[inline]
-    pub(crate) fn wait(&self, attempt: u32, prev: impl FnOnce() -> Duration) -> Duration {
+    pub(crate) fn wait(
+        &self,
+        attempt: u32,
+        prev: impl FnOnce() -> Duration,
+        dice: Option<&Dice>,
+    ) -> Duration {
         if self.max.is_zero() {
             return Duration::ZERO;
         }
-        match self.jitter {
-            Jitter::None => self.scheduled(attempt),
-            _ => self.delay(attempt, prev(), &mut rand::rng()),
+        match (self.jitter, dice) {
+            (Jitter::None, _) => self.scheduled(attempt),
+            (_, None) => self.delay(attempt, prev(), &mut rand::rng()),
+            (_, Some(mut dice)) => self.delay(attempt, prev(), &mut dice),
         }
     }
 }

@@ -134,6 +134,7 @@ pub mod classify;
 mod clock;
 pub mod deadline;
 mod decision;
+mod dice;
 mod envelope;
 pub mod error;
 pub mod hedge;

@@ -11,6 +11,7 @@ use crate::{
     classify::Classify,
     deadline::Deadline,
     decision::Decision,
+    dice::Dice,
     error::{mark_attempted, own_kind},
     verdict::{Kind, Verdict},
 };
@@ -26,6 +27,7 @@ pub struct RetryPolicy<C> {
     purse: Purse,
     retry_after_cap: Duration,
     on_unready: OnUnready,
+    dice: Option<Arc<Dice>>,
 }
 
 impl<C> RetryPolicy<C> {
@@ -39,6 +41,7 @@ impl<C> RetryPolicy<C> {
             purse: Purse::Tokens(Arc::new(TokenBudget::default())),
             retry_after_cap: Duration::from_secs(60),
             on_unready: OnUnready::Wait,
+            dice: None,
         }
     }
 
@@ -82,6 +85,14 @@ impl<C> RetryPolicy<C> {
     #[must_use]
     pub const fn on_unready(mut self, on_unready: OnUnready) -> Self {
         self.on_unready = on_unready;
+        self
+    }
+
+    /// Draws the jitter of its waits from this seed, so that the same calls wait the same times again: for tests and
+    /// simulations. Clones draw from the same sequence. Default: random numbers of the thread's own.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.dice = Some(Arc::new(Dice::new(seed)));
         self
     }
 
@@ -138,7 +149,7 @@ impl<C> RetryPolicy<C> {
             return None;
         }
         let prev = || repeat.as_ref().map_or(Duration::ZERO, |last| last.delay);
-        let delay = self.backoff.wait(number, prev);
+        let delay = self.backoff.wait(number, prev, self.dice.as_deref());
         let wait = match hint {
             None => delay,
             // The server's wish is a floor and the jitter comes on top: all who got it would else be back at once.

@@ -164,6 +164,14 @@ impl<C, R> RetryLayer<C, R> {
         self.policy = self.policy.on_unready(on_unready);
         self
     }
+
+    /// Draws the jitter of its waits from this seed: see [`RetryPolicy::seed`]. Default: random numbers of the thread's
+    /// own.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.policy = self.policy.seed(seed);
+        self
+    }
 }
 
 impl<S, C: Clone, R: Clone> Layer<S> for RetryLayer<C, R> {

@@ -30,7 +30,7 @@ use std::{fmt, sync::Arc, time::Instant};
 
 use self::{
     builder::Settings,
-    rule::{Dice, accepted},
+    rule::accepted,
     window::{Counts, Window},
 };
 pub use self::{
@@ -40,7 +40,9 @@ pub use self::{
     rule::rejection_probability,
     service::Throttle,
 };
-use crate::{classify::HttpClassify, error::SelfThrottled, policy::TARGET, verdict::Verdict};
+use crate::{
+    classify::HttpClassify, dice::Dice, error::SelfThrottled, policy::TARGET, verdict::Verdict,
+};
 
 /// A throttle for one dependency. Clones share its counts. See the [module docs](crate::throttle).
 ///

@@ -1,6 +1,4 @@
-//! The rule itself, and the dice: pure.
-
-use std::sync::atomic::{AtomicU64, Ordering};
+//! The rule itself: pure.
 
 use crate::verdict::{Kind, Verdict};
 
@@ -39,32 +37,6 @@ pub(super) const fn accepted(verdict: Verdict) -> Option<bool> {
             | Kind::DeadlineExceeded => None,
             _ => Some(true),
         },
-    }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): one atomic addition for a draw, and any seed is a good one.
-#[derive(Debug)]
-pub(super) struct Dice {
-    state: AtomicU64,
-}
-
-impl Dice {
-    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-
-    pub(super) const fn new(seed: u64) -> Self {
-        Self {
-            state: AtomicU64::new(seed),
-        }
-    }
-
-    /// Evenly from 0 up to but not including 1.
-    pub(super) fn roll(&self) -> f64 {
-        let state = self.state.fetch_add(Self::STEP, Ordering::Relaxed);
-        let mut z = state.wrapping_add(Self::STEP);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        (z >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 
@@ -112,28 +84,6 @@ mod tests {
         }
         for own in [Kind::CircuitOpen, Kind::SelfThrottled] {
             assert_eq!(accepted(Verdict::Failure(own)), None);
-        }
-    }
-
-    #[test]
-    fn dice_are_even_and_the_same_for_the_same_seed() {
-        let rolls = |seed| {
-            let dice = Dice::new(seed);
-            (0..10_000).map(|_| dice.roll()).collect::<Vec<_>>()
-        };
-        assert_eq!(rolls(7), rolls(7));
-        assert_ne!(rolls(7), rolls(8));
-        for seed in [0, 7, u64::MAX] {
-            let rolls = rolls(seed);
-            assert!(rolls.iter().all(|roll| (0.0..1.0).contains(roll)));
-            for tenth in 0..10 {
-                let low = f64::from(tenth) / 10.0;
-                let hits = rolls
-                    .iter()
-                    .filter(|&&roll| roll >= low && roll < low + 0.1);
-                let hits = hits.count();
-                assert!((900..1_100).contains(&hits), "{seed} {tenth}: {hits}");
-            }
         }
     }
 }

@@ -42,6 +42,20 @@ async fn a_failing_call_is_tried_again_until_it_succeeds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_same_seed_gives_the_same_waits() {
+    let times = async |seed| {
+        let server = Server::statuses([503; 8]);
+        let retry = RetryLayer::http().max_attempts(9).without_budget();
+        let start = Instant::now();
+        status(&mut retry.seed(seed).layer(server.clone()), get()).await;
+        server.seen(|seen| seen.at - start)
+    };
+    let once = times(7).await;
+    assert_eq!(times(7).await, once);
+    assert_ne!(times(8).await, once);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_last_outcome_is_returned_as_it_is() {
     let server = Server::statuses([500, 502, 503, 200]);
     let mut client = eager().layer(server.clone());
