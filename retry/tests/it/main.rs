@@ -25,6 +25,7 @@ mod problem;
 mod replay_body;
 mod retry_layer;
 mod stack;
+mod storm;
 mod support;
 mod throttle_layer;
 #[cfg(feature = "tower")]
