@@ -176,13 +176,16 @@ async fn calls(mut client: Client, number: u64, mut gaps: Gaps, record: Record) 
     }
 }
 
-/// One worker behind a queue without bounds, which takes the work in turn and does it even if nobody waits for it any
+/// More than ever comes: no client is told that the queue is full.
+const QUEUE: usize = 1 << 20;
+
+/// One worker behind a queue, which takes the work in turn and does it even if nobody waits for it any
 /// longer; but not what has waited until after its deadline.
 ///
 /// Clients that say no deadline have one of an hour, which is none.
 fn serve(record: Record) -> Server {
     let accept = AcceptDeadlineLayer::at_most(secs(3_600));
-    let (queue, mut work) = mpsc::unbounded_channel::<(Req, oneshot::Sender<Res>)>();
+    let (queue, mut work) = mpsc::channel::<(Req, oneshot::Sender<Res>)>(QUEUE);
     let stall = record.start + secs(STALL)..record.start + secs(STALL_END);
     let handler = service_fn(|_: Req| async {
         sleep(WORK).await;
@@ -203,7 +206,7 @@ fn serve(record: Record) -> Server {
 
 #[derive(Clone)]
 struct Queue {
-    queue: mpsc::UnboundedSender<(Req, oneshot::Sender<Res>)>,
+    queue: mpsc::Sender<(Req, oneshot::Sender<Res>)>,
     record: Record,
 }
 
@@ -219,7 +222,7 @@ impl Service<Req> for Queue {
     fn call(&mut self, request: Req) -> Self::Future {
         self.record.add(Event::Attempt);
         let (answer, answered) = oneshot::channel();
-        let queued = self.queue.send((request, answer));
+        let queued = self.queue.try_send((request, answer));
         Box::pin(async move {
             queued?;
             Ok(answered.await?)
