@@ -48,7 +48,7 @@ pin_project! {
         Attempt { #[pin] future: F },
         // The last outcome is kept only by those who want it back when the service is not ready.
         Wait { #[pin] timer: Sleep, kept: Option<O> },
-        // A further attempt is due, and the service has said that it will wake us.
+        // Between two attempts: a further one is due, and the service has said that it will wake us.
         Unready,
     }
 }
@@ -108,6 +108,8 @@ where
                         return Poll::Ready(outcome);
                     };
                     let repeated = this.repeat.is_some();
+                    // The attempt is over: what it may still hold, a permit or the body, is what the next one needs.
+                    this.state.set(State::Unready);
                     let wait = after(this.rules, failed, &outcome, this.again, this.repeat);
                     let Some(wait) = wait else {
                         return Poll::Ready(last(outcome, repeated));

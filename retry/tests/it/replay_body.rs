@@ -11,7 +11,10 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
-use mainstay_retry::{Backoff, BoxError, RepeatBody, ReplayBody, ReplayBodyLayer, RetryLayer};
+use mainstay_retry::{
+    AttemptTimeoutLayer, Backoff, BoxError, Error as CallError, RepeatBody, ReplayBody,
+    ReplayBodyLayer, RetryLayer,
+};
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 
 use crate::support::ms;
@@ -232,4 +235,34 @@ async fn the_size_and_the_end_are_told_as_they_are() {
 
     let empty = ReplayBody::new(Full::<Bytes>::default(), 0);
     assert!(empty.is_end_stream());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_timed_out_gives_its_body_to_the_next() {
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let log = std::sync::Arc::clone(&seen);
+    let server = service_fn(move |request: Request<ReplayBody<Script>>| {
+        let log = std::sync::Arc::clone(&log);
+        async move {
+            let mut body = request.into_body();
+            let first = log.lock().unwrap().is_empty();
+            let (data, _) = read(&mut body, if first { 1 } else { ALL }).await?;
+            log.lock().unwrap().push(data);
+            if first {
+                // The body is still in its hands.
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, BoxError>(Response::new(()))
+        }
+    });
+    let mut client = ServiceBuilder::new()
+        .layer(ReplayBodyLayer::new())
+        .layer(RetryLayer::http().backoff(Backoff::constant(ms(5))))
+        .layer(AttemptTimeoutLayer::new(ms(100)))
+        .service(server);
+    let body = script([Data(b"hel"), Data(b"lo")]);
+    let request = Request::put("http://localhost/").body(body).unwrap();
+    let outcome: Result<_, CallError> = client.ready().await.unwrap().call(request).await;
+    assert!(outcome.is_ok(), "{outcome:?}");
+    assert_eq!(*seen.lock().unwrap(), [b"hel".to_vec(), b"hello".to_vec()]);
 }

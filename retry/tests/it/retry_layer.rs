@@ -651,3 +651,19 @@ async fn any_number_of_hosts_takes_bounded_memory_and_keeps_those_in_use() {
         "and stays spent"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_has_ended_leaves_its_room_to_the_next_even_without_a_wait() {
+    let server = Server::statuses([503, 503]).ready_at_once();
+    let mut client = ServiceBuilder::new()
+        .layer(
+            eager()
+                .backoff(Backoff::constant(ms(0)))
+                .on_unready(OnUnready::ReturnLast),
+        )
+        .layer(tower::limit::ConcurrencyLimitLayer::new(1))
+        .service(server.clone());
+    // The limit's own future holds the permit until it is dropped, and there is one permit.
+    assert_eq!(status(&mut client, get()).await, 200);
+    assert_eq!(server.calls(), 3);
+}
