@@ -156,7 +156,7 @@ where
                     && let Poll::Ready(outcome) = future.poll(cx)
                 {
                     first.set(None);
-                    match rules.judge(&outcome) {
+                    match rules.judge(&outcome, None) {
                         Standing::Answer => {
                             rules.learn(*started);
                             break outcome;
@@ -210,6 +210,9 @@ where
     }
 }
 
+/// A hedge costs what a retry after a timeout does: the attempt before it takes too long.
+const PAID_AS: Kind = Kind::Timeout;
+
 /// What an outcome is in the race.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {
@@ -224,18 +227,19 @@ enum Standing {
 }
 
 impl<C, R> Rules<C, R> {
-    fn judge<T, E: 'static>(&self, outcome: &Result<T, E>) -> Standing
+    /// `paid` is what was paid for a hedge; nothing for the first attempt.
+    fn judge<T, E: 'static>(&self, outcome: &Result<T, E>, paid: Option<Kind>) -> Standing
     where
         C: Classify<T, E>,
     {
         let verdict = self.classify.classify(outcome.as_ref());
         if self.settings.fills_budget {
-            self.settings.budget.credit(verdict, None);
+            self.settings.budget.credit(verdict, paid);
         }
         match verdict {
             _ if is_final(outcome) => Standing::Refused,
             Verdict::Success | Verdict::Ignore | Verdict::Failure(_) => Standing::Answer,
-            Verdict::Retryable(Kind::Throttled | Kind::Overloaded, _)
+            Verdict::Retryable(Kind::Throttled | Kind::Overloaded | Kind::InFlight, _)
             | Verdict::Retryable(_, Some(_)) => Standing::Patience,
             Verdict::Retryable(_, None) => Standing::Failed,
         }
@@ -294,7 +298,7 @@ impl<C, R> Rules<C, R> {
             Decision::NotWhole
         } else if !matches!(service.poll_ready(cx), Poll::Ready(Ok(()))) {
             Decision::NotReady
-        } else if !self.settings.budget.try_spend(now, Kind::Timeout) {
+        } else if !self.settings.budget.try_spend(now, PAID_AS) {
             Decision::NoBudget
         } else {
             Decision::Sent
@@ -338,7 +342,7 @@ where
             continue;
         };
         drop(hedges.swap_remove(index));
-        match rules.judge(&outcome) {
+        match rules.judge(&outcome, Some(PAID_AS)) {
             Standing::Answer => return Some(outcome),
             standing => keep(outcome, standing, failed, again),
         }

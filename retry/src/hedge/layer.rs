@@ -3,12 +3,11 @@ use std::sync::Arc;
 use tower_layer::Layer;
 
 use super::{
-    HedgeDelay, HedgeService,
+    HedgeDelay, HedgeService, HttpRaceClassify,
     service::{Rules, Settings},
 };
 use crate::{
     budget::{Budget, TokenBudget},
-    classify::HttpClassify,
     replay::{HttpReplay, NonIdempotent},
 };
 
@@ -22,16 +21,17 @@ pub struct HedgeLayer<C, R> {
     replay: R,
 }
 
-impl HedgeLayer<HttpClassify, HttpReplay> {
-    /// For HTTP clients: [`HttpClassify`] judges, [`HttpReplay`] copies what is safe to send twice.
+impl HedgeLayer<HttpRaceClassify, HttpReplay> {
+    /// For HTTP clients: [`HttpRaceClassify`] judges, [`HttpReplay`] copies what is safe to send twice.
     pub fn http() -> Self {
-        Self::new(HttpClassify, HttpReplay::new())
+        Self::new(HttpRaceClassify, HttpReplay::new())
     }
 }
 
 impl<C> HedgeLayer<C, HttpReplay> {
     /// What to do about methods that are not idempotent. Default: hedge them with an idempotency key only. The server
-    /// must take the key's word for it while the first request is under way, and answer both or refuse one with 409.
+    /// must take the key's word for it while the first request is under way, and answer both or refuse one with 409,
+    /// which does not end the race.
     #[must_use]
     pub fn non_idempotent(mut self, rule: NonIdempotent) -> Self {
         self.replay = self.replay.non_idempotent(rule);

@@ -19,7 +19,7 @@
 //! A success is, and so is a failure that is [final](crate::Verdict::Failure). One that might pass by itself is only
 //! returned when no other attempt is under way; the last of them, and a real one rather than a refusal of our own. A
 //! first attempt that fails before the delay is over is returned at once: what to do about failures is for the retry
-//! layer.
+//! layer. Nor is a 409 an answer while another attempt is under way: it may be about that one. See [`HttpRaceClassify`].
 //!
 //! # Where it goes
 //!
@@ -45,6 +45,7 @@
 
 mod delay;
 mod future;
+mod judge;
 mod latencies;
 mod layer;
 mod service;
@@ -55,6 +56,7 @@ use std::fmt;
 pub use self::{
     delay::{HedgeDelay, InvalidHedgeDelay, PercentileBuilder},
     future::HedgeFuture,
+    judge::HttpRaceClassify,
     layer::HedgeLayer,
     service::HedgeService,
 };

@@ -7,15 +7,15 @@ use std::{
 
 use mainstay_retry::{
     AttachIdempotencyKeyLayer, AttemptTimeoutLayer, Backoff, CircuitBreaker, CloneReplay,
-    DeadlineLayer, EveryError, HedgeDelay, HedgeLayer, HttpClassify, HttpReplay, RetryLayer,
-    TokenBudget, Trip,
+    DeadlineLayer, EveryError, HedgeDelay, HedgeLayer, HttpReplay, Kind, RetryLayer, TokenBudget,
+    Trip, Verdict, budget::Budget, hedge::HttpRaceClassify,
 };
 use tokio::time::{Instant, advance, sleep};
 use tower::{Layer, ServiceBuilder, limit::ConcurrencyLimitLayer, load_shed::LoadShedLayer};
 
 use crate::support::*;
 
-fn after(delay: Duration) -> HedgeLayer<HttpClassify, HttpReplay> {
+fn after(delay: Duration) -> HedgeLayer<HttpRaceClassify, HttpReplay> {
     HedgeLayer::http().delay(delay)
 }
 
@@ -370,4 +370,57 @@ async fn any_request_that_can_be_cloned_can_be_hedged() {
     let answer = tower::ServiceExt::ready(&mut client).await.unwrap();
     assert_eq!(tower::Service::call(answer, 41).await.unwrap(), 42);
     assert_eq!(start.elapsed(), ms(60));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_that_meets_its_own_first_attempt_does_not_win_by_that() {
+    // A server that knows the key from the request that is still under way there refuses the other with 409.
+    let cases = [
+        (Step::Slow(ms(300), 201), Step::Status(409), 201),
+        (Step::Slow(ms(300), 503), Step::Status(409), 503),
+        (Step::Slow(ms(150), 409), Step::Slow(ms(100), 201), 201),
+        (Step::Slow(ms(50), 409), Step::Hang, 409),
+        (Step::Slow(ms(150), 409), Step::Slow(ms(100), 409), 409),
+    ];
+    for (first, hedge, expected) in cases {
+        let name = format!("{first:?} {hedge:?}");
+        let server = server([first, hedge]);
+        let mut client = ServiceBuilder::new()
+            .layer(AttachIdempotencyKeyLayer::new())
+            .layer(after(ms(100)).max_hedges(3))
+            .service(server.clone());
+        assert_eq!(status(&mut client, post("")).await, expected, "{name}");
+        assert!(server.calls() <= 2, "{name}: no third while one is there");
+    }
+}
+
+/// Remembers what it was told.
+#[derive(Debug, Default)]
+struct Told(std::sync::Mutex<Vec<(Verdict, Option<Kind>)>>);
+
+impl Budget for Told {
+    fn credit(&self, verdict: Verdict, repeats: Option<Kind>) {
+        self.0.lock().unwrap().push((verdict, repeats));
+    }
+
+    fn try_spend(&self, _now: std::time::Instant, _kind: Kind) -> bool {
+        true
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_is_told_first_attempts_and_hedges_apart() {
+    let budget = Arc::new(Told::default());
+    let server = server([Step::Slow(ms(200), 500), Step::Slow(ms(150), 200)]);
+    let layer = after(ms(100)).budget(budget.clone()).fills_budget(true);
+    assert_eq!(status(&mut layer.layer(server), get()).await, 200);
+    let told = budget.0.lock().unwrap();
+    assert_eq!(
+        *told,
+        [
+            (Verdict::Retryable(Kind::Server, None), None),
+            // Else a budget that is filled by calls would earn from each hedge the half of another.
+            (Verdict::Success, Some(Kind::Timeout)),
+        ]
+    );
 }
