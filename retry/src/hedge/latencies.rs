@@ -11,7 +11,7 @@ use std::{
 /// Eight to each power of two of microseconds, up to 2^34, nearly five hours: an eighth of the value is the largest error.
 const BUCKETS: usize = 256;
 
-/// The percentile is looked up anew at each so-manieth latency.
+/// The percentile is looked up as soon as it can be known, and anew at each so-manieth latency.
 const LOOKUP_EVERY: u64 = 32;
 
 const UNKNOWN: u64 = u64::MAX;
@@ -72,9 +72,16 @@ impl Latencies {
         if let Some(bucket) = half.buckets.get(bucket_of(latency)) {
             bucket.fetch_add(1, Relaxed);
         }
-        if half.recorded.fetch_add(1, Relaxed) % LOOKUP_EVERY == LOOKUP_EVERY - 1 {
+        let due = half.recorded.fetch_add(1, Relaxed) % LOOKUP_EVERY == LOOKUP_EVERY - 1;
+        if due || (self.micros.load(Relaxed) == UNKNOWN && self.are_enough()) {
             self.look_up();
         }
+    }
+
+    fn are_enough(&self) -> bool {
+        let [a, b] = &self.halves;
+        let total = a.recorded.load(Relaxed) + b.recorded.load(Relaxed);
+        total >= u64::from(self.settings.min_samples)
     }
 
     /// Until there are enough new latencies, what was known before is the best guess.
@@ -204,17 +211,21 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_known_before_there_were_enough() {
-        let latencies = latencies(0.95);
-        let now = start();
-        for _ in 0..100 {
+    fn nothing_is_known_before_there_were_enough_and_something_is_as_soon_as_there_are() {
+        for min_samples in [0, 1, 10, 31, 32, 33, 100, 1_000] {
+            let settings = Settings {
+                min_samples,
+                ..latencies(0.95).settings
+            };
+            let latencies = Latencies::new(settings);
+            let now = start();
+            for _ in 1..min_samples {
+                latencies.record(ms(10), now);
+                assert_eq!(latencies.delay(), None, "{min_samples}");
+            }
             latencies.record(ms(10), now);
-            assert_eq!(latencies.delay(), None);
+            assert!(latencies.delay().is_some(), "{min_samples}");
         }
-        for _ in 0..LOOKUP_EVERY {
-            latencies.record(ms(10), now);
-        }
-        assert!(latencies.delay().is_some());
     }
 
     #[test]
