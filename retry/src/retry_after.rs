@@ -24,12 +24,27 @@ pub fn wait(headers: &HeaderMap) -> Option<Duration> {
     let exact = value(&RETRY_AFTER_MS).and_then(millis);
     exact
         .or_else(|| parse(value(&header::RETRY_AFTER)?, server_time(headers)))
-        .or_else(|| rate_limit(value(&RATE_LIMIT)?))
+        .or_else(|| rate_limits(headers))
         .or_else(|| {
             let none_left = value(&RATE_LIMIT_REMAINING).and_then(seconds)?.is_zero();
             let reset = value(&RATE_LIMIT_RESET).and_then(seconds)?;
             none_left.then_some(reset)
         })
+}
+
+/// Several lines of one field are one list, by RFC 9651, and malformed as one.
+fn rate_limits(headers: &HeaderMap) -> Option<Duration> {
+    let lines = || {
+        let lines = headers.get_all(RATE_LIMIT).iter();
+        lines.map(http::HeaderValue::as_bytes)
+    };
+    if lines().nth(1).is_none() {
+        return rate_limit(lines().next()?);
+    }
+    let bytes: usize = lines().map(<[u8]>::len).sum();
+    (bytes <= RATE_LIMIT_LENGTH_MAX)
+        .then(|| lines().collect::<Vec<_>>().join(&b","[..]))
+        .and_then(|list| rate_limit(&list))
 }
 
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
@@ -354,6 +369,10 @@ mod tests {
                 &[("ratelimit-remaining", "1"), ("ratelimit-reset", "5")],
                 None,
             ),
+            // Lines of a list are one list, and none when any of it is malformed.
+            (&[("ratelimit", "\"a\";r=5;t=60"), limit], ms(7_000)),
+            (&[limit, ("ratelimit", "\"b\";r=0;t=9")], ms(9_000)),
+            (&[limit, ("ratelimit", "nonsense;")], None),
             (&[("ratelimit-reset", "5")], None),
             (&[("x-ratelimit-reset", "1000000007")], None),
             (&[], None),
