@@ -8,7 +8,7 @@ use super::DeadlineService;
 ///
 /// A [`Deadline`](crate::Deadline) already in the request's extensions counts too: the sooner of the two holds. So
 /// a server that got a deadline itself can hand it on to the calls it makes. So does the `grpc-timeout` of a gRPC request
-/// that has one.
+/// that has one, and the [`HEADER`](crate::deadline::HEADER) of another: neither is ever lengthened.
 #[derive(Clone, Copy, Debug)]
 pub struct DeadlineLayer {
     settings: Settings,

@@ -55,7 +55,16 @@ where
         if callers != Some(deadline) {
             request.extensions_mut().insert(deadline);
         }
-        if self.settings.propagate {
+        if self.settings.propagate
+            && let Some(said) = deadline.write(request.headers_mut(), grpc, now)
+            && callers.is_none()
+        {
+            // Somebody else's word, as of a request that is passed on: it holds if it is the sooner.
+            deadline = deadline.or_sooner(&said, now);
+            if deadline.has_passed(now) {
+                return DeadlineFuture::refused();
+            }
+            request.extensions_mut().insert(deadline);
             deadline.write(request.headers_mut(), grpc, now);
         }
         DeadlineFuture::started(self.inner.call(request), deadline)

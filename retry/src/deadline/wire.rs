@@ -47,14 +47,31 @@ impl Deadline {
             .map(|time| Self::after(now, time))
     }
 
+    /// What [`GRPC_TIMEOUT`] says, if it is there; the clock is only looked at then.
+    pub(crate) fn of_grpc(headers: &HeaderMap, now: impl FnOnce() -> Instant) -> Option<Self> {
+        grpc_timeout(headers).map(|time| Self::after(now(), time))
+    }
+
     /// Tells the server the time left at `now`: in [`GRPC_TIMEOUT`] if the request is gRPC's, else in [`HEADER`].
-    pub(super) fn write(self, headers: &mut HeaderMap, grpc: bool, now: Instant) {
+    /// What [`HEADER`] said before comes back.
+    pub(super) fn write(
+        self,
+        headers: &mut HeaderMap,
+        grpc: bool,
+        now: Instant,
+    ) -> Option<HeaderValue> {
         let left = self.remaining(now);
         if grpc {
             headers.insert(GRPC_TIMEOUT, grpc_value(left));
-        } else {
-            headers.insert(HEADER, millis_value(left));
+            return None;
         }
+        headers.insert(HEADER, millis_value(left))
+    }
+
+    /// The sooner of this and what a [`HEADER`] said.
+    pub(super) fn or_sooner(self, said: &HeaderValue, now: Instant) -> Self {
+        let said = retry_after::millis(said.as_bytes());
+        said.map_or(self, |said| self.min(Self::after(now, said)))
     }
 
     /// Brings the headers that are there up to date. They are shortened only: a caller may have asked for less.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 use http::{HeaderName, HeaderValue, Request};
 
 use super::{HttpReplay, NonIdempotent, RepeatBody, Replay, http::with_head_of};
-use crate::{attempt::Attempt, deadline::Deadline, hedge::Hedge, key};
+use crate::{attempt::Attempt, clock, deadline::Deadline, hedge::Hedge, key};
 
 /// The request metadata with the number of attempts that went before, from gRFC A6.
 pub const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
@@ -15,6 +15,9 @@ pub const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous
 /// Every gRPC call is a POST, so nothing about a request says whether its method is idempotent. A call is repeated when
 /// its method is [named](Self::methods), when [all](Self::every_method) are, or when its metadata has an
 /// `idempotency-key`; none by default. gRFC A6 leaves the choice to the service config per method in the same way.
+///
+/// A `grpc-timeout`, such as tonic's `Request::set_timeout` writes, is for all attempts together: each further one says
+/// what is left of it, and none begins that would have to wait longer.
 ///
 /// tonic's bodies cannot be cloned: put a [`ReplayBodyLayer`](super::ReplayBodyLayer) above.
 #[derive(Clone, Debug, Default)]
@@ -80,7 +83,14 @@ impl<B: RepeatBody> Replay<Request<B>> for GrpcReplay {
             return None;
         }
         let body = request.body().repeat(HttpReplay::MAX_BYTES)?;
-        Some(with_head_of(request, body))
+        let mut copy = with_head_of(request, body);
+        // The time began when the call did: a copy that only had the header would begin it anew.
+        if let Some(asked) = Deadline::of_grpc(request.headers(), clock::now)
+            && self.deadline(request).is_none_or(|ours| asked < ours)
+        {
+            copy.extensions_mut().insert(asked);
+        }
+        Some(copy)
     }
 
     fn is_whole(&self, copy: &Request<B>) -> bool {

@@ -413,3 +413,34 @@ impl<S: Sync> axum::extract::FromRequestParts<S> for Slow {
         Ok(Self)
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_time_that_a_request_says_already_is_never_lengthened() {
+    // Whoever passes requests on may have left the header of the one before it.
+    for (said, told, refused) in [
+        ("50", Some(50), false),
+        ("9000", Some(5_000), false),
+        ("soon", Some(5_000), false),
+        ("0", None, true),
+    ] {
+        let server = Server::statuses([]).ready_at_once();
+        let mut client = DeadlineLayer::total(secs(5)).layer(server.clone());
+        let mut request = get();
+        request
+            .headers_mut()
+            .insert("x-deadline-ms", said.parse().unwrap());
+        let outcome = send(&mut client, request).await;
+        assert_eq!(outcome.is_err(), refused, "{said}");
+        let left = server.seen(|seen| (seen.time_left, seen.deadline));
+        assert_eq!(left.first().and_then(|seen| seen.0), told, "{said}");
+        for (millis, deadline) in left {
+            let now = Instant::now().into_std();
+            let deadline = deadline.unwrap().remaining(now);
+            assert_eq!(
+                Some(deadline.as_millis() as u64),
+                millis,
+                "{said}: both say the same"
+            );
+        }
+    }
+}

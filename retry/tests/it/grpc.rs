@@ -253,3 +253,31 @@ async fn a_stream_that_has_begun_is_not_tried_again() {
     );
     assert_eq!(asked.get(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_time_that_a_call_has_is_for_all_attempts_together() {
+    // No deadline layer: tonic's own `set_timeout`, which writes this header, is all there is.
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    let server = service_fn(move |request: Request<String>| {
+        let timeout = request.headers().get("grpc-timeout").cloned();
+        log.lock().unwrap().push(timeout.unwrap());
+        let response = Response::builder().header("grpc-status", "14").body(());
+        std::future::ready(Ok::<_, BoxError>(response.unwrap()))
+    });
+    let mut client = ServiceBuilder::new()
+        .layer(
+            RetryLayer::grpc()
+                .every_method()
+                .max_attempts(9)
+                .backoff(Backoff::constant(ms(400))),
+        )
+        .service(server);
+    let request = Request::post("http://localhost/test.Echo/Say")
+        .header("content-type", "application/grpc")
+        .header("grpc-timeout", "1S")
+        .body(String::new());
+    let response = client.ready().await.unwrap().call(request.unwrap()).await;
+    assert_eq!(response.unwrap().headers()["grpc-status"], "14");
+    assert_eq!(*seen.lock().unwrap(), ["1S", "600000u", "200000u"]);
+}
