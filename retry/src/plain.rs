@@ -42,7 +42,8 @@ where
     run(policy, None, operation).await
 }
 
-/// [`retry`], with a deadline: a wait that could not end before it is not begun. A run under way is not cut off.
+/// [`retry`], with a deadline: a wait that could not end before it is not begun, and no run after the first begins when
+/// it has passed; the last outcome is kept for that. A run under way is not cut off.
 ///
 /// # Errors
 /// The error of the last run, untouched; but a refusal of our own is told when earlier runs went before it.
@@ -89,10 +90,17 @@ where
         let Some(wait) = wait else {
             return last(outcome, repeated);
         };
-        drop(outcome); // whatever it holds is not held through the wait
+        // Whatever it holds is not held through the wait, unless it may be needed after it.
+        let kept = deadline.map(|deadline| (deadline, outcome));
         // A timer of zero would still wait for the next tick of a millisecond.
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
+        }
+        // Timers may be late.
+        if let Some((deadline, outcome)) = kept
+            && deadline.has_passed(clock::now())
+        {
+            return last(outcome, repeated);
         }
     }
 }

@@ -1,4 +1,4 @@
-use std::cell::Cell;
+use std::{cell::Cell, time::Duration};
 
 use mainstay_retry::{
     Backoff, CircuitBreaker, Classify, Deadline, Error, EveryError, Kind, RetryPolicy, TokenBudget,
@@ -119,4 +119,30 @@ async fn a_circuit_that_opens_between_runs_is_told_as_attempted() {
         Error::CircuitOpen(open) => assert!(open.attempted()),
         other => panic!("{other}"),
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_run_starts_after_the_deadline_though_timers_are_late() {
+    let policy = RetryPolicy::new(EveryError)
+        .backoff(Backoff::constant(ms(10)))
+        .max_attempts(9)
+        .without_budget();
+    // Timers end at whole milliseconds: this wait ends before the deadline, and its timer after it.
+    let (deadline, runs) = (
+        Deadline::within(Duration::from_micros(10_100)),
+        Cell::new(0),
+    );
+    tokio::time::advance(Duration::from_micros(1)).await;
+    let outcome: Result<(), u32> = retry_until(&policy, deadline, async || {
+        let now = Instant::now().into_std();
+        assert!(
+            !deadline.has_passed(now),
+            "late by {:?}",
+            now - deadline.instant()
+        );
+        runs.set(runs.get() + 1);
+        Err(runs.get())
+    })
+    .await;
+    assert_eq!(outcome, Err(1), "the last outcome comes out");
 }
