@@ -187,6 +187,11 @@ impl Circuit {
         self.machine.is_quiet(now())
     }
 
+    /// Whether it is closed, or would let the next call in to see.
+    pub(super) fn waits_for_nothing(&self) -> bool {
+        self.state() == State::Closed || self.changes_in() == Some(Duration::ZERO)
+    }
+
     /// How long until the state changes by itself.
     pub(super) fn changes_in(&self) -> Option<Duration> {
         self.machine.changes_in(now())

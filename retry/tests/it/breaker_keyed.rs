@@ -107,3 +107,46 @@ fn threads_share_one_circuit_per_key() {
     });
     assert!(breakers.len() <= 64);
 }
+
+#[tokio::test(start_paused = true)]
+async fn hosts_that_are_gone_for_good_do_not_keep_their_places() {
+    let breakers = CircuitBreaker::builder("upstreams")
+        .trip(Trip::consecutive(2))
+        .wait_in_open(Backoff::constant(secs(3_600)))
+        .keyed(3)
+        .unwrap();
+    let fail = |key: &str| {
+        let permit = breakers.try_acquire(key).unwrap();
+        permit.record(Verdict::Failure(Kind::Transient));
+    };
+    fail("failed once");
+    fail("open");
+    fail("open");
+    breakers.handle("forced").force_open();
+    assert_eq!(breakers.len(), 3);
+
+    // Too soon.
+    tokio::time::advance(secs(599)).await;
+    let _ = breakers.try_acquire("new");
+    assert_eq!(breakers.unguarded(), 1);
+
+    // Ten minutes without a call: what failed once makes way, what is open and waits or was forced does not.
+    tokio::time::advance(secs(1)).await;
+    let _ = breakers.try_acquire("new");
+    assert_eq!(breakers.unguarded(), 1);
+    fail("new");
+    let _ = breakers.try_acquire("newer");
+    assert_eq!(breakers.unguarded(), 2);
+    assert!(breakers.try_acquire("open").is_err());
+    assert!(breakers.try_acquire("forced").is_err());
+
+    // When its wait is over, and nobody has come for the probe for as long, it does.
+    tokio::time::advance(secs(3_600)).await;
+    let _ = breakers.try_acquire("newer");
+    tokio::time::advance(secs(600)).await;
+    for key in ["newer", "newest"] {
+        let _ = breakers.try_acquire(key);
+    }
+    assert_eq!((breakers.unguarded(), breakers.len()), (2, 3));
+    assert!(breakers.try_acquire("forced").is_err());
+}

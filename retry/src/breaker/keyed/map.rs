@@ -1,7 +1,8 @@
 //! The bounded map from a key's hash to its circuit.
 //!
 //! Sharded, each shard a map into a ring of slots. A hand goes round the ring to find who makes way: it passes
-//! over a circuit that was used since it last came by, and over one that knows something.
+//! over a circuit that was used since it last came by, and over one that knows something, unless nobody has wanted to
+//! know it for long.
 
 use std::{
     collections::HashMap,
@@ -10,10 +11,12 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use crate::{
     breaker::{Permit, builder::Settings, circuit::Circuit},
+    clock,
     error::CircuitOpen,
     policy::TARGET,
 };
@@ -38,6 +41,8 @@ struct Slot {
     hash: u64,
     circuit: Arc<Circuit>,
     used: bool,
+    /// When the hand last found it used, or it was made.
+    idle_since: Instant,
 }
 
 /// Shards spread threads over locks; below this many keys each they would only spread keys unevenly.
@@ -46,6 +51,10 @@ const SHARDS_MAX: usize = 16;
 
 /// Slots that are looked at to find who makes way: the cost of a new key is bounded when the map is full.
 const LOOKS_MAX: usize = 32;
+
+/// A circuit that knows something is forgotten when nobody has come to it for so long and it waits for nothing. Hosts
+/// that are gone for good, which is why they failed, would else keep their places for ever.
+const IDLE: Duration = Duration::from_secs(600);
 
 impl Map {
     pub(super) fn new(name: Arc<str>, settings: Settings, keys_max: usize) -> Self {
@@ -117,12 +126,14 @@ impl Map {
             slot.used = true;
             return Some(Arc::clone(&slot.circuit));
         }
-        let place = shard.place()?;
+        let now = clock::now();
+        let place = shard.place(now)?;
         let circuit = self.new_circuit();
         let slot = Slot {
             hash,
             circuit: Arc::clone(&circuit),
             used: false,
+            idle_since: now,
         };
         let old = match shard.slots.get_mut(place) {
             Some(old) => Some(std::mem::replace(old, slot)),
@@ -143,7 +154,7 @@ impl Map {
 
 impl Shard {
     /// The place for a new circuit: a free one, or that of one which can be forgotten.
-    fn place(&mut self) -> Option<usize> {
+    fn place(&mut self, now: Instant) -> Option<usize> {
         if self.slots.len() < self.slots_max {
             return Some(self.slots.len());
         }
@@ -152,9 +163,14 @@ impl Shard {
             let place = self.hand % self.slots.len();
             self.hand = (place + 1) % self.slots.len();
             let slot = self.slots.get_mut(place)?;
-            let used = std::mem::take(&mut slot.used);
+            if std::mem::take(&mut slot.used) {
+                slot.idle_since = now;
+                continue;
+            }
             // Nobody can get hold of it meanwhile: the only way to it is through this shard's lock.
-            if !used && Arc::strong_count(&slot.circuit) == 1 && slot.circuit.is_quiet() {
+            let nobodys = Arc::strong_count(&slot.circuit) == 1;
+            let idle = now.saturating_duration_since(slot.idle_since) >= IDLE;
+            if nobodys && (slot.circuit.is_quiet() || (idle && slot.circuit.waits_for_nothing())) {
                 return Some(place);
             }
         }

@@ -29,8 +29,10 @@ use crate::{classify::HttpClassify, error::CircuitOpen};
 /// and metrics carry the name of the whole, never a key, so that their number is bounded too.
 ///
 /// When there is no place for a new key, the circuit that has been idle the longest, near enough, makes way; but only one
-/// that is closed, remembers no failure, has no call under way and no [handle](Self::handle). So an open circuit is
-/// never closed by being forgotten. Where no such circuit is found among the thirty-two that are looked at, the call is let
+/// that is closed, remembers no failure, has no call under way and no [handle](Self::handle); or one without either that
+/// no call has come to for ten minutes and whose wait is over, so that hosts which are gone for good do not keep their
+/// places. So nobody who is being refused is let in because the circuit was forgotten, and what an operator has forced
+/// stays. Where no such circuit is found among the thirty-two that are looked at, the call is let
 /// through without a breaker: a flood of new keys must not refuse, or decide for, anybody else's.
 /// [`unguarded`](Self::unguarded) counts these calls.
 #[derive(Clone)]
