@@ -3,13 +3,15 @@
 use std::{
     fmt,
     future::Future,
+    mem,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
+use http_body::{Body, Frame, SizeHint};
 use mainstay_errors::{Fault, PROBLEM_JSON};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
@@ -83,11 +85,11 @@ impl<S> AcceptDeadline<S> {
 impl<S, B, RB> Service<http::Request<B>> for AcceptDeadline<S>
 where
     S: Service<http::Request<B>, Response = Response<RB>>,
-    RB: From<Bytes>,
+    RB: Body<Data = Bytes>,
 {
-    type Response = Response<RB>;
+    type Response = Response<AcceptBody<RB>>;
     type Error = S::Error;
-    type Future = AcceptDeadlineFuture<S::Future, RB>;
+    type Future = AcceptDeadlineFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -119,51 +121,107 @@ pin_project! {
     /// # Cancel safety
     /// As that of the service inside.
     #[must_use = "futures do nothing unless polled"]
-    pub struct AcceptDeadlineFuture<F, RB> {
+    pub struct AcceptDeadlineFuture<F> {
         #[pin]
-        state: State<F, RB>,
+        state: State<F>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<F, RB> {
-        Refused { response: Option<Response<RB>> },
+    enum State<F> {
+        Refused { response: Option<Response<Bytes>> },
         Started { #[pin] future: F },
     }
 }
 
-impl<F, RB, E> Future for AcceptDeadlineFuture<F, RB>
+impl<F, RB, E> Future for AcceptDeadlineFuture<F>
 where
     F: Future<Output = Result<Response<RB>, E>>,
 {
-    type Output = F::Output;
+    type Output = Result<Response<AcceptBody<RB>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Refused { response } => match response.take() {
-                Some(response) => Poll::Ready(Ok(response)),
+                Some(response) => Poll::Ready(Ok(response.map(AcceptBody::refusal))),
                 None => Poll::Pending, // polled after it was ready
             },
-            StateProj::Started { future } => future.poll(cx),
+            StateProj::Started { future } => {
+                let outcome = ready!(future.poll(cx));
+                Poll::Ready(outcome.map(|response| response.map(AcceptBody::inner)))
+            }
         }
     }
 }
 
-impl<F, RB> fmt::Debug for AcceptDeadlineFuture<F, RB> {
+impl<F> fmt::Debug for AcceptDeadlineFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AcceptDeadlineFuture")
             .finish_non_exhaustive()
     }
 }
 
+pin_project! {
+    /// The body of the service inside, or of the refusal: any server's own body type will do.
+    #[derive(Debug)]
+    pub struct AcceptBody<B> {
+        #[pin]
+        inner: Option<B>,
+        refusal: Bytes,
+    }
+}
+
+impl<B> AcceptBody<B> {
+    const fn inner(body: B) -> Self {
+        Self {
+            inner: Some(body),
+            refusal: Bytes::new(),
+        }
+    }
+
+    const fn refusal(bytes: Bytes) -> Self {
+        Self {
+            inner: None,
+            refusal: bytes,
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for AcceptBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.project();
+        if let Some(inner) = this.inner.as_pin_mut() {
+            return inner.poll_frame(cx);
+        }
+        let bytes = mem::take(this.refusal);
+        Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let none_left = self.refusal.is_empty();
+        self.inner.as_ref().map_or(none_left, B::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let bytes = SizeHint::with_exact(self.refusal.len() as u64);
+        self.inner.as_ref().map_or(bytes, B::size_hint)
+    }
+}
+
 /// `DEADLINE_EXCEEDED` among gRPC's status codes.
 const GRPC_DEADLINE_EXCEEDED: u16 = 4;
 
-fn refusal<RB: From<Bytes>>(asked: &HeaderMap) -> Response<RB> {
+fn refusal(asked: &HeaderMap) -> Response<Bytes> {
     if is_grpc(asked) {
         // A response without messages may say its status in the header block: "Trailers-Only".
-        let mut response = Response::new(Bytes::new().into());
+        let mut response = Response::new(Bytes::new());
         let content_type = asked.get(header::CONTENT_TYPE);
         let headers = response.headers_mut();
         headers.insert("grpc-status", HeaderValue::from(GRPC_DEADLINE_EXCEEDED));
@@ -177,7 +235,7 @@ fn refusal<RB: From<Bytes>>(asked: &HeaderMap) -> Response<RB> {
         return response;
     }
     let problem = DeadlineExceeded::new(false).to_problem();
-    let mut response = Response::new(problem.to_bytes().into());
+    let mut response = Response::new(problem.to_bytes());
     *response.status_mut() = problem.status_code();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 #[cfg(feature = "axum")]
 pub use self::extract::DeadlineRejection;
 pub use self::{
-    accept::{AcceptDeadline, AcceptDeadlineFuture, AcceptDeadlineLayer},
+    accept::{AcceptBody, AcceptDeadline, AcceptDeadlineFuture, AcceptDeadlineLayer},
     future::DeadlineFuture,
     layer::DeadlineLayer,
     service::DeadlineService,

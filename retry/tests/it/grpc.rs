@@ -7,7 +7,9 @@ use std::{
 
 use bytes::{Buf, BufMut};
 use http::{HeaderMap, Request, Response};
-use mainstay_retry::{Backoff, BoxError, GrpcThrottle, ReplayBody, ReplayBodyLayer, RetryLayer};
+use mainstay_retry::{
+    AcceptDeadlineLayer, Backoff, BoxError, GrpcThrottle, ReplayBody, ReplayBodyLayer, RetryLayer,
+};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
@@ -280,4 +282,35 @@ async fn the_time_that_a_call_has_is_for_all_attempts_together() {
     let response = client.ready().await.unwrap().call(request.unwrap()).await;
     assert_eq!(response.unwrap().headers()["grpc-status"], "14");
     assert_eq!(*seen.lock().unwrap(), ["1S", "600000u", "200000u"]);
+}
+
+#[tokio::test]
+async fn a_tonic_server_refuses_a_call_that_nobody_waits_for() {
+    let (echo, listener) = (
+        Echo::default(),
+        TcpListener::bind("127.0.0.1:0").await.unwrap(),
+    );
+    let (address, seen) = (listener.local_addr().unwrap(), Arc::clone(&echo.seen));
+    let server = Server::builder()
+        .layer(AcceptDeadlineLayer::at_most(ms(5_000)))
+        .add_service(echo);
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
+    let mut client = Grpc::new(endpoint.connect().await.unwrap());
+    for (timeout, expected) in [
+        ("5000", Ok("hello")),
+        // Not in `grpc-timeout`, at which tonic's own layers would give up before ours is asked.
+        ("0", Err(Code::DeadlineExceeded)),
+    ] {
+        client.ready().await.unwrap();
+        let mut request = tonic::Request::new("hello".to_owned());
+        let metadata = request.metadata_mut();
+        metadata.insert("x-deadline-ms", timeout.parse().unwrap());
+        let path = PathAndQuery::from_static("/test.Echo/Say");
+        let outcome = client.unary(request, path, Text).await;
+        let outcome = outcome.map(tonic::Response::into_inner);
+        let outcome = outcome.as_deref().map_err(Status::code);
+        assert_eq!(outcome, expected, "{timeout}");
+    }
+    assert_eq!(seen.lock().unwrap().len(), 1, "the handler saw one");
 }

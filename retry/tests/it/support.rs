@@ -217,9 +217,9 @@ pub async fn send<S: Service<Req>>(service: &mut S, request: Req) -> Result<S::R
     service.ready().await?.call(request).await
 }
 
-pub async fn status<S>(service: &mut S, request: Req) -> u16
+pub async fn status<S, B>(service: &mut S, request: Req) -> u16
 where
-    S: Service<Req, Response = Res>,
+    S: Service<Req, Response = Response<B>>,
     S::Error: std::fmt::Display,
 {
     match send(service, request).await {
