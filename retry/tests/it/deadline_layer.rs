@@ -12,7 +12,8 @@ use std::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use mainstay_retry::{
-    AcceptDeadlineLayer, AttemptTimeoutLayer, Backoff, Deadline, DeadlineLayer, Error, RetryLayer,
+    AcceptDeadlineLayer, AttemptTimeoutLayer, Backoff, BoxError, Deadline, DeadlineLayer, Error,
+    RetryLayer,
     deadline::{GRPC_TIMEOUT, HEADER},
 };
 use tokio::time::{Instant, advance};
@@ -442,5 +443,29 @@ async fn the_time_that_a_request_says_already_is_never_lengthened() {
                 "{said}: both say the same"
             );
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_further_attempt_does_not_lengthen_what_the_caller_wrote() {
+    for (said, told) in [("1000", ["1000", "1000"]), ("4800", ["4800", "4500"])] {
+        let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let log = Arc::clone(&seen);
+        let server = service_fn(move |request: Req| {
+            log.lock().unwrap().push(request.headers()[HEADER].clone());
+            ready(Err::<Res, BoxError>("reset".into()))
+        });
+        let mut client = ServiceBuilder::new()
+            .layer(DeadlineLayer::total(secs(5)).propagate(false))
+            .layer(
+                RetryLayer::http()
+                    .max_attempts(2)
+                    .backoff(Backoff::constant(ms(500))),
+            )
+            .service(server);
+        let mut request = get();
+        request.headers_mut().insert(HEADER, said.parse().unwrap());
+        assert!(send(&mut client, request).await.is_err());
+        assert_eq!(*seen.lock().unwrap(), told);
     }
 }

@@ -5,16 +5,16 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::Poll,
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use mainstay_retry::{
-    AttachIdempotencyKeyLayer, Attempt, Backoff, BoxError, CircuitBreaker, Classify, CloneReplay,
-    Deadline, Error, EveryError, HttpClassify, HttpReplay, Kind, NonIdempotent, OnUnready, Replay,
-    RetryLayer, TokenBudget, Verdict, retry::PerHost,
+    AttachIdempotencyKeyLayer, Attempt, Backoff, BoxError, CircuitBreaker, CircuitOpen, Classify,
+    CloneReplay, Deadline, Error, EveryError, HttpClassify, HttpReplay, Kind, NonIdempotent,
+    OnUnready, Replay, RetryLayer, TokenBudget, Trip, Verdict, retry::PerHost,
 };
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
@@ -173,7 +173,7 @@ impl Body for Endless {
 
     fn poll_frame(
         self: Pin<&mut Self>,
-        _cx: &mut std::task::Context<'_>,
+        _cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"more")))))
     }
@@ -306,7 +306,7 @@ async fn an_open_circuit_is_neither_tried_again_nor_charged() {
 async fn a_circuit_that_opens_between_attempts_is_told_as_attempted() {
     let server = Server::new([Step::Reset]);
     let breaker = CircuitBreaker::builder("test")
-        .trip(mainstay_retry::Trip::consecutive(1))
+        .trip(Trip::consecutive(1))
         .build()
         .unwrap();
     let mut client = ServiceBuilder::new()
@@ -666,4 +666,39 @@ async fn an_attempt_that_has_ended_leaves_its_room_to_the_next_even_without_a_wa
     // The limit's own future holds the permit until it is dropped, and there is one permit.
     assert_eq!(status(&mut client, get()).await, 200);
     assert_eq!(server.calls(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_found_in_readiness_is_told_as_attempted_too() {
+    let breaker = CircuitBreaker::builder("x")
+        .trip(Trip::consecutive(1))
+        .build()
+        .unwrap();
+    breaker.handle().force_open();
+    let refusal = breaker.try_acquire().unwrap_err();
+
+    /// Is ready once, fails once, and then is not ready for good.
+    #[derive(Clone)]
+    struct Once(CircuitOpen, bool);
+    impl Service<()> for Once {
+        type Response = ();
+        type Error = Error;
+        type Future = std::future::Ready<Result<(), Error>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+            let refusal = || Err(self.0.clone().into());
+            Poll::Ready(if self.1 { refusal() } else { Ok(()) })
+        }
+
+        fn call(&mut self, (): ()) -> Self::Future {
+            self.1 = true;
+            std::future::ready(Err(Error::Inner("reset".into())))
+        }
+    }
+
+    let mut client = RetryLayer::new(EveryError, CloneReplay)
+        .backoff(Backoff::constant(ms(1)))
+        .layer(Once(refusal, false));
+    let error = client.ready().await.unwrap().call(()).await.unwrap_err();
+    assert!(matches!(error, Error::CircuitOpen(open) if open.attempted()));
 }
