@@ -48,36 +48,76 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The order is the meaning. The **key** is made above retry, so that all attempts share it and the server can tell
-//! a repetition. The **deadline** is over all attempts and waits. The **breaker** is below retry, so that it counts
-//! attempts and not calls, and its refusals end the retries. The **attempt timeout** is lowest, so that the breaker
-//! and retry see an attempt that hangs as what it is; give it less time than the whole call, for a call that is cut
-//! off by its deadline tells the breaker nothing.
+//! The order is the meaning. Each layer is optional; those that are there belong in this order, outermost first:
 //!
-//! What comes out is the transport's response, or the one type [`Error`]: three small refusals of our own that can be
+//! | layer | is there because |
+//! |---|---|
+//! | [`AttachIdempotencyKeyLayer`] | all attempts share one key, by which the server tells a repetition |
+//! | [`DeadlineLayer`] | one time is over all attempts and waits, and the server is told what is left of it |
+//! | [`ReplayBodyLayer`] | a body that comes in only once can be sent again |
+//! | [`RetryLayer`] | what failed in a way that may pass is tried again |
+//! | [`HedgeLayer`] | an attempt that is slow is sent once more; both retries and hedges are paid from one budget |
+//! | [`AdaptiveThrottle`] | a server that refuses much is asked less: it counts attempts, hedges too |
+//! | [`CircuitBreaker`] | a server that fails is not asked: it counts attempts, and its refusals end the retries |
+//! | [`AttemptTimeoutLayer`] | breaker and retry see an attempt that hangs as what it is |
+//! | [`ReadProblemLayer`] | the server's own advice is read where the others see it |
+//!
+//! Give an attempt less time than the whole call, for a call that is cut off by its deadline tells the breaker nothing.
+//! Load shedding of one's own goes above all of them: what it refuses would else look like the server's failure.
+//!
+//! What comes out is the transport's response, or the one type [`Error`]: four small refusals of our own that can be
 //! matched by name, and [`Error::Inner`] with the transport's error as it was. Each knows whether the request may have
 //! taken effect, and is a [`Fault`](mainstay_errors::Fault): it becomes a problem document by itself.
+//!
+//! The other end of the wire has [`AcceptDeadlineLayer`]: a server that knows when its caller stops waiting refuses work
+//! that nobody will collect, and hands the rest of the time on to its database and to the calls it makes.
 //!
 //! # What is tried again
 //!
 //! * Only what may be repeated: idempotent methods, and any method with an `Idempotency-Key`, unless
-//!   [`NonIdempotent`] says otherwise; with a body that is at hand and not too large ([`HttpReplay`]). Everything else
-//!   gets one attempt, never an error. Repeating copies the request's head; the body's bytes are shared.
-//! * Only after outcomes that may pass ([`HttpClassify`]). The same verdict feeds retry, breaker and budget.
-//! * Only while the [budget](mod@budget) pays, once per decision.
-//! * After a wait with jitter drawn for that call alone, on top of the server's `Retry-After`, if it named one.
+//!   [`NonIdempotent`] says otherwise; with a body that is at hand and not too large ([`HttpReplay`]), or that a
+//!   [`ReplayBodyLayer`] has kept. Everything else gets one attempt, never an error. Repeating copies the request's
+//!   head; the body's bytes are shared. Of gRPC's methods, which are all POST, those that are named:
+//!   [`RetryLayer::grpc`].
+//! * Only after outcomes that may pass ([`HttpClassify`], [`GrpcClassify`]), or of which the server says so itself in a
+//!   problem document ([`ReadProblemLayer`]). The same verdict feeds retry, throttle, breaker and budget.
+//! * Only while the [budget](mod@budget) pays, once per decision; one for each host or tenant with
+//!   [`RetryLayer::per_key`].
+//! * After a wait with jitter drawn for that call alone, on top of what the server asks for: `Retry-After` in seconds or
+//!   as a date, `retry-after-ms`, `RateLimit`, gRPC's pushback; cut to a cap, and heard only where it means "come back".
 //! * A wait that would pass the deadline is refused at once: the caller gets the last outcome and the rest of its time.
+//! * Never after a refusal of our own, whatever a classifier says: an open circuit, the throttle, a spent deadline.
 //!
-//! Plain code has the same rules with [`retry()`].
+//! Plain code has the same rules with [`retry()`] and [`retry_until()`], and a stack that has tower's own retry layer
+//! with `TowerPolicy` (feature `tower`).
 //!
 //! # Under the hood
 //!
 //! Decisions are pure: [`Backoff`], [`TokenBudget`], the breaker's state machine and header parsing know no runtime and
 //! take `now` as an argument. All clocks are tokio's, so a test that pauses time pauses everything. Layers keep their
-//! state behind an `Arc` in the layer or its service, use the instance that was polled ready, ask for readiness anew
-//! before each further attempt, and have named futures. Retry, budget and a closed breaker take no lock, clock, timer or
-//! random number for a success; the deadline looks at the clock once, it and the attempt timeout set a timer when an
-//! answer is not at hand at once, and a fresh idempotency key takes the time and random bits.
+//! state behind an `Arc` in the layer or its service, so that applying a layer twice, as routers do, shares it; they use
+//! the instance that was polled ready, ask for readiness anew before each further attempt, and have named futures.
+//!
+//! For a success, what is looked at besides the outcome itself:
+//!
+//! | | clock | lock | timer | random |
+//! |---|---|---|---|---|
+//! | retry with its budget | | | | |
+//! | retry with a budget per key | | one | | |
+//! | hedge, fixed delay | | | if it has to wait | |
+//! | hedge, percentile | twice | | if it has to wait | |
+//! | throttle | once | | | |
+//! | breaker: failures in a row, [`Window::count`](breaker::Window::count) or [`ewma`](breaker::Window::ewma) | | | | |
+//! | breaker: [`Window::time`](breaker::Window::time) | once | | | |
+//! | breaker: slow calls | twice | | | |
+//! | breaker with a circuit per key | | one | | |
+//! | deadline | twice | | if it has to wait | |
+//! | attempt timeout | | | if it has to wait | |
+//! | a fresh idempotency key | once | one | | yes |
+//!
+//! Windows in time are moved on under a lock, once for each bucket. Budgets, windows and the breaker's states are checked
+//! in every interleaving of two or three threads by loom:
+//! `RUSTFLAGS="--cfg mainstay_loom" cargo test -p mainstay-retry --lib --release loom`.
 //!
 //! # What it costs
 //!
@@ -121,9 +161,41 @@
 //!
 //! # Features and telemetry
 //!
-//! `metrics` counts `mainstay.retry.decisions` (by kind and decision) and `mainstay.breaker.transitions` (by breaker,
-//! from and to) through the `metrics` facade. Tracing events have the target
-//! `mainstay_retry`: each decision at debug, each change of a circuit at info or warn, never a payload or a header.
+//! None is on by default.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `axum` | [`Deadline`] as an argument of handlers |
+//! | `metrics` | the counters below, through the `metrics` facade |
+//! | `reqwest` | the layers around reqwest's client, which is a service of its own requests |
+//! | `tower` | `TowerPolicy`, the rules as a policy of tower's own retry layer |
+//!
+//! | counter | labels | counts |
+//! |---|---|---|
+//! | `mainstay.retry.decisions` | `kind`, `decision`: again, no_time, no_budget | failures that might have been tried again |
+//! | `mainstay.hedge.decisions` | `decision`: sent, no_time, not_ready, not_whole, no_budget | attempts that were slow |
+//! | `mainstay.hedge.wins` | | hedges that answered first |
+//! | `mainstay.throttle.rejections` | `throttle` | attempts held back |
+//! | `mainstay.breaker.transitions` | `breaker`, `from`, `to` | changes of a circuit; `to` would_open of one that only counts |
+//!
+//! Labels are names from the program's text, never a host, a tenant or a key: their number is bounded. Tracing events
+//! have the target `mainstay_retry`: each decision at debug, each change of a circuit at info or warn, never a payload
+//! or a header.
+//!
+//! # What is not here
+//!
+//! * **Limits that adapt the number of calls under way** (AIMD, gradient, Vegas), and a **rate that adapts**, such as the
+//!   cubic one of AWS's SDKs. [`AdaptiveThrottle`] and the budget hold back the load that overload makes; how much a
+//!   healthy server takes is for the server to say, by refusing early, or for a plain limit such as tower's.
+//! * **`no_std`.** The decisions are pure, but random numbers, HTTP's types and atomics of 64 bits come from crates that
+//!   want std here, and everything that uses them needs tokio's timers. For wasm a timer would be missing as well.
+//! * **Priorities.** Who may use the last of a budget is a question of the caller's: give calls that can wait a budget,
+//!   a throttle and a breaker of their own.
+//! * **Retrying a response whose body breaks off.** The head has been handed on by then. A caller that reads whole bodies
+//!   wraps the reading too, in [`retry()`].
+//! * **Choosing another server** for the next attempt. That is a balancer's work: put one below, where
+//!   [`WhenOpen::PendInReady`] tells it which are down.
+//! * **Budgets and circuits shared between processes.** A decision would wait for a network that may be what is failing.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod attempt;
