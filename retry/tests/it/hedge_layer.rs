@@ -424,3 +424,29 @@ async fn a_budget_is_told_first_attempts_and_hedges_apart() {
         ]
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_first_attempt_that_is_overtaken_counts_as_slow_and_keeps_the_delay_up() {
+    let delay = HedgeDelay::percentile(0.95)
+        .at_least(ms(1))
+        .min_samples(50)
+        .window(secs(4));
+    let server = server([]);
+    let mut client = HedgeLayer::http()
+        .delay(delay.build().unwrap())
+        .budget(purse(1_000))
+        .layer(server.clone());
+    for call in 0..600 {
+        // One in ten is slow: at first there is no delay to go by, and then a hedge overtakes it.
+        server.push(match (call % 10, call < 50) {
+            (0, true) => vec![Step::Slow(ms(100), 200)],
+            (0, false) => vec![Step::Hang, Step::Status(200)],
+            _ => vec![Step::Slow(ms(20), 200)],
+        });
+        let start = Instant::now();
+        assert_eq!(status(&mut client, get()).await, 200);
+        if call > 50 && call % 10 == 0 {
+            assert!(start.elapsed() >= ms(100), "{call}: {:?}", start.elapsed());
+        }
+    }
+}
