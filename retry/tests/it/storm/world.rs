@@ -198,10 +198,11 @@ fn serve(record: Record) -> Server {
                 sleep_until(stall.end).await;
             }
             let done = worker.ready().await.unwrap().call(request).await.unwrap();
-            let _ = answer.send(done);
+            let _ = answer.send(done.map(|_| Full::default()));
         }
     });
-    BoxCloneService::new(accept.layer(Queue { queue, record }))
+    let front = accept.layer(Queue { queue, record });
+    BoxCloneService::new(front.map_response(|answer| answer.map(|_| Full::default())))
 }
 
 #[derive(Clone)]
