@@ -119,6 +119,11 @@
 //! in every interleaving of two or three threads by loom:
 //! `RUSTFLAGS="--cfg mainstay_loom" cargo test -p mainstay-retry --lib --release loom`.
 //!
+//! With [`RetryLayer::seed`] the jitter is the same each time too. `tests/it/storm.rs` drives the layers so through an
+//! outage: after a stall of 3 s, at 850 calls a second to a server of 1,000, three attempts without a budget never
+//! recover; a budget filled by successes needs 11–14 s, where no retries at all need 10–12; a breaker 2 s; and a server
+//! that knows the deadlines none.
+//!
 //! # What it costs
 //!
 //! Measured 2026-11-21 on two virtual CPUs of an AMD EPYC (Zen 5) with rustc 1.95, thin LTO, one codegen unit and all
