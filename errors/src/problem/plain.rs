@@ -7,17 +7,12 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Error, Map, Number, Value};
+use serde_json::{Map, Number, Value};
 
 /// The value of the whole text. At most 127 levels deep, as serde_json bounds it.
-pub(crate) fn from_slice(text: &[u8]) -> Result<Value, Error> {
-    serde_json::from_slice(text).map(|Plain(value)| value)
-}
-
-/// [`from_slice`], of a text.
 #[cfg(any(test, feature = "tonic"))]
-pub(crate) fn from_str(text: &str) -> Result<Value, Error> {
-    from_slice(text.as_bytes())
+pub(crate) fn from_str(text: &str) -> Result<Value, serde_json::Error> {
+    serde_json::from_str(text).map(|Plain(value)| value)
 }
 
 /// How a number arrives where `serde_json/arbitrary_precision` is on in the build: its text under this name.
