@@ -87,6 +87,17 @@ impl Error {
         Self::of(Cause::Bug(cause.into()))
     }
 
+    /// What a panic left behind, as `internal`: its text is for the log alone.
+    #[cfg(any(feature = "axum", feature = "tonic"))]
+    pub(crate) fn panicked(payload: &(dyn std::any::Any + Send)) -> Self {
+        let text = payload
+            .downcast_ref::<&'static str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("with a payload that is not text");
+        Self::internal(format!("panic: {text}"))
+    }
+
     fn of(cause: Cause) -> Self {
         Self(Box::new(Inner {
             cause,

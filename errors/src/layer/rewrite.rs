@@ -86,12 +86,7 @@ pub(super) fn panicked(
     mut asked: Asked,
     shared: &Arc<Shared>,
 ) -> Response<Body> {
-    let text = payload
-        .downcast_ref::<&'static str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("with a payload that is not text");
-    let error = Error::internal(format!("panic: {text}"));
+    let error = Error::panicked(payload);
     let problem = error.to_problem();
     let mut response = Response::new(Body::empty());
     let id = asked.id().to_header();

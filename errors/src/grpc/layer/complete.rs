@@ -43,12 +43,7 @@ pub(super) fn complete(headers: &mut HeaderMap, status: Option<Status>, asked: &
 
 /// The status of a call whose handler panicked. The text goes to the log alone.
 pub(super) fn panicked(payload: &(dyn Any + Send), asked: &mut Asked) -> HeaderMap {
-    let text = payload
-        .downcast_ref::<&'static str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("with a payload that is not text");
-    let error = Error::internal(format!("panic: {text}"));
+    let error = Error::panicked(payload);
     let problem = asked.tie(error.to_problem());
     asked.shared.log.log(&problem, Some(&error));
     let mut headers = HeaderMap::with_capacity(4);
