@@ -18,7 +18,7 @@ use super::future::unwound;
 use super::localize::localized;
 use super::{PassThrough, REQUEST_ID, Shared, headers};
 use crate::http_codes;
-use crate::problem::{DOCUMENT_BYTES_MAX, PROBLEM_JSON};
+use crate::problem::{DOCUMENT_BYTES_MAX, PROBLEM_JSON, essence};
 use crate::response::{Failure, drop_representation, represent};
 use crate::violations::VALIDATION_FAILED;
 use crate::{Error, Problem};
@@ -196,13 +196,7 @@ fn content_type(response: &Response<Body>) -> ContentType {
     let Some(value) = response.headers().get(header::CONTENT_TYPE) else {
         return ContentType::Bare;
     };
-    let essence = value
-        .to_str()
-        .unwrap_or_default()
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim();
+    let essence = essence(value.to_str().unwrap_or_default());
     if essence.eq_ignore_ascii_case("text/plain") {
         ContentType::Bare
     } else if essence.eq_ignore_ascii_case(PROBLEM_JSON) {

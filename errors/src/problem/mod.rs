@@ -29,6 +29,8 @@ pub use member::{MemberRefused, RESERVED_MEMBERS};
 pub(crate) use plain::from_str as plain_json;
 #[cfg(feature = "tonic")]
 pub(crate) use read::WAIT_MAX;
+#[cfg(feature = "axum")]
+pub(crate) use read::essence;
 pub use read::{DOCUMENT_BYTES_MAX, ProblemReader};
 pub(crate) use reference::is_absolute;
 pub(crate) use write::whole_seconds;

@@ -188,9 +188,14 @@ fn bare(status: u16) -> Problem {
     problem
 }
 
+/// A media type without its parameters.
+pub(crate) fn essence(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim()
+}
+
 /// The members of a body that is, or passes for, a problem document.
 fn members(content_type: Option<&str>, body: &[u8]) -> Option<Members> {
-    let essence = content_type.map(|value| value.split(';').next().unwrap_or_default().trim());
+    let essence = content_type.map(essence);
     let declared = essence.is_some_and(|essence| essence.eq_ignore_ascii_case(super::PROBLEM_JSON));
     let perhaps = declared
         || essence.is_none_or(|essence| {
