@@ -23,6 +23,7 @@ use hmac::Mac;
 use uuid::Uuid;
 
 use crate::cursor::{Cursor, CursorError};
+use crate::decimal;
 use crate::fingerprint::Fingerprint;
 use crate::key::Key;
 use crate::key_ring::KeyRing;
@@ -210,6 +211,10 @@ mod tag {
     pub(super) const BYTES: u8 = 6;
     pub(super) const UUID: u8 = 7;
     pub(super) const MICROS: u8 = 8;
+    pub(super) const U64: u8 = 9;
+    pub(super) const DECIMAL: u8 = 10;
+    pub(super) const DATE: u8 = 11;
+    pub(super) const TIME: u8 = 12;
 }
 
 fn push_key(out: &mut Buffer, key: &Key) -> Result<(), CursorError> {
@@ -223,6 +228,10 @@ fn push_key(out: &mut Buffer, key: &Key) -> Result<(), CursorError> {
         Key::Bytes(value) => out.sized(tag::BYTES, value),
         Key::Uuid(value) => out.tagged(tag::UUID, value.as_bytes()),
         Key::Micros(value) => out.tagged(tag::MICROS, &value.to_be_bytes()),
+        Key::U64(value) => out.tagged(tag::U64, &value.to_be_bytes()),
+        Key::Decimal(value) => out.sized(tag::DECIMAL, value.as_bytes()),
+        Key::Date(value) => out.tagged(tag::DATE, &value.to_be_bytes()),
+        Key::Time(value) => out.tagged(tag::TIME, &value.to_be_bytes()),
     }
 }
 
@@ -234,12 +243,17 @@ fn take_key(rest: &mut &[u8]) -> Result<Key, CursorError> {
         tag::TRUE => Key::Bool(true),
         tag::I64 => Key::I64(i64::from_be_bytes(take(rest)?)),
         tag::F64 => Key::F64Bits(u64::from_be_bytes(take(rest)?)),
-        tag::TEXT => Key::Text(
-            String::from_utf8(take_sized(rest)?.to_vec()).map_err(|_| CursorError::Malformed)?,
-        ),
+        tag::TEXT => Key::Text(take_text(rest)?.to_owned()),
         tag::BYTES => Key::Bytes(take_sized(rest)?.to_vec()),
         tag::UUID => Key::Uuid(Uuid::from_bytes(take(rest)?)),
         tag::MICROS => Key::Micros(i64::from_be_bytes(take(rest)?)),
+        tag::U64 => Key::U64(u64::from_be_bytes(take(rest)?)),
+        tag::DECIMAL => match take_text(rest)? {
+            text if decimal::is_decimal(text) => Key::Decimal(text.to_owned()),
+            _ => return Err(CursorError::Malformed),
+        },
+        tag::DATE => Key::Date(i32::from_be_bytes(take(rest)?)),
+        tag::TIME => Key::Time(i64::from_be_bytes(take(rest)?)),
         _ => return Err(CursorError::Malformed),
     })
 }
@@ -257,6 +271,10 @@ fn take_sized<'b>(rest: &mut &'b [u8]) -> Result<&'b [u8], CursorError> {
         .ok_or(CursorError::Malformed)?;
     *rest = tail;
     Ok(head)
+}
+
+fn take_text<'b>(rest: &mut &'b [u8]) -> Result<&'b str, CursorError> {
+    str::from_utf8(take_sized(rest)?).map_err(|_| CursorError::Malformed)
 }
 
 /// The first whole second at which the time to live has passed: rounded up, so that one below a second is

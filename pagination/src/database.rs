@@ -138,11 +138,15 @@ impl<D: PageDb> PushKey for QueryBuilder<D> {
             Key::Null => return self.push("NULL"),
             Key::Bool(_) => KeyKind::Bool,
             Key::I64(_) => KeyKind::I64,
+            Key::U64(_) => KeyKind::U64,
             Key::F64Bits(_) => KeyKind::F64,
+            Key::Decimal(_) => KeyKind::Decimal,
             Key::Text(_) => KeyKind::Text,
             Key::Bytes(_) => KeyKind::Bytes,
             Key::Uuid(_) => KeyKind::Uuid,
             Key::Micros(_) => KeyKind::Timestamptz,
+            Key::Date(_) => KeyKind::Date,
+            Key::Time(_) => KeyKind::Time,
         };
         D::bind(self, &key, kind);
         self

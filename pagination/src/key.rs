@@ -16,10 +16,15 @@ use uuid::Uuid;
 pub enum KeyKind {
     /// Postgres `bool`, SQLite `INTEGER` 0 or 1.
     Bool,
-    /// Postgres `int2`, `int4` or `int8`, SQLite `INTEGER`.
+    /// Postgres `int2`, `int4` or `int8`, SQLite `INTEGER`, the signed integers of MySQL and MariaDB.
     I64,
-    /// Postgres `float4` or `float8`, SQLite `REAL`.
+    /// The unsigned integers of MySQL and MariaDB; an integer that is never negative elsewhere.
+    U64,
+    /// Postgres `float4` or `float8`, SQLite `REAL`, MySQL and MariaDB `DOUBLE`.
     F64,
+    /// Postgres `numeric`, MySQL and MariaDB `DECIMAL`, SQLite a column of numeric affinity, whose values are
+    /// integers or floats there.
+    Decimal,
     /// Postgres `text` or `varchar`, SQLite `TEXT`. Compared by the database, in the column's collation.
     Text,
     /// Postgres `bytea`, SQLite `BLOB`.
@@ -30,6 +35,10 @@ pub enum KeyKind {
     Timestamptz,
     /// Postgres `timestamp` (without time zone), SQLite `INTEGER` microseconds since the Unix epoch.
     Timestamp,
+    /// `date`, SQLite `INTEGER` days since the Unix epoch.
+    Date,
+    /// `time` (without time zone), SQLite `INTEGER` microseconds since midnight.
+    Time,
 }
 
 impl KeyKind {
@@ -44,6 +53,10 @@ impl KeyKind {
             Self::Uuid => "uuid",
             Self::Timestamptz => "timestamptz",
             Self::Timestamp => "timestamp",
+            Self::U64 => "u64",
+            Self::Decimal => "decimal",
+            Self::Date => "date",
+            Self::Time => "time",
         }
     }
 }
@@ -61,8 +74,13 @@ pub enum Key {
     Bool(bool),
     /// An integer.
     I64(i64),
+    /// An integer that is never negative.
+    U64(u64),
     /// A float, as the bits of its IEEE 754 double.
     F64Bits(u64),
+    /// A decimal as text, with the digits behind the point that the database gave: `-12.50`, or `NaN`, `Infinity`
+    /// and `-Infinity` of Postgres.
+    Decimal(String),
     /// Text.
     Text(String),
     /// Bytes.
@@ -71,6 +89,10 @@ pub enum Key {
     Uuid(Uuid),
     /// Microseconds since the Unix epoch; `i64::MAX` and `i64::MIN` are Postgres' `infinity` and `-infinity`.
     Micros(i64),
+    /// Days since the Unix epoch; `i32::MAX` and `i32::MIN` are Postgres' `infinity` and `-infinity`.
+    Date(i32),
+    /// Microseconds since midnight. (A `TIME` of MySQL and MariaDB may be negative or beyond a day.)
+    Time(i64),
 }
 
 impl Key {
@@ -83,11 +105,15 @@ impl Key {
             (Self::Null, _)
                 | (Self::Bool(_), KeyKind::Bool)
                 | (Self::I64(_), KeyKind::I64)
+                | (Self::U64(_), KeyKind::U64)
+                | (Self::Decimal(_), KeyKind::Decimal)
                 | (Self::F64Bits(_), KeyKind::F64)
                 | (Self::Text(_), KeyKind::Text)
                 | (Self::Bytes(_), KeyKind::Bytes)
                 | (Self::Uuid(_), KeyKind::Uuid)
                 | (Self::Micros(_), KeyKind::Timestamptz | KeyKind::Timestamp)
+                | (Self::Date(_), KeyKind::Date)
+                | (Self::Time(_), KeyKind::Time)
         )
     }
 
@@ -113,6 +139,12 @@ impl From<i32> for Key {
 impl From<i64> for Key {
     fn from(value: i64) -> Self {
         Self::I64(value)
+    }
+}
+
+impl From<u64> for Key {
+    fn from(value: u64) -> Self {
+        Self::U64(value)
     }
 }
 

@@ -56,8 +56,18 @@ impl Column<Undecided> {
         bool => Bool,
         /// An integer: Postgres `int2`, `int4` or `int8`, SQLite `INTEGER`.
         i64 => I64,
-        /// A float: Postgres `float4` or `float8`, SQLite `REAL`.
+        /// An integer that is never negative: the unsigned integers of MySQL and MariaDB, or one of the integers of
+        /// the others.
+        u64 => U64,
+        /// A float: Postgres `float4` or `float8`, SQLite `REAL`, MySQL and MariaDB `DOUBLE`.
+        ///
+        /// Carried by its bits. NaN is a value on Postgres, above all others; SQLite and MySQL have none.
         f64 => F64,
+        /// A decimal: Postgres `numeric`, MySQL and MariaDB `DECIMAL`. Carried as text, so that none is rounded.
+        ///
+        /// SQLite has no decimals: in a column of numeric affinity (`DECIMAL(10, 2)`) it keeps integers and floats, and
+        /// those are the keys.
+        decimal => Decimal,
         /// Text: Postgres `text` or `varchar`, SQLite `TEXT`.
         ///
         /// All keys of a row together fit a cursor up to about 700 bytes; a page that begins or ends at a longer
@@ -72,6 +82,11 @@ impl Column<Undecided> {
         timestamptz => Timestamptz,
         /// A local time: Postgres `timestamp`, SQLite `INTEGER` microseconds since the Unix epoch.
         timestamp => Timestamp,
+        /// A date: `date`, SQLite `INTEGER` days since the Unix epoch. (A date that SQLite keeps as text is a
+        /// [`text`](Self::text) column.)
+        date => Date,
+        /// A time of day: `time` without time zone, SQLite `INTEGER` microseconds since midnight.
+        time => Time,
     }
 
     /// The database declares the column NOT NULL. If that is not so, rows are lost: a NULL never compares.

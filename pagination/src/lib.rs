@@ -95,6 +95,7 @@ mod codec;
 mod cursor;
 #[cfg(feature = "sqlx")]
 mod database;
+mod decimal;
 #[cfg(feature = "sqlx")]
 mod error;
 #[cfg(feature = "axum")]

@@ -8,6 +8,7 @@ use sqlx::{Decode, Encode, Pool, Postgres, QueryBuilder, Row, Type, TypeInfo, Va
 use uuid::Uuid;
 
 use crate::database::{PageDb, RowsFuture, sealed};
+use crate::decimal;
 use crate::error::PageError;
 use crate::key::{Key, KeyKind};
 use crate::keyset::OrderColumn;
@@ -22,6 +23,12 @@ const POSTGRES_MIN: i64 = -211_813_488_000_000_000;
 /// The OIDs of the two types, as they are in every Postgres.
 const TIMESTAMP: u32 = 1114;
 const TIMESTAMPTZ: u32 = 1184;
+/// 2000-01-01, from which Postgres counts days, in days since the Unix epoch.
+const POSTGRES_EPOCH_DAYS: i32 = 10_957;
+/// The first day Postgres takes and the first that it does not (5874898-06-03), in days since its own epoch.
+const POSTGRES_DAYS: std::ops::Range<i32> = -2_451_545..2_145_031_949;
+/// 24:00:00, which is a time of day on Postgres, in microseconds.
+const MIDNIGHT: i64 = 86_400_000_000;
 
 impl sealed::Sealed for Postgres {}
 
@@ -34,7 +41,16 @@ impl PageDb for Postgres {
             Key::Null => query.push("NULL"),
             Key::Bool(value) => query.push_bind(*value),
             Key::I64(value) => query.push_bind(*value),
+            Key::U64(value) => match i64::try_from(*value) {
+                Ok(value) => query.push_bind(value),
+                Err(_) => query.push("NULL"),
+            },
             Key::F64Bits(bits) => query.push_bind(f64::from_bits(*bits)),
+            // The cast is of the parameter, not of the column: the index serves as before.
+            Key::Decimal(text) => query
+                .push("CAST(")
+                .push_bind(text.as_str())
+                .push(" AS numeric)"),
             Key::Text(value) => query.push_bind(value.as_str()),
             Key::Bytes(value) => query.push_bind(value.as_slice()),
             Key::Uuid(value) => query.push_bind(*value),
@@ -46,6 +62,14 @@ impl PageDb for Postgres {
                 query.push_bind(Stamp::<TIMESTAMP>(*value))
             }
             Key::Micros(value) => query.push_bind(Stamp::<TIMESTAMPTZ>(*value)),
+            Key::Date(days) => match to_postgres_days(*days) {
+                Some(days) => query.push_bind(Days(days)),
+                None => query.push("date '4715-01-01 BC'"),
+            },
+            Key::Time(micros) if (0..=MIDNIGHT).contains(micros) => {
+                query.push_bind(TimeOfDay(*micros))
+            }
+            Key::Time(_) => query.push("time '24:00:01'"),
         };
     }
 
@@ -53,6 +77,9 @@ impl PageDb for Postgres {
         match key {
             Key::Text(text) => !text.contains('\0'),
             Key::Micros(micros) => to_postgres(*micros).is_ok(),
+            Key::U64(value) => i64::try_from(*value).is_ok(),
+            Key::Date(days) => to_postgres_days(*days).is_some(),
+            Key::Time(micros) => (0..=MIDNIGHT).contains(micros),
             _ => true,
         }
     }
@@ -71,6 +98,19 @@ impl PageDb for Postgres {
         let key = match (column.kind(), info.name()) {
             (KeyKind::Bool, "BOOL") => get::<bool>(value).map(Key::Bool),
             (KeyKind::I64, "INT2" | "INT4" | "INT8") => get::<i64>(value).map(Key::I64),
+            (KeyKind::U64, "INT2" | "INT4" | "INT8") => {
+                match get::<i64>(value).map(u64::try_from) {
+                    Ok(Ok(n)) => Ok(Key::U64(n)),
+                    Ok(Err(_)) => return Err(mismatch()),
+                    Err(error) => Err(error),
+                }
+            }
+            (KeyKind::Decimal, "NUMERIC") => binary(&value)
+                .and_then(decimal::of_numeric)
+                .map(Key::Decimal),
+            (KeyKind::Date, "DATE") => from_postgres_days(&value).map(Key::Date),
+            (KeyKind::Time, "TIME") => binary(&value)
+                .and_then(|bytes| Ok(Key::Time(i64::from_be_bytes(bytes.try_into()?)))),
             (KeyKind::F64, "FLOAT4") => get::<f32>(value).map(|f| Key::from(f64::from(f))),
             (KeyKind::F64, "FLOAT8") => get::<f64>(value).map(Key::from),
             (KeyKind::Text, "TEXT" | "VARCHAR") => get::<String>(value).map(Key::Text),
@@ -150,6 +190,36 @@ impl<const OID: u32> Encode<'_, Postgres> for Stamp<OID> {
     }
 }
 
+/// A `date`, in Postgres' own days.
+struct Days(i32);
+
+impl Type<Postgres> for Days {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(1082))
+    }
+}
+
+impl Encode<'_, Postgres> for Days {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        Encode::<Postgres>::encode(self.0, buffer)
+    }
+}
+
+/// A `time`, in microseconds since midnight.
+struct TimeOfDay(i64);
+
+impl Type<Postgres> for TimeOfDay {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(1083))
+    }
+}
+
+impl Encode<'_, Postgres> for TimeOfDay {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        Encode::<Postgres>::encode(self.0, buffer)
+    }
+}
+
 /// The outermost values are Postgres' infinities, which are outermost there, too.
 fn to_postgres(micros: i64) -> Result<i64, BoxDynError> {
     match micros {
@@ -161,11 +231,34 @@ fn to_postgres(micros: i64) -> Result<i64, BoxDynError> {
     }
 }
 
-fn from_postgres(value: &PgValueRef<'_>) -> Result<i64, BoxDynError> {
+/// A value's bytes, which are binary in the answers of prepared statements.
+fn binary<'r>(value: &PgValueRef<'r>) -> Result<&'r [u8], BoxDynError> {
     if value.format() == PgValueFormat::Text {
-        return Err("a timestamp in text form; run the query prepared".into());
+        return Err("a key in text form; run the query prepared".into());
     }
-    let since = i64::from_be_bytes(value.as_bytes()?.try_into()?);
+    value.as_bytes()
+}
+
+fn to_postgres_days(days: i32) -> Option<i32> {
+    match days {
+        i32::MIN | i32::MAX => Some(days),
+        _ => days
+            .checked_sub(POSTGRES_EPOCH_DAYS)
+            .filter(|since| POSTGRES_DAYS.contains(since)),
+    }
+}
+
+fn from_postgres_days(value: &PgValueRef<'_>) -> Result<i32, BoxDynError> {
+    let since = i32::from_be_bytes(binary(value)?.try_into()?);
+    match since {
+        i32::MIN | i32::MAX => Ok(since),
+        // The last day of Postgres is a million days short of what fits.
+        _ => Ok(since.saturating_add(POSTGRES_EPOCH_DAYS)),
+    }
+}
+
+fn from_postgres(value: &PgValueRef<'_>) -> Result<i64, BoxDynError> {
+    let since = i64::from_be_bytes(binary(value)?.try_into()?);
     match since {
         i64::MIN | i64::MAX => Ok(since),
         _ => since

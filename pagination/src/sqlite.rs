@@ -7,6 +7,7 @@ use sqlx::{Decode, Encode, Pool, QueryBuilder, Row, Sqlite, Type, TypeInfo, Valu
 use uuid::Uuid;
 
 use crate::database::{PageDb, RowsFuture, sealed};
+use crate::decimal;
 use crate::error::PageError;
 use crate::key::{Key, KeyKind};
 use crate::keyset::OrderColumn;
@@ -26,7 +27,19 @@ impl PageDb for Sqlite {
             Key::Null => query.push("NULL"),
             Key::Bool(value) => query.push_bind(i64::from(*value)),
             Key::I64(value) | Key::Micros(value) => query.push_bind(*value),
+            Key::U64(value) => match i64::try_from(*value) {
+                Ok(value) => query.push_bind(value),
+                Err(_) => query.push("NULL"),
+            },
             Key::F64Bits(bits) => query.push_bind(f64::from_bits(*bits)),
+            // As the column has it: an integer if it is one, otherwise a float.
+            Key::Decimal(text) => match (text.parse::<i64>(), text.parse::<f64>()) {
+                (Ok(integer), _) => query.push_bind(integer),
+                (_, Ok(float)) => query.push_bind(float),
+                _ => query.push("NULL"),
+            },
+            Key::Date(days) => query.push_bind(i64::from(*days)),
+            Key::Time(micros) => query.push_bind(*micros),
             Key::Text(value) => query.push_bind(value.as_str()),
             Key::Bytes(value) => query.push_bind(value.as_slice()),
             Key::Uuid(value) => query.push_bind(*value),
@@ -34,8 +47,13 @@ impl PageDb for Sqlite {
     }
 
     fn bindable(key: &Key) -> bool {
-        // SQLite keeps NaN as NULL.
-        !matches!(key, Key::F64Bits(bits) if f64::from_bits(*bits).is_nan())
+        match key {
+            // SQLite keeps NaN as NULL.
+            Key::F64Bits(bits) => !f64::from_bits(*bits).is_nan(),
+            Key::Decimal(text) => text.parse::<f64>().is_ok_and(|float| !float.is_nan()),
+            Key::U64(value) => i64::try_from(*value).is_ok(),
+            _ => true,
+        }
     }
 
     fn read(row: &SqliteRow, column: &OrderColumn) -> Result<Key, PageError> {
@@ -56,7 +74,22 @@ impl PageDb for Sqlite {
                 Err(error) => Err(error),
             },
             (KeyKind::I64, "INTEGER") => get::<i64>(value).map(Key::I64),
+            (KeyKind::U64, "INTEGER") => match get::<i64>(value).map(u64::try_from) {
+                Ok(Ok(n)) => Ok(Key::U64(n)),
+                Ok(Err(_)) => return Err(mismatch()),
+                Err(error) => Err(error),
+            },
             (KeyKind::F64, "REAL") => get::<f64>(value).map(Key::from),
+            (KeyKind::Decimal, "INTEGER") => get::<i64>(value).map(|n| Key::Decimal(n.to_string())),
+            (KeyKind::Decimal, "REAL") => {
+                get::<f64>(value).map(|f| Key::Decimal(decimal::of_f64(f)))
+            }
+            (KeyKind::Date, "INTEGER") => match get::<i64>(value).map(i32::try_from) {
+                Ok(Ok(days)) => Ok(Key::Date(days)),
+                Ok(Err(_)) => return Err(mismatch()),
+                Err(error) => Err(error),
+            },
+            (KeyKind::Time, "INTEGER") => get::<i64>(value).map(Key::Time),
             (KeyKind::Text, "TEXT") => get::<String>(value).map(Key::Text),
             (KeyKind::Bytes, "BLOB") => get::<Vec<u8>>(value).map(Key::Bytes),
             (KeyKind::Uuid, "BLOB") => get::<Uuid>(value).map(Key::Uuid),
