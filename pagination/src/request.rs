@@ -5,7 +5,9 @@ use crate::cursor::Cursor;
 /// The largest page `fetch` makes, whatever was asked, in rows: a page is held in memory whole.
 pub const PAGE_ROWS_MAX: u32 = 10_000;
 
-/// The page that is asked for: how many rows, from where, in which direction.
+/// The page that is asked for: how many rows, from which end, between which cursors.
+///
+/// The rows are those after `after` and before `before`, where given, and of them the first or the last `limit`.
 ///
 /// ```
 /// use mainstay_pagination::PageRequest;
@@ -13,20 +15,22 @@ pub const PAGE_ROWS_MAX: u32 = 10_000;
 /// let start = PageRequest::first(20);
 /// let next = PageRequest::first(20).after("AQ");
 /// let previous = PageRequest::last(20).before("AQ");
+/// let between = PageRequest::first(20).after("AQ").before("Ag");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageRequest {
     limit: u32,
     direction: PageDirection,
-    anchor: Option<Cursor>,
+    after: Option<Cursor>,
+    before: Option<Cursor>,
 }
 
 /// The way a page is walked; its rows come in the list's order either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PageDirection {
-    /// From the start of the list, or after a cursor.
+    /// From the start of the list, or from the `after` cursor.
     Forward,
-    /// From the end of the list, or before a cursor.
+    /// From the end of the list, or from the `before` cursor.
     Backward,
 }
 
@@ -39,48 +43,55 @@ impl PageDirection {
             Self::Backward => "before",
         }
     }
+
+    /// The other way.
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        match self {
+            Self::Forward => Self::Backward,
+            Self::Backward => Self::Forward,
+        }
+    }
 }
 
 impl PageRequest {
-    /// The first `limit` rows of the list.
+    /// The first `limit` rows: of the list, or of those between the cursors.
     #[must_use]
     pub const fn first(limit: u32) -> Self {
         Self {
             limit,
             direction: PageDirection::Forward,
-            anchor: None,
+            after: None,
+            before: None,
         }
     }
 
-    /// The last `limit` rows of the list.
+    /// The last `limit` rows: of the list, or of those between the cursors.
     #[must_use]
     pub const fn last(limit: u32) -> Self {
         Self {
             limit,
             direction: PageDirection::Backward,
-            anchor: None,
+            after: None,
+            before: None,
         }
     }
 
-    /// The rows that follow this cursor. A request has one anchor: this replaces any other, and makes the
-    /// request a forward one however it began, so `last(n).after(c)` are the n rows next after `c`.
+    /// Of the rows that follow this cursor. It replaces an earlier one.
     #[must_use]
     pub fn after(self, cursor: impl Into<Cursor>) -> Self {
         Self {
-            limit: self.limit,
-            direction: PageDirection::Forward,
-            anchor: Some(cursor.into()),
+            after: Some(cursor.into()),
+            ..self
         }
     }
 
-    /// The rows that precede this cursor. A request has one anchor: this replaces any other, and makes the
-    /// request a backward one however it began, so `first(n).before(c)` are the n rows next before `c`.
+    /// Of the rows that precede this cursor. It replaces an earlier one.
     #[must_use]
     pub fn before(self, cursor: impl Into<Cursor>) -> Self {
         Self {
-            limit: self.limit,
-            direction: PageDirection::Backward,
-            anchor: Some(cursor.into()),
+            before: Some(cursor.into()),
+            ..self
         }
     }
 
@@ -90,16 +101,40 @@ impl PageRequest {
         self.limit
     }
 
-    /// Forward or backward.
+    /// Forward, the first rows; backward, the last ones.
     #[must_use]
     pub const fn direction(&self) -> PageDirection {
         self.direction
     }
 
-    /// The cursor after or before which the page lies.
+    /// The cursor that the rows follow.
+    #[must_use]
+    pub const fn after_cursor(&self) -> Option<&Cursor> {
+        self.after.as_ref()
+    }
+
+    /// The cursor that the rows precede.
+    #[must_use]
+    pub const fn before_cursor(&self) -> Option<&Cursor> {
+        self.before.as_ref()
+    }
+
+    /// The cursor from which the page is walked: `after` if forward, `before` if backward.
     #[must_use]
     pub const fn anchor(&self) -> Option<&Cursor> {
-        self.anchor.as_ref()
+        match self.direction {
+            PageDirection::Forward => self.after.as_ref(),
+            PageDirection::Backward => self.before.as_ref(),
+        }
+    }
+
+    /// The cursor at which the walk ends at the latest: `before` if forward, `after` if backward.
+    #[must_use]
+    pub const fn bound(&self) -> Option<&Cursor> {
+        match self.direction {
+            PageDirection::Forward => self.before.as_ref(),
+            PageDirection::Backward => self.after.as_ref(),
+        }
     }
 }
 
@@ -244,6 +279,27 @@ impl LimitError {
             Self::Negative => "limit_negative",
             Self::NotANumber => "limit_not_a_number",
             Self::TooLarge { .. } => "limit_too_large",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_keeps_its_end_and_both_cursors() {
+        let first = PageRequest::first(3).before("B").after("A");
+        let last = PageRequest::last(3).after("A").before("B");
+        for (request, direction, anchor, bound) in [
+            (&first, PageDirection::Forward, "A", "B"),
+            (&last, PageDirection::Backward, "B", "A"),
+        ] {
+            assert_eq!((request.limit(), request.direction()), (3, direction));
+            assert_eq!(request.after_cursor(), Some(&"A".into()));
+            assert_eq!(request.before_cursor(), Some(&"B".into()));
+            assert_eq!(request.anchor(), Some(&anchor.into()));
+            assert_eq!(request.bound(), Some(&bound.into()));
         }
     }
 }
