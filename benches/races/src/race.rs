@@ -1,78 +1,187 @@
 //! How a race is run: contestants take turns, so that a disturbance of the machine meets all of them.
 
+use std::env;
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Many short rounds rather than a few long ones, because a long one is more often interrupted by the neighbours on a
 /// busy machine, and the slowest contestant's most of all.
 const ROUNDS: usize = 2_001;
-const CALLS_PER_ROUND: u32 = 100;
+/// What a round takes, however long a call does; and of very short calls no more than this, which is enough for the
+/// clock not to show.
+const ROUND: Duration = Duration::from_micros(30);
+const CALLS_PER_ROUND_MAX: f64 = 1_000.0;
 
-/// One contestant and what it does once.
+/// One contestant: how it is set up, and what it does so many times for a request.
 pub struct Contestant<'a> {
-    pub name: &'static str,
-    pub run: Box<dyn Fn() -> usize + 'a>,
+    pub name: String,
+    prepare: Box<dyn FnOnce() -> Prepared<'a> + 'a>,
+    /// Each call makes the next one dearer, so that few can be counted.
+    wears: bool,
 }
 
-/// Wraps what is raced. The number it returns keeps the work from being thought away.
-pub fn contestant<'a>(name: &'static str, run: impl Fn() -> usize + 'a) -> Contestant<'a> {
-    Contestant {
-        name,
-        run: Box::new(run),
+/// Ready to run.
+pub struct Prepared<'a> {
+    calls: Box<dyn FnMut(u32, u64) -> usize + 'a>,
+    upkeep: Option<Box<dyn FnMut() + 'a>>,
+}
+
+impl<'a> Prepared<'a> {
+    pub fn new(mut call: impl FnMut(u64) -> usize + 'a) -> Self {
+        // The loop is inside, so that a call costs no call of a pointer.
+        let calls = move |times, request| {
+            let mut last = 0;
+            for _ in 0..times {
+                last = black_box(call(black_box(request)));
+            }
+            last
+        };
+        Self {
+            calls: Box::new(calls),
+            upkeep: None,
+        }
+    }
+
+    /// One call with this request.
+    pub fn once(&mut self, request: u64) -> usize {
+        (self.calls)(1, request)
     }
 }
 
-/// Prints the median of each contestant, its ratio to the first one's, and its allocations per call.
+/// Wraps what is raced. The number it returns keeps the work from being thought away.
+pub fn contestant<'a>(
+    name: impl Into<String>,
+    mut run: impl FnMut() -> usize + 'a,
+) -> Contestant<'a> {
+    prepared(name, || move |_| run())
+}
+
+/// A contestant that has to be set up, and is only when it runs; it is given the request.
+pub fn prepared<'a, F>(name: impl Into<String>, prepare: impl FnOnce() -> F + 'a) -> Contestant<'a>
+where
+    F: FnMut(u64) -> usize + 'a,
+{
+    Contestant {
+        name: name.into(),
+        prepare: Box::new(|| Prepared::new(prepare())),
+        wears: false,
+    }
+}
+
+/// A contestant that has to be put in order again between two rounds, outside the time that is taken.
+pub fn kept_up<'a, F, U>(
+    name: impl Into<String>,
+    prepare: impl FnOnce() -> (F, U) + 'a,
+) -> Contestant<'a>
+where
+    F: FnMut(u64) -> usize + 'a,
+    U: FnMut() + 'a,
+{
+    let prepare = || {
+        let (call, upkeep) = prepare();
+        let mut prepared = Prepared::new(call);
+        prepared.upkeep = Some(Box::new(upkeep));
+        prepared
+    };
+    Contestant {
+        name: name.into(),
+        prepare: Box::new(prepare),
+        wears: true,
+    }
+}
+
+impl<'a> Contestant<'a> {
+    /// Sets it up.
+    pub fn prepare(self) -> Prepared<'a> {
+        (self.prepare)()
+    }
+}
+
+/// Whether contestants run one at a time, to be counted by callgrind. What is checked before a race is checked when it
+/// is run, not then.
+pub fn is_counted() -> bool {
+    env::var_os("RACES_ONLY").is_some() || env::var_os("RACES_LIST").is_some()
+}
+
+/// Prints the median of each contestant, its ratio to the first one's, the distance of its quartiles, and its
+/// allocations per call. The request is what successful calls are made with.
 ///
-/// With `RACES_ONLY` set to `title: name` that contestant alone runs, `RACES_TIMES` times, to be counted by callgrind.
-pub fn run(title: &str, contestants: &[Contestant<'_>]) {
-    if let Ok(only) = std::env::var("RACES_ONLY") {
-        let times: u32 = std::env::var("RACES_TIMES").unwrap().parse().unwrap();
+/// With `RACES_LIST` set, prints `title: name` of each contestant and whether it wears. With `RACES_ONLY` set to that,
+/// the contestant alone runs, `RACES_TIMES` times, to be counted by callgrind.
+pub fn run(title: &str, contestants: Vec<Contestant<'_>>) {
+    if env::var_os("RACES_LIST").is_some() {
+        for Contestant { name, wears, .. } in &contestants {
+            println!("{}{title}: {name}", if *wears { "-" } else { "+" });
+        }
+        return;
+    }
+    if let Ok(only) = env::var("RACES_ONLY") {
+        let times: u32 = env::var("RACES_TIMES").unwrap().parse().unwrap();
         for contestant in contestants {
             if only == format!("{title}: {}", contestant.name) {
-                (0..times).for_each(|_| {
-                    black_box((contestant.run)());
-                });
+                (contestant.prepare().calls)(times, REQUEST);
             }
         }
         return;
     }
+    let (names, mut contestants): (Vec<_>, Vec<_>) = contestants
+        .into_iter()
+        .map(|contestant| (contestant.name.clone(), contestant.prepare()))
+        .unzip();
+    let calls: Vec<u32> = contestants.iter_mut().map(calls_per_round).collect();
     let mut times: Vec<Vec<f64>> = vec![Vec::with_capacity(ROUNDS); contestants.len()];
     for round in 0..=ROUNDS {
         // Another one begins each time: nobody always runs after the same neighbour's cache.
         for at in 0..contestants.len() {
             let at = (at + round) % contestants.len();
-            let start = Instant::now();
-            for _ in 0..CALLS_PER_ROUND {
-                black_box((contestants[at].run)());
-            }
-            let nanos = start.elapsed().as_nanos() as f64 / f64::from(CALLS_PER_ROUND);
+            let nanos = time(&mut contestants[at], calls[at]);
             if round > 0 {
                 times[at].push(nanos);
             }
+            if let Some(upkeep) = &mut contestants[at].upkeep {
+                upkeep();
+            }
         }
     }
-    let medians: Vec<f64> = times
-        .into_iter()
-        .map(|mut times| {
-            times.sort_by(f64::total_cmp);
-            times[ROUNDS / 2]
-        })
-        .collect();
+    for times in &mut times {
+        times.sort_by(f64::total_cmp);
+    }
+    let lower_bound = times[0][ROUNDS / 2];
     println!(
-        "{title:<44} {:>9} {:>7} {:>12}",
-        "median ns", "ratio", "allocations"
+        "{title:<60} {:>10} {:>6} {:>9} {:>12}",
+        "median ns", "ratio", "quartiles", "allocations"
     );
-    for (contestant, median) in contestants.iter().zip(&medians) {
+    for ((name, times), contestant) in names.iter().zip(&times).zip(&mut contestants) {
+        let median = times[ROUNDS / 2];
+        let quartiles = (times[ROUNDS * 3 / 4] - times[ROUNDS / 4]) / median;
         let allocations = allocation_counter::measure(|| {
-            black_box((contestant.run)());
+            contestant.once(REQUEST);
         });
         println!(
-            "  {:<42} {median:>9.0} {:>7.2} {:>12}",
-            contestant.name,
-            median / medians[0],
+            "  {name:<58} {median:>10.1} {:>6.2} {:>7.0} % {:>12}",
+            median / lower_bound,
+            quartiles * 100.0,
             allocations.count_total
         );
     }
     println!();
+}
+
+/// What successful calls are made with.
+const REQUEST: u64 = 7;
+
+/// Nanoseconds a call.
+fn time(contestant: &mut Prepared<'_>, calls: u32) -> f64 {
+    let start = Instant::now();
+    (contestant.calls)(calls, REQUEST);
+    start.elapsed().as_nanos() as f64 / f64::from(calls)
+}
+
+/// As many calls as fit into a round.
+fn calls_per_round(contestant: &mut Prepared<'_>) -> u32 {
+    // The best of some, for the first calls find nothing in the caches.
+    let nanos = (0..5)
+        .map(|_| time(contestant, 4))
+        .fold(f64::INFINITY, f64::min);
+    (ROUND.as_nanos() as f64 / nanos).clamp(1.0, CALLS_PER_ROUND_MAX) as u32
 }
