@@ -72,6 +72,14 @@ pub trait PageDb: Database + sealed::Sealed {
     #[doc(hidden)]
     fn is_blank(row: &Self::Row) -> Result<bool, PageError>;
 
+    /// What makes a query tell how many rows the planner expects, if the database can.
+    #[doc(hidden)]
+    const EXPLAIN_ROWS: Option<&'static str>;
+
+    /// Reads the answer to that.
+    #[doc(hidden)]
+    fn explained_rows(rows: &[Self::Row]) -> Result<u64, PageError>;
+
     #[doc(hidden)]
     fn pool_rows(pool: &Pool<Self>, query: QueryBuilder<Self>) -> RowsFuture<'_, Self>;
 
@@ -97,25 +105,17 @@ pub(crate) type RowsFuture<'e, D> =
 pub trait PageSource<D: PageDb>: Send {
     /// Runs the query and collects its rows.
     #[doc(hidden)]
-    fn rows<'e>(self, query: QueryBuilder<D>) -> RowsFuture<'e, D>
-    where
-        Self: 'e;
+    fn rows(&mut self, query: QueryBuilder<D>) -> RowsFuture<'_, D>;
 }
 
 impl<D: PageDb> PageSource<D> for &Pool<D> {
-    fn rows<'e>(self, query: QueryBuilder<D>) -> RowsFuture<'e, D>
-    where
-        Self: 'e,
-    {
+    fn rows(&mut self, query: QueryBuilder<D>) -> RowsFuture<'_, D> {
         D::pool_rows(self, query)
     }
 }
 
 impl<D: PageDb> PageSource<D> for &mut <D as Database>::Connection {
-    fn rows<'e>(self, query: QueryBuilder<D>) -> RowsFuture<'e, D>
-    where
-        Self: 'e,
-    {
+    fn rows(&mut self, query: QueryBuilder<D>) -> RowsFuture<'_, D> {
         D::connection_rows(self, query)
     }
 }

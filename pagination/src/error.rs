@@ -63,7 +63,7 @@ impl PageError {
         Self::Database(source)
     }
 
-    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    #[cfg(any(feature = "postgres", feature = "sqlite", feature = "mysql"))]
     pub(crate) fn decode(
         column: &crate::keyset::OrderColumn,
         source: sqlx::error::BoxDynError,
@@ -74,7 +74,7 @@ impl PageError {
         })
     }
 
-    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    #[cfg(any(feature = "postgres", feature = "sqlite", feature = "mysql"))]
     pub(crate) fn key_type(column: &crate::keyset::OrderColumn, found: &str) -> Self {
         Self::KeyType {
             column: column.name(),

@@ -5,6 +5,7 @@
 //! about, an order without a tie-breaker, and a tie-breaker that may be NULL.
 
 use std::marker::PhantomData;
+use std::ops::Deref;
 
 use crate::key::KeyKind;
 use crate::request::PageDirection;
@@ -37,6 +38,7 @@ pub struct Column<N = Undecided> {
     name: &'static str,
     kind: KeyKind,
     nulls: Option<Nulls>,
+    joined: bool,
     decided: PhantomData<N>,
 }
 
@@ -45,7 +47,7 @@ macro_rules! constructors {
         $(#[$doc])*
         #[must_use]
         pub const fn $name(name: &'static str) -> Self {
-            Self { name, kind: KeyKind::$kind, nulls: None, decided: PhantomData }
+            Self { name, kind: KeyKind::$kind, nulls: None, joined: false, decided: PhantomData }
         }
     )*};
 }
@@ -96,6 +98,7 @@ impl Column<Undecided> {
             name: self.name,
             kind: self.kind,
             nulls: None,
+            joined: self.joined,
             decided: PhantomData,
         }
     }
@@ -107,6 +110,7 @@ impl Column<Undecided> {
             name: self.name,
             kind: self.kind,
             nulls: Some(Nulls::First),
+            joined: self.joined,
             decided: PhantomData,
         }
     }
@@ -118,8 +122,21 @@ impl Column<Undecided> {
             name: self.name,
             kind: self.kind,
             nulls: Some(Nulls::Last),
+            joined: self.joined,
             decided: PhantomData,
         }
+    }
+}
+
+impl<N> Column<N> {
+    /// The column comes from another table than the unique column.
+    ///
+    /// A row value over two tables is no seek anywhere, so Postgres gets such a column as a range of its own.
+    /// The order is the same with and without; an index on the column alone serves.
+    #[must_use]
+    pub const fn joined(mut self) -> Self {
+        self.joined = true;
+        self
     }
 }
 
@@ -177,15 +194,31 @@ pub struct OrderColumn {
     kind: KeyKind,
     direction: Direction,
     nulls: Option<Nulls>,
+    joined: bool,
 }
 
 impl OrderColumn {
+    /// Fills the places of a [`Walk`] that hold no column.
+    const NONE: Self = Self::not_null("", KeyKind::I64);
+
+    /// A NOT NULL column in ascending order.
+    pub(crate) const fn not_null(name: &'static str, kind: KeyKind) -> Self {
+        Self {
+            name,
+            kind,
+            direction: Direction::Asc,
+            nulls: None,
+            joined: false,
+        }
+    }
+
     const fn new<N: Decided>(column: Column<N>, direction: Direction) -> Self {
         Self {
             name: column.name,
             kind: column.kind,
             direction,
             nulls: column.nulls,
+            joined: column.joined,
         }
     }
 
@@ -211,6 +244,12 @@ impl OrderColumn {
     #[must_use]
     pub const fn nulls(&self) -> Option<Nulls> {
         self.nulls
+    }
+
+    /// Whether it comes from another table than the unique column.
+    #[must_use]
+    pub const fn is_joined(&self) -> bool {
+        self.joined
     }
 
     /// The same column walked backward: direction and NULL placement both turn round.
@@ -294,12 +333,47 @@ impl KeysetDef {
     /// The columns as a page in this direction meets them: backward, every direction and NULL placement is
     /// turned round.
     #[must_use]
-    pub fn walk(&self, direction: PageDirection) -> Vec<OrderColumn> {
-        let turn = |column: &OrderColumn| match direction {
+    pub fn walk(&self, direction: PageDirection) -> Walk {
+        Walk::of(self.columns().map(|column| match direction {
             PageDirection::Forward => *column,
             PageDirection::Backward => column.reversed(),
+        }))
+    }
+}
+
+/// The columns of an order as a page meets them; a slice by `Deref`.
+#[derive(Clone, Copy, Debug)]
+pub struct Walk {
+    columns: [OrderColumn; COLUMNS_MAX],
+    len: usize,
+}
+
+impl Walk {
+    /// Of at most [`COLUMNS_MAX`] columns.
+    pub(crate) fn of(columns: impl Iterator<Item = OrderColumn>) -> Self {
+        let mut walk = Self {
+            columns: [OrderColumn::NONE; COLUMNS_MAX],
+            len: 0,
         };
-        self.columns().map(turn).collect()
+        for (place, column) in walk.columns.iter_mut().zip(columns) {
+            *place = column;
+            walk.len += 1;
+        }
+        walk
+    }
+
+    /// The same order, walked the other way.
+    #[must_use]
+    pub fn reversed(&self) -> Self {
+        Self::of(self.iter().map(|column| column.reversed()))
+    }
+}
+
+impl Deref for Walk {
+    type Target = [OrderColumn];
+
+    fn deref(&self) -> &[OrderColumn] {
+        self.columns.get(..self.len).unwrap_or_default()
     }
 }
 

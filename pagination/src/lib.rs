@@ -91,7 +91,11 @@
 //! and number of rows; no keys, cursors or parameters.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "mysql")]
+mod calendar;
 mod codec;
+#[cfg(feature = "sqlx")]
+mod count;
 mod cursor;
 #[cfg(feature = "sqlx")]
 mod database;
@@ -108,11 +112,17 @@ mod key_ring;
 mod keyset;
 mod link;
 mod micros;
+#[cfg(feature = "mysql")]
+mod mysql;
 #[cfg(all(feature = "axum", feature = "utoipa"))]
 mod openapi;
 mod page;
+#[cfg(feature = "sqlx")]
+mod plan;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "sqlx")]
+mod reader;
 mod request;
 pub mod seek;
 #[cfg(feature = "sqlx")]
@@ -121,6 +131,11 @@ mod select;
 mod sqlite;
 #[cfg(feature = "sqlx")]
 mod statement;
+#[cfg(feature = "sqlx")]
+mod stream;
+mod total;
+#[cfg(feature = "sqlx")]
+mod words;
 
 pub use codec::{CURSOR_CHARS_MAX, CursorCodec};
 pub use cursor::{Cursor, CursorError};
@@ -135,11 +150,14 @@ pub use key::{Key, KeyKind};
 pub use key_ring::{KeyRing, KeyRingError, SECRET_BYTES_MIN};
 pub use keyset::{
     COLUMNS_MAX, Column, Decided, Direction, KeysetBuilder, KeysetDef, NotNull, Nullable, Nulls,
-    OrderColumn, Undecided,
+    OrderColumn, Undecided, Walk,
 };
 pub use micros::UnixMicros;
 pub use page::{Page, PageInfo, Probe};
+#[cfg(feature = "sqlx")]
+pub use plan::PagePlan;
 pub use request::{LimitError, OnExceed, PAGE_ROWS_MAX, PageDirection, PageLimits, PageRequest};
 pub use seek::{Dialect, Strategy};
 #[cfg(feature = "sqlx")]
-pub use select::{PagePlan, PageQuery, Select};
+pub use select::{PageQuery, Select};
+pub use total::{ESTIMATE_ROWS_MAX, Total, TotalIs, TotalRows};

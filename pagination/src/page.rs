@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::cursor::Cursor;
 use crate::link;
+use crate::total::TotalRows;
 
 /// Some rows of a list, in the list's order, and what lies on either side of them.
 ///
-/// Serialises as `{"items": [...], "page": {...}}`, with [`PageInfo`] as `page`.
+/// Serialises as `{"items": [...], "page": {...}}`, with [`PageInfo`] as `page`, and `total` if it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[must_use]
@@ -18,9 +19,15 @@ pub struct Page<T> {
     /// What lies on either side, and the cursors to get there.
     #[serde(rename = "page")]
     pub info: PageInfo,
+    /// How many rows the whole list has, if that was asked for ([`Total`](crate::Total)); left out otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<TotalRows>,
 }
 
 /// What lies on either side of a page.
+///
+/// On a page between two cursors the flag of the side it goes to speaks of the rows up to the other cursor,
+/// and the flag of the side it came from of the whole list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct PageInfo {
@@ -51,6 +58,7 @@ impl<T> Page<T> {
         Page {
             items: self.items.into_iter().map(f).collect(),
             info: self.info,
+            total: self.total,
         }
     }
 
@@ -71,6 +79,7 @@ impl<T> Page<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::total::TotalIs;
 
     #[test]
     fn the_wire_shape_is_fixed() {
@@ -82,6 +91,7 @@ mod tests {
                 start_cursor: Some("S".into()),
                 end_cursor: Some("E".into()),
             },
+            total: None,
         };
         let json = r#"{"items":[1,2],"page":{"has_next":true,"has_previous":false,"start_cursor":"S","end_cursor":"E"}}"#;
         assert_eq!(serde_json::to_string(&page).unwrap(), json);
@@ -90,10 +100,24 @@ mod tests {
         let empty: Page<i32> = Page {
             items: vec![],
             info: PageInfo::default(),
+            total: None,
         };
         assert_eq!(
             serde_json::to_string(&empty).unwrap(),
             r#"{"items":[],"page":{"has_next":false,"has_previous":false,"start_cursor":null,"end_cursor":null}}"#
+        );
+
+        let counted: Page<i32> = Page {
+            total: Some(TotalRows {
+                count: 1_000,
+                is: TotalIs::MoreThan,
+            }),
+            ..empty
+        };
+        assert!(
+            serde_json::to_string(&counted)
+                .unwrap()
+                .ends_with(r#","total":{"count":1000,"is":"more_than"}}"#)
         );
     }
 }

@@ -33,7 +33,7 @@ const MIDNIGHT: i64 = 86_400_000_000;
 impl sealed::Sealed for Postgres {}
 
 impl PageDb for Postgres {
-    const DIALECT: Dialect = Dialect::POSTGRES;
+    const DIALECT: Dialect = Dialect::Postgres;
     const AGREES: (&'static str, &'static str) = ("", "");
 
     fn bind(query: &mut QueryBuilder<Self>, key: &Key, kind: KeyKind) {
@@ -137,6 +137,19 @@ impl PageDb for Postgres {
             }
         }
         Ok(true)
+    }
+
+    const EXPLAIN_ROWS: Option<&'static str> = Some("EXPLAIN ");
+
+    fn explained_rows(rows: &[PgRow]) -> Result<u64, PageError> {
+        let Some(row) = rows.first() else {
+            return Ok(0);
+        };
+        // `Seq Scan on t  (cost=0.00..13.70 rows=370 width=36)`
+        let line: String = row.try_get(0).map_err(PageError::database)?;
+        let digits = line.split_once(" rows=").map(|(_, rest)| rest);
+        let digits = digits.and_then(|rest| rest.split(' ').next());
+        Ok(digits.and_then(|rows| rows.parse().ok()).unwrap_or(0))
     }
 
     fn pool_rows(pool: &Pool<Self>, mut query: QueryBuilder<Self>) -> RowsFuture<'_, Self> {

@@ -17,7 +17,7 @@ use crate::seek::Dialect;
 impl sealed::Sealed for Sqlite {}
 
 impl PageDb for Sqlite {
-    const DIALECT: Dialect = Dialect::SQLITE;
+    const DIALECT: Dialect = Dialect::Sqlite;
     // SQLite weighs ranges as if they were read whole, whatever the LIMIT. With ANALYZE and many rows that
     // share a value it would rather walk the rowid and filter; a small likelihood makes it take the index.
     const AGREES: (&'static str, &'static str) = ("likelihood(", ", 0.0001)");
@@ -114,6 +114,12 @@ impl PageDb for Sqlite {
             }
         }
         Ok(true)
+    }
+
+    const EXPLAIN_ROWS: Option<&'static str> = None;
+
+    fn explained_rows(_: &[SqliteRow]) -> Result<u64, PageError> {
+        Ok(0)
     }
 
     fn pool_rows(pool: &Pool<Self>, mut query: QueryBuilder<Self>) -> RowsFuture<'_, Self> {

@@ -9,46 +9,48 @@ use sqlx::QueryBuilder;
 
 use crate::database::PageDb;
 use crate::key::{Key, KeyKind};
-use crate::keyset::{Direction, Nulls, OrderColumn};
-use crate::seek::{Range, Seek, Term};
+use crate::keyset::OrderColumn;
+use crate::seek::{self, Bound, Range, Seek, Then};
+use crate::words::{Name, Names, OrderBy};
 
 /// The column that carries the probe's answer, after the caller's own.
 pub(crate) const BEHIND: &str = "mainstay_behind";
 
 /// The caller's query.
-pub(crate) type Base<'a, D> = dyn Fn(&mut QueryBuilder<D>) + 'a;
+pub(crate) type Base<'a, D> = dyn Fn(&mut QueryBuilder<D>) + Send + Sync + 'a;
+
+/// A position in an order.
+#[derive(Clone, Copy)]
+pub(crate) struct At<'a> {
+    /// The order as walked from there.
+    pub(crate) order: &'a [OrderColumn],
+    pub(crate) keys: &'a [Key],
+    /// Whether the keys stand in the statement's own columns (`parent.k0`), of which these are one row: only
+    /// which of them are NULL is written.
+    pub(crate) lateral: bool,
+}
 
 /// Writes one page's statement.
 pub(crate) struct Statement<'a, D: PageDb> {
-    /// Called once per range, so that its parameters repeat with it.
+    /// Called once per select, so that its parameters repeat with it.
     pub(crate) base: &'a Base<'a, D>,
-    /// The order as walked.
-    pub(crate) walk: &'a [OrderColumn],
-    pub(crate) anchor: &'a [Key],
+    pub(crate) anchor: At<'a>,
+    /// The bound, with the order turned round.
+    pub(crate) bound: At<'a>,
     pub(crate) query: QueryBuilder<D>,
 }
 
 impl<D: PageDb> Statement<'_, D> {
     /// At most `rows` rows in the walk's order.
     pub(crate) fn page(&mut self, seek: &Seek, rows: u32) {
-        if let [range] = seek.ranges.as_slice() {
-            self.query.push("SELECT page.* FROM ");
-            self.range(range, self.walk, seek.explicit_nulls, rows);
-            return;
-        }
+        let Bound::Cut(ranges) = &seek.bound else {
+            return self.found(seek, rows);
+        };
         self.query.push("SELECT page.* FROM (");
-        for (i, range) in seek.ranges.iter().enumerate() {
-            self.query.push(if i == 0 {
-                "SELECT r.* FROM (SELECT page.* FROM "
-            } else {
-                " UNION ALL SELECT r.* FROM (SELECT page.* FROM "
-            });
-            self.range(range, self.walk, seek.explicit_nulls, rows);
-            self.query.push(") AS r");
-        }
-        self.query.push(") AS page");
-        self.order_by(self.walk, true);
-        self.limit(rows);
+        self.found(seek, rows);
+        self.query.push(") AS page WHERE ");
+        self.conditions(self.bound, ranges);
+        self.query.push(OrderBy::all(D::DIALECT, self.anchor.order));
     }
 
     /// The same, and in the column [`BEHIND`] whether there is a row at or before the anchor. One row of
@@ -56,117 +58,159 @@ impl<D: PageDb> Statement<'_, D> {
     ///
     /// Scalar subselects, ordered and limited, because EXISTS drops the order and then, under a generic
     /// plan, reads the table. COALESCE stops at the first that finds a row.
-    pub(crate) fn page_and_behind(&mut self, seek: &Seek, rows: u32, behind: &Seek) {
-        let back: Vec<_> = self.walk.iter().map(|c| c.reversed()).collect();
+    pub(crate) fn page_and_behind(&mut self, seek: &Seek, rows: u32) {
+        let order = self.anchor.order;
+        let back = At {
+            order: self.bound.order,
+            ..self.anchor
+        };
+        let behind = seek::plan_behind(D::DIALECT, back.order, back.keys);
         self.query
-            .push("SELECT page.*, probe.behind AS ")
-            .push(BEHIND)
-            .push(" FROM (SELECT COALESCE(");
-        for (i, range) in behind.ranges.iter().enumerate() {
+            .push("SELECT page.*, probe.behind AS mainstay_behind FROM (SELECT COALESCE(");
+        for (i, branch) in behind.ranges.branches().enumerate() {
             self.query.push(if i == 0 {
                 "(SELECT 1 FROM "
             } else {
                 ", (SELECT 1 FROM "
             });
-            self.range(range, &back, behind.explicit_nulls, 1);
+            self.branch(back, branch, &behind, 1);
             self.query.push(")");
         }
         self.query.push(") AS behind) AS probe LEFT JOIN (");
         self.page(seek, rows);
         self.query.push(") AS page ON TRUE");
-        self.order_by(self.walk, true);
+        self.query.push(OrderBy::all(D::DIALECT, order));
     }
 
-    fn range(&mut self, range: &Range, walk: &[OrderColumn], explicit_nulls: bool, rows: u32) {
+    /// The rows from the anchor on, whatever the bound unless it is one of their own.
+    fn found(&mut self, seek: &Seek, rows: u32) {
+        let one = seek.ranges.branches().nth(1).is_none();
+        self.query.push(if one {
+            "SELECT page.* FROM "
+        } else {
+            "SELECT page.* FROM ("
+        });
+        for (i, branch) in seek.ranges.branches().enumerate() {
+            if !one {
+                self.query.push(if i == 0 {
+                    "SELECT r.* FROM (SELECT page.* FROM "
+                } else {
+                    " UNION ALL SELECT r.* FROM (SELECT page.* FROM "
+                });
+            }
+            self.branch(self.anchor, branch, seek, rows);
+            if !one {
+                self.query.push(") AS r");
+            }
+        }
+        if !one {
+            self.query
+                .push(") AS page")
+                .push(OrderBy::all(D::DIALECT, self.anchor.order));
+            self.limit(rows);
+        }
+    }
+
+    /// One select over the caller's query.
+    fn branch(&mut self, at: At<'_>, ranges: &[Range], seek: &Seek, rows: u32) {
         self.query.push("(");
         (self.base)(&mut self.query);
         // On a line of its own, in case the caller's query ends in a comment.
         self.query.push("\n) AS page");
-        for (i, term) in range.terms.iter().enumerate() {
-            self.query.push(if i == 0 { " WHERE " } else { " AND " });
-            self.term(term);
+        let whole = matches!(
+            ranges,
+            [Range {
+                agrees: 0,
+                then: Then::All,
+                ..
+            }]
+        );
+        if !whole {
+            self.query.push(" WHERE ");
+            self.conditions(at, ranges);
         }
-        self.order_by(walk, explicit_nulls);
+        if let Bound::Inside(bound) = &seek.bound {
+            self.query.push(if whole { " WHERE " } else { " AND " });
+            self.condition(self.bound, bound);
+        }
+        self.query
+            .push(OrderBy::within(D::DIALECT, at, ranges, seek.explicit_nulls));
         self.limit(rows);
     }
 
-    fn term(&mut self, term: &Term) {
-        match term {
-            Term::Eq(i) => {
-                self.query.push(D::AGREES.0);
-                self.columns(*i..*i + 1, " = ");
-                self.query.push(D::AGREES.1);
+    /// Ranges joined by OR.
+    fn conditions(&mut self, at: At<'_>, ranges: &[Range]) {
+        if let [only] = ranges {
+            return self.condition(at, only);
+        }
+        for (i, range) in ranges.iter().enumerate() {
+            self.query.push(if i == 0 { "((" } else { ") OR (" });
+            self.condition(at, range);
+        }
+        self.query.push("))");
+    }
+
+    /// Everything that one range says, joined by AND.
+    fn condition(&mut self, at: At<'_>, range: &Range) {
+        let agrees = usize::from(range.agrees);
+        let dialect = D::DIALECT;
+        for (i, (column, key)) in at.order.iter().zip(at.keys).take(agrees).enumerate() {
+            if i > 0 {
+                self.query.push(" AND ");
             }
-            Term::IsNull(i) => {
-                self.query.push(D::AGREES.0);
-                self.names(*i..*i + 1);
-                self.query.push(" IS NULL").push(D::AGREES.1);
+            self.query.push(D::AGREES.0).push(Name(dialect, column));
+            if key.is_null() {
+                self.query.push(" IS NULL");
+            } else {
+                self.query.push(" = ");
+                self.key(at, i);
             }
-            Term::IsNotNull(i) => {
-                self.names(*i..*i + 1);
-                self.query.push(" IS NOT NULL");
+            self.query.push(D::AGREES.1);
+        }
+        if agrees > 0 && range.then != Then::All {
+            self.query.push(" AND ");
+        }
+        let columns = |len: usize| at.order.get(agrees..agrees + len).unwrap_or_default();
+        match range.then {
+            Then::All => {}
+            Then::IsNull => {
+                let names = Names(dialect, columns(1));
+                self.query
+                    .push(D::AGREES.0)
+                    .push(names)
+                    .push(" IS NULL")
+                    .push(D::AGREES.1);
             }
-            Term::After(span, Direction::Asc) => self.columns(span.clone(), " > "),
-            Term::After(span, Direction::Desc) => self.columns(span.clone(), " < "),
+            Then::IsNotNull => {
+                self.query
+                    .push(Names(dialect, columns(1)))
+                    .push(" IS NOT NULL");
+            }
+            Then::After(len, direction) => {
+                let len = usize::from(len);
+                self.query
+                    .push(Names(dialect, columns(len)))
+                    .push(direction.beyond());
+                for i in 0..len {
+                    if i > 0 {
+                        self.query.push(", ");
+                    } else if len > 1 {
+                        self.query.push("(");
+                    }
+                    self.key(at, agrees + i);
+                }
+                if len > 1 {
+                    self.query.push(")");
+                }
+            }
         }
     }
 
-    /// `page."a" < $1`, or `(page."a", page."b") < ($1, $2)`.
-    fn columns(&mut self, span: std::ops::Range<usize>, operator: &str) {
-        let many = span.len() > 1;
-        self.open(many);
-        self.names(span.clone());
-        self.close(many);
-        self.query.push(operator);
-        self.open(many);
-        let keys = self.anchor.get(span.clone()).unwrap_or_default();
-        for (i, (key, column)) in keys
-            .iter()
-            .zip(self.walk.get(span).unwrap_or_default())
-            .enumerate()
-        {
-            if i > 0 {
-                self.query.push(", ");
-            }
+    fn key(&mut self, at: At<'_>, i: usize) {
+        if at.lateral {
+            self.query.push("parent.k").push(i);
+        } else if let (Some(key), Some(column)) = (at.keys.get(i), at.order.get(i)) {
             D::bind(&mut self.query, key, column.kind());
-        }
-        self.close(many);
-    }
-
-    fn names(&mut self, span: std::ops::Range<usize>) {
-        for (i, column) in self.walk.get(span).unwrap_or_default().iter().enumerate() {
-            if i > 0 {
-                self.query.push(", ");
-            }
-            name(&mut self.query, column);
-        }
-    }
-
-    fn open(&mut self, many: bool) {
-        if many {
-            self.query.push("(");
-        }
-    }
-
-    fn close(&mut self, many: bool) {
-        if many {
-            self.query.push(")");
-        }
-    }
-
-    fn order_by(&mut self, walk: &[OrderColumn], explicit_nulls: bool) {
-        for (i, column) in walk.iter().enumerate() {
-            self.query.push(if i == 0 { " ORDER BY " } else { ", " });
-            name(&mut self.query, column);
-            self.query.push(match column.direction() {
-                Direction::Asc => " ASC",
-                Direction::Desc => " DESC",
-            });
-            match column.nulls().filter(|_| explicit_nulls) {
-                Some(Nulls::First) => self.query.push(" NULLS FIRST"),
-                Some(Nulls::Last) => self.query.push(" NULLS LAST"),
-                None => continue,
-            };
         }
     }
 
@@ -174,10 +218,4 @@ impl<D: PageDb> Statement<'_, D> {
         self.query.push(" LIMIT ");
         D::bind(&mut self.query, &Key::I64(i64::from(rows)), KeyKind::I64);
     }
-}
-
-fn name<D: PageDb>(query: &mut QueryBuilder<D>, column: &OrderColumn) {
-    query.push("page.\"");
-    query.push(column.name().replace('"', "\"\""));
-    query.push("\"");
 }

@@ -1,0 +1,160 @@
+//! The words of a statement that name columns: quoted as the database quotes, ordered as it can be told.
+//!
+//! Each is written through `Display` straight into the statement, without a text of its own.
+
+use std::fmt::{self, Formatter, Write as _};
+
+use crate::keyset::{Direction, Nulls, OrderColumn};
+use crate::seek::{self, Dialect, Range, Then};
+use crate::statement::At;
+
+/// `page."created_at"`.
+pub(crate) struct Name<'a>(pub(crate) Dialect, pub(crate) &'a OrderColumn);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("page.")?;
+        Quoted(self.0, self.1.name()).fmt(f)
+    }
+}
+
+/// An identifier in the database's quotes.
+pub(crate) struct Quoted<'a>(pub(crate) Dialect, pub(crate) &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let quote = self.0.quote();
+        f.write_char(quote)?;
+        for (i, part) in self.1.split(quote).enumerate() {
+            if i > 0 {
+                f.write_char(quote)?;
+                f.write_char(quote)?;
+            }
+            f.write_str(part)?;
+        }
+        f.write_char(quote)
+    }
+}
+
+/// A column, or several as a row value.
+pub(crate) struct Names<'a>(pub(crate) Dialect, pub(crate) &'a [OrderColumn]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if let [column] = self.1 {
+            return Name(self.0, column).fmt(f);
+        }
+        for (i, column) in self.1.iter().enumerate() {
+            f.write_str(if i == 0 { "(" } else { ", " })?;
+            Name(self.0, column).fmt(f)?;
+        }
+        f.write_str(")")
+    }
+}
+
+impl Dialect {
+    const fn quote(self) -> char {
+        match self {
+            Self::Postgres | Self::Sqlite => '"',
+            Self::Mysql => '`',
+        }
+    }
+}
+
+impl Direction {
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Asc => " ASC",
+            Self::Desc => " DESC",
+        }
+    }
+
+    /// The operator of what comes after in this direction.
+    pub(crate) const fn beyond(self) -> &'static str {
+        match self {
+            Self::Asc => " > ",
+            Self::Desc => " < ",
+        }
+    }
+}
+
+/// ` ORDER BY page."a" DESC NULLS LAST, page."id" ASC`.
+pub(crate) struct OrderBy<'a> {
+    dialect: Dialect,
+    order: &'a [OrderColumn],
+    /// From which column on NULL placement is said; `usize::MAX` for nowhere.
+    nulls_from: usize,
+    /// Which leading columns are NULL in every row and therefore left out.
+    constant: usize,
+}
+
+impl<'a> OrderBy<'a> {
+    /// For rows of all ranges.
+    pub(crate) const fn all(dialect: Dialect, order: &'a [OrderColumn]) -> Self {
+        Self {
+            dialect,
+            order,
+            nulls_from: 0,
+            constant: 0,
+        }
+    }
+
+    /// For the rows of one select, such that an index can give the order.
+    pub(crate) fn within(dialect: Dialect, at: At<'a>, ranges: &[Range], explicit: bool) -> Self {
+        Self {
+            dialect,
+            order: at.order,
+            nulls_from: match (explicit, seek::splits(dialect, at.order)) {
+                (false, _) => usize::MAX,
+                (true, false) => 0,
+                // NULLs and values of the first column are not in one select.
+                (true, true) => 1,
+            },
+            // MariaDB sorts the rows of `c IS NULL ORDER BY c, id`, and does not if `c` is left out.
+            constant: match dialect {
+                Dialect::Mysql => constant_nulls(at, ranges),
+                Dialect::Postgres | Dialect::Sqlite => 0,
+            },
+        }
+    }
+}
+
+/// How many of the first columns are NULL throughout the ranges.
+fn constant_nulls(at: At<'_>, ranges: &[Range]) -> usize {
+    let agreed = |range: &Range| {
+        let keys = at.keys.iter().take(usize::from(range.agrees));
+        let nulls = keys.take_while(|key| key.is_null()).count();
+        let next = range.then == Then::IsNull && nulls == usize::from(range.agrees);
+        nulls + usize::from(next)
+    };
+    ranges.iter().map(agreed).min().unwrap_or(0)
+}
+
+impl fmt::Display for OrderBy<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (i, column) in self.order.iter().enumerate().skip(self.constant) {
+            f.write_str(if i == self.constant {
+                " ORDER BY "
+            } else {
+                ", "
+            })?;
+            let name = Name(self.dialect, column);
+            let nulls = column.nulls().filter(|_| i >= self.nulls_from);
+            let clause = self.dialect != Dialect::Mysql;
+            if let (false, Some(nulls)) = (clause || self.dialect.places(column), nulls) {
+                let direction = match nulls {
+                    Nulls::First => Direction::Desc,
+                    Nulls::Last => Direction::Asc,
+                };
+                write!(f, "{name} IS NULL{}, ", direction.word())?;
+            }
+            write!(f, "{name}{}", column.direction().word())?;
+            match nulls.filter(|_| clause) {
+                Some(Nulls::First) => f.write_str(" NULLS FIRST")?,
+                Some(Nulls::Last) => f.write_str(" NULLS LAST")?,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+}
