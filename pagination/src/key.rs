@@ -4,7 +4,12 @@
 //! no order. Each value keeps every bit the database gave: timestamps to its own microsecond, floats by
 //! their bits, text and bytes as they are.
 
+use std::fmt;
+use std::ops::Deref;
+
 use uuid::Uuid;
+
+use crate::keyset::COLUMNS_MAX;
 
 /// What a key column holds, and therefore how it is read from a row and bound to a query.
 ///
@@ -121,6 +126,65 @@ impl Key {
     #[must_use]
     pub const fn is_null(&self) -> bool {
         matches!(self, Self::Null)
+    }
+}
+
+/// The keys of one row, in the order's columns: what [`CursorCodec::decode`](crate::CursorCodec::decode) reads. A slice
+/// of [`Key`]s that needs no heap.
+#[derive(Clone)]
+pub struct Keys {
+    keys: [Key; COLUMNS_MAX],
+    len: usize,
+}
+
+impl Keys {
+    pub(crate) const fn new() -> Self {
+        Self {
+            keys: [const { Key::Null }; COLUMNS_MAX],
+            len: 0,
+        }
+    }
+
+    /// No order has more than [`COLUMNS_MAX`] columns; a key beyond is dropped.
+    pub(crate) fn push(&mut self, key: Key) {
+        if let Some(next) = self.keys.get_mut(self.len) {
+            *next = key;
+            self.len += 1;
+        }
+    }
+}
+
+impl Deref for Keys {
+    type Target = [Key];
+
+    fn deref(&self) -> &[Key] {
+        self.keys.get(..self.len).unwrap_or_default()
+    }
+}
+
+impl From<Keys> for Vec<Key> {
+    fn from(keys: Keys) -> Self {
+        keys.keys.into_iter().take(keys.len).collect()
+    }
+}
+
+impl PartialEq<[Key]> for Keys {
+    fn eq(&self, other: &[Key]) -> bool {
+        **self == *other
+    }
+}
+
+impl PartialEq for Keys {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Keys {}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
     }
 }
 

@@ -61,10 +61,15 @@ impl KeyRing {
     }
 
     pub(crate) fn find(&self, id: u8) -> Option<Hmac<Sha256>> {
-        let entry = std::iter::once(&self.signing)
+        let (_, mac) = self.all().find(|(known, _)| *known == id)?;
+        Some(mac.clone())
+    }
+
+    /// Every key, the signing one first.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (u8, &Hmac<Sha256>)> {
+        std::iter::once(&self.signing)
             .chain(&self.accepted)
-            .find(|e| e.id == id)?;
-        Some(entry.mac.clone())
+            .map(|entry| (entry.id, &entry.mac))
     }
 }
 

@@ -146,7 +146,7 @@ pub use error::PageError;
 #[cfg(feature = "axum")]
 pub use extract::{DefaultPages, PagePolicy, Paged};
 pub use fingerprint::Fingerprint;
-pub use key::{Key, KeyKind};
+pub use key::{Key, KeyKind, Keys};
 pub use key_ring::{KeyRing, KeyRingError, SECRET_BYTES_MIN};
 pub use keyset::{
     COLUMNS_MAX, Column, Decided, Direction, KeysetBuilder, KeysetDef, NotNull, Nullable, Nulls,

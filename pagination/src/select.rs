@@ -210,7 +210,7 @@ impl<'a, D: PageDb> PageQuery<'a, D> {
         if !keys.iter().all(D::bindable) {
             return Err(refused(CursorError::Malformed));
         }
-        Ok(Some(keys))
+        Ok(Some(keys.into()))
     }
 }
 
