@@ -10,6 +10,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "it is the clock of a race")]
 
+mod breaker;
 mod by_hand;
 mod errors;
 mod instructions;
@@ -22,7 +23,11 @@ mod tower_policy;
 type Race = (&'static str, fn());
 
 /// Races of one thread, whose instructions can be counted.
-const RACES: [Race; 2] = [("errors", errors::race), ("retry", retry::race)];
+const RACES: [Race; 3] = [
+    ("errors", errors::race),
+    ("retry", retry::race),
+    ("breaker", breaker::race),
+];
 
 fn main() {
     let mut wanted: Vec<String> = std::env::args().skip(1).collect();

@@ -91,6 +91,25 @@ where
 }
 
 impl<'a> Contestant<'a> {
+    /// The same, with so many calls with this request as a part of its set-up.
+    pub fn after(self, times: u32, request: u64) -> Self {
+        let Self {
+            name,
+            prepare,
+            wears,
+        } = self;
+        let prepare = move || {
+            let mut prepared = prepare();
+            (prepared.calls)(times, request);
+            prepared
+        };
+        Self {
+            name,
+            prepare: Box::new(prepare),
+            wears,
+        }
+    }
+
     /// Sets it up.
     pub fn prepare(self) -> Prepared<'a> {
         (self.prepare)()
