@@ -66,6 +66,32 @@ fn a_count_window_holds_what_two_threads_put_there() {
 }
 
 #[test]
+fn a_success_that_puts_nothing_leaves_no_hit_behind() {
+    loom::model(|| {
+        let window = Arc::new(CountWindow::new(2));
+        let other = Arc::clone(&window);
+        let good = |window: &CountWindow| {
+            let reading = window.record_good(0);
+            assert!(reading.is_none_or(|reading| reading.hits <= 1));
+        };
+        both(
+            move || other.record(0, true),
+            || {
+                good(&window);
+                good(&window);
+            },
+        );
+        good(&window);
+        good(&window);
+        assert_eq!(window.read(0), Some(Reading::counted(2, 0)));
+        // In a place that still held one, a hit would not count.
+        for hits in 1..=2 {
+            assert_eq!(window.record(0, true), Some(Reading::counted(2, hits)));
+        }
+    });
+}
+
+#[test]
 fn a_stale_record_leaves_a_count_window_that_was_reset_as_it_is() {
     loom::model(|| {
         let window = Arc::new(CountWindow::new(1));

@@ -58,12 +58,12 @@ impl Counter {
         }
     }
 
-    /// [`record`](Self::record) for a good call; says nothing while nothing else was recorded.
+    /// [`record`](Self::record) for a good call; may say nothing while nothing else was recorded.
     #[inline(always)]
     pub(super) fn record_good(&self, epoch: u32, now: impl Fn() -> u64) -> Option<Reading> {
         match self {
             Self::Count(window) => window.record_good(epoch),
-            Self::Time(window) => window.record(epoch, now(), false),
+            Self::Time(window) => window.record_good(epoch, now()),
             Self::Ewma(window) => window.record(epoch, false),
         }
     }

@@ -68,10 +68,27 @@ impl TimeWindow {
     }
 
     /// `now` may be earlier than in another record: it then counts as the present.
-    #[inline]
     pub(in crate::breaker) fn record(&self, epoch: u32, now: u64, hit: bool) -> Option<Reading> {
+        let live = self.add(epoch, now, hit)?;
+        Some(reading(live, self.sealed.load(SC)))
+    }
+
+    /// [`record`](Self::record) for a good call, that says nothing while there are no hits.
+    #[inline(always)]
+    pub(in crate::breaker) fn record_good(&self, epoch: u32, now: u64) -> Option<Reading> {
+        let live = self.add(epoch, now, false)?;
+        let sealed = self.sealed.load(SC);
+        if hits(live) == 0 && sealed as u32 == 0 {
+            return None;
+        }
+        Some(reading(live, sealed))
+    }
+
+    /// Counts one call in the present bucket: what is in it then.
+    #[inline(always)]
+    fn add(&self, epoch: u32, now: u64, hit: bool) -> Option<u64> {
         let mut live = self.live.load(SC);
-        let live = loop {
+        loop {
             // Looked at after the word: when the window has been reset since, the exchange fails.
             if self.epoch.load(SC) != epoch {
                 return None;
@@ -83,16 +100,10 @@ impl TimeWindow {
             }
             let more = live + CALL + u64::from(hit);
             match self.live.compare_exchange_weak(live, more, SC, SC) {
-                Ok(_) => break more,
+                Ok(_) => return Some(more),
                 Err(seen) => live = seen,
             }
-        };
-        let sealed = self.sealed.load(SC);
-        let low = u64::from(u32::MAX);
-        Some(Reading::counted(
-            (sealed >> 32) + calls(live),
-            (sealed & low) + hits(live),
-        ))
+        }
     }
 
     /// Closes the present bucket if it is over or full.
@@ -152,6 +163,11 @@ impl TimeWindow {
         past.buckets = Default::default();
         self.sealed.store(0, SC);
     }
+}
+
+fn reading(live: u64, sealed: u64) -> Reading {
+    let low = u64::from(u32::MAX);
+    Reading::counted((sealed >> 32) + calls(live), (sealed & low) + hits(live))
 }
 
 impl Past {
