@@ -162,11 +162,18 @@ impl Fault for Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::error::Name;
+
+    fn name(name: &str) -> Name {
+        Arc::new(name.into())
+    }
 
     #[test]
     fn an_open_circuit_tells_when_to_come_back_and_that_nothing_happened() {
-        let open = CircuitOpen::new("ledger-db-7".into(), Duration::from_secs(3));
+        let open = CircuitOpen::new(name("ledger-db-7"), 3_000_000_000);
         let problem = Error::from(open).to_problem();
         assert_eq!((problem.status(), problem.code()), (503, "circuit_open"));
         assert_eq!(problem.retry_after(), Some(Duration::from_secs(3)));
@@ -180,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_refusal_after_an_attempt_does_not_claim_that_nothing_happened() {
-        let mut error = Error::from(CircuitOpen::new("x".into(), Duration::from_secs(3)));
+        let mut error = Error::from(CircuitOpen::new(name("x"), 3_000_000_000));
         crate::error::mark_attempted(&mut error);
         assert_eq!(Fault::outcome(&error), Outcome::Unknown);
         assert_eq!(Fault::retry(&error), Retry::SameKeyOnly);
@@ -188,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_throttle_of_our_own_is_the_dependencys_overload_and_nothing_happened() {
-        let mut error = Error::from(SelfThrottled::new("ledger-db-7".into()));
+        let mut error = Error::from(SelfThrottled::new(name("ledger-db-7")));
         let problem = error.to_problem();
         assert_eq!(
             (problem.status(), problem.code()),

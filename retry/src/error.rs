@@ -7,6 +7,9 @@ use crate::verdict::Kind;
 /// Any error, boxed, as services commonly have it.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
+/// What a breaker or a throttle is called. Thin: what every call may return is to be no wider than three words.
+pub(crate) type Name = Arc<Arc<str>>;
+
 /// Why a call through the layers gave no response.
 ///
 /// Four of the ways are refusals of our own; every error of the service inside comes out as [`Inner`](Self::Inner),
@@ -42,8 +45,8 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("circuit `{breaker}` is open")]
 pub struct CircuitOpen {
-    breaker: Arc<str>,
-    retry_after: Duration,
+    breaker: Name,
+    retry_after_nanos: u64,
     attempted: bool,
 }
 
@@ -51,7 +54,7 @@ pub struct CircuitOpen {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("throttle `{throttle}` holds back")]
 pub struct SelfThrottled {
-    throttle: Arc<str>,
+    throttle: Name,
     attempted: bool,
 }
 
@@ -70,10 +73,11 @@ pub struct AttemptTimedOut {
 }
 
 impl CircuitOpen {
-    pub(crate) fn new(breaker: Arc<str>, retry_after: Duration) -> Self {
+    #[inline]
+    pub(crate) const fn new(breaker: Name, retry_after_nanos: u64) -> Self {
         Self {
             breaker,
-            retry_after,
+            retry_after_nanos,
             attempted: false,
         }
     }
@@ -84,8 +88,8 @@ impl CircuitOpen {
     }
 
     /// How long until the breaker tries a probe. Zero when that depends on probes under way or on an operator.
-    pub fn retry_after(&self) -> Duration {
-        self.retry_after
+    pub const fn retry_after(&self) -> Duration {
+        Duration::from_nanos(self.retry_after_nanos)
     }
 
     /// Whether an earlier attempt of the same call went out before the circuit opened, so that the request may have
@@ -96,7 +100,7 @@ impl CircuitOpen {
 }
 
 impl SelfThrottled {
-    pub(crate) const fn new(throttle: Arc<str>) -> Self {
+    pub(crate) const fn new(throttle: Name) -> Self {
         Self {
             throttle,
             attempted: false,
@@ -324,8 +328,17 @@ fn kind_in_chain(error: &(dyn StdError + 'static)) -> Option<Kind> {
 mod tests {
     use super::*;
 
+    fn name() -> Name {
+        Arc::new("payments".into())
+    }
+
+    #[test]
+    fn an_error_is_three_words() {
+        assert_eq!(size_of::<Error>(), 24);
+    }
+
     fn open() -> CircuitOpen {
-        CircuitOpen::new("payments".into(), Duration::from_secs(1))
+        CircuitOpen::new(name(), 1_000_000_000)
     }
 
     #[test]
@@ -340,7 +353,7 @@ mod tests {
         let mut bare = open();
         mark_attempted(&mut bare);
         assert!(bare.attempted());
-        let mut held = Error::from(SelfThrottled::new("payments".into()));
+        let mut held = Error::from(SelfThrottled::new(name()));
         mark_attempted(&mut held);
         assert!(matches!(held, Error::SelfThrottled(held) if held.attempted()));
         let mut late = DeadlineExceeded::new(false);
@@ -372,7 +385,7 @@ mod tests {
         let boxed: BoxError = Box::new(Wrapped(open().into()));
         assert_eq!(own_kind(&boxed), Some(Kind::CircuitOpen));
         assert_eq!(own_kind(&open()), Some(Kind::CircuitOpen));
-        let held: BoxError = Box::new(Wrapped(SelfThrottled::new("payments".into()).into()));
+        let held: BoxError = Box::new(Wrapped(SelfThrottled::new(name()).into()));
         assert_eq!(own_kind(&held), Some(Kind::SelfThrottled));
         assert_eq!(own_kind(&std::io::Error::other("reset")), None);
         assert_eq!(Error::Inner(boxed).kind(), Kind::CircuitOpen);

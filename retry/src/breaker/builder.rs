@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{CircuitBreaker, KeyedBreakers, Trip};
-use crate::backoff::Backoff;
+use crate::{backoff::Backoff, error::Name};
 
 /// What a service does with calls while the circuit is open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -156,7 +156,7 @@ impl CircuitBreakerBuilder {
     fn checked_with(
         self,
         mut wrong: Vec<&'static str>,
-    ) -> Result<(Arc<str>, Settings), InvalidBreaker> {
+    ) -> Result<(Name, Settings), InvalidBreaker> {
         let name = self.name.clone();
         match self.checked() {
             Ok(checked) if wrong.is_empty() => Ok(checked),
@@ -171,7 +171,7 @@ impl CircuitBreakerBuilder {
         }
     }
 
-    fn checked(self) -> Result<(Arc<str>, Settings), InvalidBreaker> {
+    fn checked(self) -> Result<(Name, Settings), InvalidBreaker> {
         let Settings {
             trip,
             wait_in_open,
@@ -195,7 +195,7 @@ impl CircuitBreakerBuilder {
             .filter_map(|(wrong, fault)| wrong.then_some(fault));
         let faults: Vec<_> = faults.chain(trip.faults()).collect();
         if faults.is_empty() {
-            Ok((self.name.into(), self.settings))
+            Ok((Arc::new(self.name.into()), self.settings))
         } else {
             Err(InvalidBreaker {
                 name: self.name,

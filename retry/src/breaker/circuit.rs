@@ -10,9 +10,12 @@ use super::{
     BreakerHandle, CircuitBreakerBuilder, CircuitBreakerLayer, Permit,
     builder::{Settings, WhenOpen},
     events::News,
-    state::{Admission, Machine, Recorded, Snapshot, State, Ticket},
+    state::{Admission, Good, Machine, Recorded, Snapshot, State, Ticket, in_nanos},
 };
-use crate::{classify::HttpClassify, error::CircuitOpen};
+use crate::{
+    classify::HttpClassify,
+    error::{CircuitOpen, Name},
+};
 
 /// A circuit breaker. Clones share the circuit. See the [module docs](crate::breaker).
 ///
@@ -38,7 +41,7 @@ impl CircuitBreaker {
         CircuitBreakerBuilder::new(name.into())
     }
 
-    pub(super) fn new(name: Arc<str>, settings: Settings) -> Self {
+    pub(super) fn new(name: Name, settings: Settings) -> Self {
         Self {
             circuit: Arc::new(Circuit::new(name, settings)),
         }
@@ -64,19 +67,20 @@ impl CircuitBreaker {
     /// # Errors
     /// [`CircuitOpen`] when the call must not be made.
     pub fn try_acquire(&self) -> Result<Permit, CircuitOpen> {
-        self.circuit.try_acquire()
+        let circuit = &self.circuit;
+        circuit.try_acquire().map_err(|wait| circuit.refusal(wait))
     }
 }
 
 pub(super) struct Circuit {
-    name: Arc<str>,
+    name: Name,
     machine: Machine,
     when_open: WhenOpen,
     news: News,
 }
 
 impl Circuit {
-    pub(super) fn new(name: Arc<str>, settings: Settings) -> Self {
+    pub(super) fn new(name: Name, settings: Settings) -> Self {
         Self {
             name,
             machine: Machine::new(settings, now()),
@@ -91,8 +95,9 @@ impl Circuit {
         self.machine.pass()
     }
 
+    /// Leave to make one call, or the wait until a probe in nanoseconds.
     #[inline]
-    pub(super) fn try_acquire(self: &Arc<Self>) -> Result<Permit, CircuitOpen> {
+    pub(super) fn try_acquire(self: &Arc<Self>) -> Result<Permit, u64> {
         match self.pass().or_else(|| self.machine.pass_timed(now)) {
             Some(ticket) => Ok(Permit::new(Arc::clone(self), ticket)),
             None => self.ask(),
@@ -100,12 +105,12 @@ impl Circuit {
     }
 
     #[cold]
-    fn ask(self: &Arc<Self>) -> Result<Permit, CircuitOpen> {
+    fn ask(self: &Arc<Self>) -> Result<Permit, u64> {
         let (admission, change) = self.machine.admit(now);
         // Before anybody is told: a listener that panics must not keep the permit.
         let admitted = match admission {
             Admission::Granted(ticket) => Ok(Permit::new(Arc::clone(self), ticket)),
-            Admission::Refused(wait) => Err(self.refusal(wait)),
+            Admission::Refused(wait) => Err(in_nanos(wait)),
         };
         if let Some(change) = change {
             self.news.tell(&self.name, change);
@@ -119,52 +124,44 @@ impl Circuit {
         self.machine.passes()
     }
 
-    /// Whether a call would be refused now, and the wait until a probe.
+    /// Whether a call would be refused now, and the wait until a probe, in nanoseconds.
     #[inline]
-    pub(super) fn would_refuse(&self) -> Option<Duration> {
+    pub(super) fn would_refuse(&self) -> Option<u64> {
         self.machine
             .left_open(now)
             .or_else(|| self.would_refuse_slowly())
     }
 
     #[cold]
-    fn would_refuse_slowly(&self) -> Option<Duration> {
+    fn would_refuse_slowly(&self) -> Option<u64> {
         let (refuse, change) = self.machine.would_refuse(now);
         if let Some(change) = change {
             self.news.tell(&self.name, change);
         }
-        refuse
+        refuse.map(in_nanos)
     }
 
     /// What a call gets that is refused without asking again.
-    pub(super) fn refusal(&self, wait: Duration) -> CircuitOpen {
-        CircuitOpen::new(Arc::clone(&self.name), wait)
-    }
-
-    #[inline(always)]
-    pub(super) fn record(&self, ticket: Ticket, health: Option<bool>) {
-        if health != Some(true) {
-            self.count(ticket, health);
-        } else if !self.machine.is_idle(ticket) {
-            self.count_good(ticket);
-        }
-    }
-
-    #[inline(never)]
-    fn count_good(&self, ticket: Ticket) {
-        match self.machine.record_good(ticket, now) {
-            Some(recorded) => self.tell(recorded),
-            None => self.tell(self.machine.record_any(ticket, Some(true), now)),
-        }
-    }
-
-    #[cold]
-    fn count(&self, ticket: Ticket, health: Option<bool>) {
-        self.tell(self.machine.record(ticket, health, now));
-    }
-
     #[inline]
-    fn tell(&self, recorded: Recorded) {
+    pub(super) fn refusal(&self, wait_nanos: u64) -> CircuitOpen {
+        CircuitOpen::new(Arc::clone(&self.name), wait_nanos)
+    }
+
+    /// Counts a success, if that is all there is to do.
+    #[inline(always)]
+    pub(super) fn record_good(&self, ticket: &Ticket) -> Good {
+        self.machine.record_good(ticket, now)
+    }
+
+    /// Does the rest, after [`record_good`](Self::record_good) for a success.
+    #[cold]
+    pub(super) fn record_unusual(&self, ticket: &Ticket, good: Good, health: Option<bool>) {
+        let ticket = *ticket;
+        let recorded = match good {
+            Good::Counted => return,
+            Good::Met => self.machine.tripped(ticket, now),
+            Good::Unusual => self.machine.record(ticket, health, now),
+        };
         match recorded {
             Recorded::Counted => {}
             Recorded::Freed => self.news.tell_room(),

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::{Notify, broadcast, futures::OwnedNotified};
 
 use super::state::{State, Transition};
-use crate::policy::TARGET;
+use crate::{error::Name, policy::TARGET};
 
 /// One change of a breaker's state.
 ///
@@ -111,7 +111,7 @@ impl News {
 
     /// Called without the machine's lock: whoever listens may ask the breaker something.
     #[cold]
-    pub(super) fn tell(&self, name: &Arc<str>, change: Transition) {
+    pub(super) fn tell(&self, name: &Name, change: Transition) {
         let Transition {
             from,
             to,
@@ -122,14 +122,14 @@ impl News {
         if let Some(events) = self.events.get() {
             // An error means that nobody listens any more.
             let _ = events.send(BreakerEvent {
-                breaker: Arc::clone(name),
+                breaker: Arc::clone(&**name),
                 from,
                 to,
                 generation,
             });
         }
         let would_open = from == State::MetricsOnly && to == State::MetricsOnly;
-        let (breaker, from) = (&**name, from.as_str());
+        let (breaker, from) = (&***name, from.as_str());
         let state = if would_open {
             "would_open"
         } else {

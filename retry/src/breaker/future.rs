@@ -2,55 +2,58 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use pin_project_lite::pin_project;
 
-use super::Permit;
+use super::{Permit, circuit::Circuit};
 use crate::{
     classify::Classify,
-    error::{BoxError, CircuitOpen, Error},
+    error::{BoxError, Error},
 };
 
 pin_project! {
-    /// The answer, or [`CircuitOpen`].
+    /// The answer, or [`CircuitOpen`](crate::CircuitOpen).
     ///
     /// # Cancel safety
     /// Dropping it drops the call and gives its permit back; the breaker counts it neither way.
     #[must_use = "futures do nothing unless polled"]
     pub struct BreakerFuture<F, C> {
         #[pin]
-        state: State<F, C>,
+        call: Call<F>,
+        permit: Permit,
+        classify: C,
     }
 }
 
 pin_project! {
-    #[project = StateProj]
-    enum State<F, C> {
-        Refused { refusal: Option<CircuitOpen> },
-        Started { #[pin] future: F, permit: Permit, classify: C },
+    #[project = CallProj]
+    enum Call<F> {
+        // The wait until a probe, in nanoseconds. Who refuses is known from the permit, which is none: so there is one
+        // thing to be dropped, and whoever drops a call that is over has one thing to look at.
+        Refused { wait: u64 },
+        Started { #[pin] future: F },
     }
 }
 
 impl<F, C> BreakerFuture<F, C> {
     #[inline]
-    pub(super) fn refused(open: CircuitOpen) -> Self {
+    pub(super) fn refused(by: Arc<Circuit>, wait: u64, classify: C) -> Self {
         Self {
-            state: State::Refused {
-                refusal: Some(open),
-            },
+            call: Call::Refused { wait },
+            permit: Permit::refused(by),
+            classify,
         }
     }
 
     #[inline]
     pub(super) fn started(future: F, permit: Permit, classify: C) -> Self {
         Self {
-            state: State::Started {
-                future,
-                permit,
-                classify,
-            },
+            call: Call::Started { future },
+            permit,
+            classify,
         }
     }
 }
@@ -65,35 +68,39 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProj::Refused { refusal } => match refusal.take() {
-                Some(open) => Poll::Ready(Err(open.into())),
-                None => Poll::Pending, // polled after it was ready
-            },
-            StateProj::Started {
-                future,
-                permit,
-                classify,
-            } => Poll::Ready(match ready!(future.poll(cx)) {
+        let this = self.project();
+        match this.call.project() {
+            CallProj::Started { future } => match ready!(future.poll(cx)) {
                 Ok(response) => {
-                    permit.settle(classify.classify(Ok(&response)).health());
-                    Ok(response)
+                    this.permit
+                        .settle(this.classify.classify(Ok(&response)).health());
+                    Poll::Ready(Ok(response))
                 }
-                Err(error) => Err(failed::<C, T, E>(permit, classify, error)),
-            }),
+                Err(error) => failed(this.permit, this.classify, error),
+            },
+            CallProj::Refused { wait } => refused(this.permit, *wait),
         }
+    }
+}
+
+#[inline(never)]
+fn refused<T>(permit: &mut Permit, wait: u64) -> Poll<Result<T, Error>> {
+    match permit.take_circuit() {
+        Some(circuit) => Poll::Ready(Err(circuit.refusal(wait).into())),
+        None => Poll::Pending, // polled after it was ready
     }
 }
 
 /// Apart, so that the way of a success stays short.
 #[cold]
-fn failed<C, T, E>(permit: &mut Permit, classify: &C, error: E) -> Error
+#[inline(never)]
+fn failed<C, T, E>(permit: &mut Permit, classify: &C, error: E) -> Poll<Result<T, Error>>
 where
     C: Classify<T, E>,
     E: Into<BoxError> + 'static,
 {
     permit.settle(classify.classify(Err(&error)).health());
-    Error::from_inner(error)
+    Poll::Ready(Err(Error::from_inner(error)))
 }
 
 impl<F, C> fmt::Debug for BreakerFuture<F, C> {

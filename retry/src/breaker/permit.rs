@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{circuit::Circuit, state::Ticket};
+use super::{
+    circuit::Circuit,
+    state::{Good, Ticket},
+};
 use crate::verdict::Verdict;
 
 /// Leave to make one call, to be given back with the verdict on it.
@@ -20,18 +23,29 @@ pub struct Permit {
 
 impl Permit {
     #[inline]
-    pub(super) fn new(circuit: Arc<Circuit>, ticket: Ticket) -> Self {
+    pub(super) const fn new(circuit: Arc<Circuit>, ticket: Ticket) -> Self {
         Self {
             circuit: Some(circuit),
             ticket,
         }
     }
 
+    /// No leave: of no generation, so that whatever becomes of it is told to nobody.
+    #[inline]
+    pub(super) const fn refused(circuit: Arc<Circuit>) -> Self {
+        Self::new(circuit, Ticket::NONE)
+    }
+
+    /// The circuit of a permit that has not been settled.
+    pub(super) fn take_circuit(&mut self) -> Option<Arc<Circuit>> {
+        self.circuit.take()
+    }
+
     /// Leave that nobody keeps count of.
-    pub(super) fn uncounted() -> Self {
+    pub(super) const fn uncounted() -> Self {
         Self {
             circuit: None,
-            ticket: Ticket::default(),
+            ticket: Ticket::NONE,
         }
     }
 
@@ -49,8 +63,17 @@ impl Permit {
 
     #[inline(always)]
     pub(super) fn settle(&mut self, health: Option<bool>) {
-        if let Some(circuit) = self.circuit.take() {
-            circuit.record(self.ticket, health);
+        // Taken before anybody is told, who may panic: there is nothing left to be given up then.
+        let Some(circuit) = self.circuit.take() else {
+            return;
+        };
+        let good = if health == Some(true) {
+            circuit.record_good(&self.ticket)
+        } else {
+            Good::Unusual
+        };
+        if good != Good::Counted {
+            circuit.record_unusual(&self.ticket, good, health);
         }
     }
 }

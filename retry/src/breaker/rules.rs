@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{
+    state::Good,
     trip::{RateRule, Span, Trip},
     window::{CountWindow, Counter, EwmaWindow, Overdue, Reading, TimeWindow},
 };
@@ -17,11 +18,15 @@ pub(super) struct Outcome {
 }
 
 pub(super) struct Rules {
-    rates: Box<[Rate]>,
+    rates: Rates,
     times_calls: bool,
     reads_clock: bool,
+}
+
+enum Rates {
     /// One rate, and it is about failures: the common case has a short way.
-    is_single: bool,
+    Lone(Rate),
+    Many(Box<[Rate]>),
 }
 
 struct Rate {
@@ -42,25 +47,33 @@ const WHOLE_BITS: u32 = 30;
 
 impl Rules {
     pub(super) fn new(trip: &Trip) -> Self {
-        let rates: Box<[_]> = trip.rates().map(Rate::new).collect();
+        let mut rates: Vec<_> = trip.rates().map(Rate::new).collect();
         let times_calls = rates.iter().any(|rate| rate.slow.is_some());
         let reads_clock = times_calls || rates.iter().any(|rate| rate.counter.needs_clock());
+        let lone = (rates.len() == 1 && !times_calls).then(|| rates.pop());
         Self {
-            is_single: rates.len() == 1 && !times_calls,
-            rates,
+            rates: match lone.flatten() {
+                Some(rate) => Rates::Lone(rate),
+                None => Rates::Many(rates.into()),
+            },
             times_calls,
             reads_clock,
         }
     }
 
+    fn rates(&self) -> &[Rate] {
+        match &self.rates {
+            Rates::Lone(rate) => std::slice::from_ref(rate),
+            Rates::Many(rates) => rates,
+        }
+    }
+
     /// Whether there is any.
-    #[inline]
-    pub(super) const fn is_empty(&self) -> bool {
-        self.rates.is_empty()
+    pub(super) fn is_empty(&self) -> bool {
+        self.rates().is_empty()
     }
 
     /// Whether the start of a call matters.
-    #[inline]
     pub(super) const fn times_calls(&self) -> bool {
         self.times_calls
     }
@@ -73,7 +86,7 @@ impl Rules {
 
     /// Whether it is time to look at the calls that are under way for too long.
     pub(super) fn overdue_are_due(&self, now: u64) -> bool {
-        let mut slow = self.rates.iter().filter_map(|rate| rate.slow.as_ref());
+        let mut slow = self.rates().iter().filter_map(|rate| rate.slow.as_ref());
         slow.any(|slow| slow.overdue.is_due(now))
     }
 
@@ -83,35 +96,32 @@ impl Rules {
             let slow = rate.slow.as_ref();
             slow.is_some_and(|slow| rate.overdue_is_enough(slow, epoch, now))
         };
-        self.rates.iter().any(enough)
+        self.rates().iter().any(enough)
     }
 
     /// A call starts.
     pub(super) fn start(&self, epoch: u32, now: u64) {
-        let slow = self.rates.iter().filter_map(|rate| rate.slow.as_ref());
+        let slow = self.rates().iter().filter_map(|rate| rate.slow.as_ref());
         slow.for_each(|slow| slow.overdue.start(epoch, now));
     }
 
-    /// [`record`](Self::record) for a success that only one rate asks about; `None` when there are others.
+    /// [`record`](Self::record) for a success that only one rate wants to know.
     #[inline(always)]
-    pub(super) fn record_good(&self, epoch: u32, now: impl Fn() -> u64) -> Option<bool> {
-        if !self.is_single {
-            return None;
+    pub(super) fn record_good(&self, epoch: u32, now: impl Fn() -> u64) -> Good {
+        let Rates::Lone(rate) = &self.rates else {
+            return Good::Unusual;
+        };
+        match rate.counter.record_good(epoch, &now) {
+            Some(reading) if rate.is_met_twice(reading, epoch, &now) => Good::Met,
+            _ => Good::Counted,
         }
-        let rate = self.rates.first()?;
-        Some(match rate.counter.record_good(epoch, &now) {
-            Some(reading) if reading.hits != 0 => {
-                rate.is_met(reading) && rate.is_surely_met(epoch, now())
-            }
-            _ => false,
-        })
     }
 
     /// Counts the end of a call. True when some rule is met.
     #[inline]
     pub(super) fn record(&self, epoch: u32, outcome: Outcome) -> bool {
         let mut met = false;
-        for rate in &self.rates {
+        for rate in self.rates() {
             met |= rate.record(epoch, outcome);
         }
         met
@@ -119,13 +129,13 @@ impl Rules {
 
     /// Whether a call that ran from `started` to `now` is slow for some rule.
     pub(super) fn is_slow(&self, started: u64, now: u64) -> bool {
-        let mut slow = self.rates.iter().filter_map(|rate| rate.slow.as_ref());
+        let mut slow = self.rates().iter().filter_map(|rate| rate.slow.as_ref());
         slow.any(|slow| now.saturating_sub(started) >= slow.limit)
     }
 
     /// Forgets everything, for a new epoch.
     pub(super) fn reset(&self, epoch: u32) {
-        for rate in &self.rates {
+        for rate in self.rates() {
             rate.counter.reset(epoch);
             if let Some(slow) = &rate.slow {
                 slow.overdue.reset(epoch);
@@ -135,7 +145,7 @@ impl Rules {
 
     /// Whether no hit is remembered and nothing is overdue.
     pub(super) fn is_quiet(&self, epoch: u32, now: u64) -> bool {
-        self.rates.iter().all(|rate| {
+        self.rates().iter().all(|rate| {
             let reading = rate.counter.read(epoch, now).unwrap_or_default();
             let slow = rate.slow.as_ref();
             reading.hits == 0 && slow.is_none_or(|slow| slow.overdue.count(epoch, now) == 0)
@@ -156,7 +166,7 @@ impl Rules {
                 overdue: slow.map_or(0, |slow| slow.overdue.count(epoch, now)),
             }
         };
-        self.rates.iter().map(look).collect()
+        self.rates().iter().map(look).collect()
     }
 }
 
@@ -231,6 +241,12 @@ impl Rate {
         slow.overdue.end(epoch, outcome.started);
         let hit = outcome.now.saturating_sub(outcome.started) >= slow.limit;
         (hit || health.is_some()).then_some(hit)
+    }
+
+    /// A success too may fill the window up to the number of calls from which on the rate says something.
+    #[cold]
+    fn is_met_twice(&self, reading: Reading, epoch: u32, now: impl Fn() -> u64) -> bool {
+        reading.hits != 0 && self.is_met(reading) && self.is_surely_met(epoch, now())
     }
 
     fn is_met(&self, reading: Reading) -> bool {

@@ -2,7 +2,6 @@ use std::{
     fmt,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use tower_service::Service;
@@ -14,7 +13,7 @@ use super::{
 };
 use crate::{
     classify::Classify,
-    error::{BoxError, CircuitOpen, Error},
+    error::{BoxError, Error},
 };
 
 /// A service behind a circuit breaker. Made by [`CircuitBreakerLayer`](super::CircuitBreakerLayer).
@@ -35,8 +34,9 @@ pub struct Breaker<S, C> {
 enum Found {
     /// That every call is let in, or may be: the circuit is asked in `call`.
     Nothing,
-    /// A refusal. The service inside was not asked, and therefore must not be called.
-    Refusal(Duration),
+    /// A refusal, and the wait until a probe in nanoseconds. The service inside was not asked, and therefore must not be
+    /// called.
+    Refusal(u64),
     /// Something to be kept for the call, or for the next poll. Boxed, for a healthy circuit has none.
     Held(Box<Held>),
 }
@@ -73,11 +73,13 @@ where
         if !self.circuit.passes() || !matches!(self.found, Found::Nothing) {
             if !self.pends {
                 // The inner service may be busy with the very calls that hang: it must not make a refusal wait.
-                if let Some(wait) = self.circuit.would_refuse() {
-                    self.found = Found::Refusal(wait);
+                self.found = match self.circuit.would_refuse() {
+                    Some(wait) => Found::Refusal(wait),
+                    None => Found::Nothing,
+                };
+                if let Found::Refusal(_) = self.found {
                     return Poll::Ready(Ok(()));
                 }
-                self.found = Found::Nothing;
                 return self.inner.poll_ready(cx).map_err(Error::from_inner);
             }
             ready!(self.poll_until_let_in::<Req>(cx))?;
@@ -98,31 +100,39 @@ where
             return BreakerFuture::started(self.inner.call(request), permit, self.classify.clone());
         }
         if let Found::Refusal(wait) = self.found {
-            return BreakerFuture::refused(self.circuit.refusal(wait));
+            return self.refused(wait);
         }
         match self.permit() {
             Ok(permit) => {
                 BreakerFuture::started(self.inner.call(request), permit, self.classify.clone())
             }
-            Err(open) => BreakerFuture::refused(open),
+            Err(wait) => self.refused(wait),
         }
     }
 }
 
 impl<S, C> Breaker<S, C> {
-    /// Leave for the call that `poll_ready` was asked for.
+    #[inline]
+    fn refused<F>(&self, wait: u64) -> BreakerFuture<F, C>
+    where
+        C: Clone,
+    {
+        BreakerFuture::refused(Arc::clone(&self.circuit), wait, self.classify.clone())
+    }
+
+    /// Leave for the call that `poll_ready` was asked for, or the wait until a probe.
     #[cold]
-    fn permit(&mut self) -> Result<Permit, CircuitOpen> {
+    fn permit(&mut self) -> Result<Permit, u64> {
         match std::mem::replace(&mut self.found, Found::Nothing) {
             Found::Nothing => self.circuit.try_acquire(),
             // Stays until `poll_ready` finds something else.
-            Found::Refusal(wait) => Err(self.circuit.refusal(wait)),
+            Found::Refusal(wait) => Err(wait),
             Found::Held(held) => match *held {
                 Held::Reserved(permit) if permit.is_current() => Ok(permit),
                 // The state has changed since: what was reserved is worth nothing.
                 Held::Reserved(_) => self.circuit.try_acquire(),
                 // Called without being ready, which is wrong; the service inside was not asked either.
-                Held::Waiting(_) => Err(self.circuit.refusal(Duration::ZERO)),
+                Held::Waiting(_) => Err(0),
             },
         }
     }

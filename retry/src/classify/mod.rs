@@ -56,8 +56,6 @@ fn error_verdict<E: 'static>(error: &E) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::error::{CircuitOpen, DeadlineExceeded, Error};
 
@@ -67,7 +65,7 @@ mod tests {
             Ok(()) => Verdict::Success,
             Err(_) => Verdict::Retryable(Kind::Transient, None),
         };
-        let open = Error::from(CircuitOpen::new("x".into(), Duration::ZERO));
+        let open = Error::from(CircuitOpen::new(std::sync::Arc::new("x".into()), 0));
         let late = Error::from(DeadlineExceeded::new(true));
         let reset = Error::Inner("reset".into());
         for (error, verdict) in [

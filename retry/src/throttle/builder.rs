@@ -122,7 +122,10 @@ impl AdaptiveThrottleBuilder {
             .filter_map(|(wrong, fault)| wrong.then_some(fault))
             .collect();
         if faults.is_empty() {
-            Ok(AdaptiveThrottle::new(self.name.into(), self.settings))
+            Ok(AdaptiveThrottle::new(
+                std::sync::Arc::new(self.name.into()),
+                self.settings,
+            ))
         } else {
             Err(InvalidThrottle {
                 name: self.name,

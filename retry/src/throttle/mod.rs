@@ -41,7 +41,11 @@ pub use self::{
     service::Throttle,
 };
 use crate::{
-    classify::HttpClassify, dice::Dice, error::SelfThrottled, policy::TARGET, verdict::Verdict,
+    classify::HttpClassify,
+    dice::Dice,
+    error::{Name, SelfThrottled},
+    policy::TARGET,
+    verdict::Verdict,
 };
 
 /// A throttle for one dependency. Clones share its counts. See the [module docs](crate::throttle).
@@ -74,7 +78,7 @@ impl AdaptiveThrottle {
         AdaptiveThrottleBuilder::new(name.into())
     }
 
-    fn new(name: Arc<str>, settings: Settings) -> Self {
+    fn new(name: Name, settings: Settings) -> Self {
         let seed = settings.seed.unwrap_or_else(rand::random);
         Self {
             shared: Arc::new(Shared {
@@ -121,7 +125,7 @@ impl AdaptiveThrottle {
 }
 
 struct Shared {
-    name: Arc<str>,
+    name: Name,
     settings: Settings,
     window: Window,
     dice: Dice,
@@ -163,7 +167,7 @@ impl Shared {
     }
 
     fn tell(&self) {
-        tracing::debug!(target: TARGET, throttle = &*self.name, "attempt held back");
+        tracing::debug!(target: TARGET, throttle = &**self.name, "attempt held back");
         #[cfg(feature = "metrics")]
         metrics::with_recorder(|recorder| {
             static METADATA: metrics::Metadata<'static> =

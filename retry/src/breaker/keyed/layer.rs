@@ -84,7 +84,7 @@ where
             Ok(permit) => {
                 BreakerFuture::started(self.inner.call(request), permit, self.classify.clone())
             }
-            Err(open) => BreakerFuture::refused(open),
+            Err((circuit, wait)) => BreakerFuture::refused(circuit, wait, self.classify.clone()),
         }
     }
 }

@@ -17,12 +17,12 @@ use std::{
 use crate::{
     breaker::{Permit, builder::Settings, circuit::Circuit},
     clock,
-    error::CircuitOpen,
+    error::Name,
     policy::TARGET,
 };
 
 pub(super) struct Map {
-    name: Arc<str>,
+    name: Name,
     settings: Settings,
     hasher: RandomState,
     shards: Box<[Mutex<Shard>]>,
@@ -57,7 +57,7 @@ const LOOKS_MAX: usize = 32;
 const IDLE: Duration = Duration::from_secs(600);
 
 impl Map {
-    pub(super) fn new(name: Arc<str>, settings: Settings, keys_max: usize) -> Self {
+    pub(super) fn new(name: Name, settings: Settings, keys_max: usize) -> Self {
         let count = (keys_max / SHARD_KEYS_MIN).clamp(1, SHARDS_MAX);
         let shard = |n| {
             // The remainder goes to the first shards, so that all together hold exactly as many as asked for.
@@ -94,13 +94,17 @@ impl Map {
         self.unguarded.load(Ordering::Relaxed)
     }
 
-    pub(super) fn try_acquire<K: Hash + ?Sized>(&self, key: &K) -> Result<Permit, CircuitOpen> {
+    /// Leave to make one call, or who refuses it and the wait until a probe in nanoseconds.
+    pub(super) fn try_acquire<K: Hash + ?Sized>(
+        &self,
+        key: &K,
+    ) -> Result<Permit, (Arc<Circuit>, u64)> {
         match self.circuit(self.hasher.hash_one(key)) {
-            Some(circuit) => circuit.try_acquire(),
+            Some(circuit) => circuit.try_acquire().map_err(|wait| (circuit, wait)),
             None => {
                 if self.unguarded.fetch_add(1, Ordering::Relaxed) == 0 {
                     tracing::warn!(
-                        target: TARGET, breaker = &*self.name,
+                        target: TARGET, breaker = &**self.name,
                         "no place for a new key: its calls go through without a breaker",
                     );
                 }

@@ -8,7 +8,10 @@ use std::{fmt, hash::Hash, sync::Arc};
 pub use self::layer::{KeyedBreaker, KeyedBreakerLayer};
 use self::map::Map;
 use super::{BreakerHandle, Permit, builder::Settings};
-use crate::{classify::HttpClassify, error::CircuitOpen};
+use crate::{
+    classify::HttpClassify,
+    error::{CircuitOpen, Name},
+};
 
 /// Circuit breakers that are made as keys are met. Clones share them. Made by
 /// [`CircuitBreakerBuilder::keyed`](super::CircuitBreakerBuilder::keyed).
@@ -41,7 +44,7 @@ pub struct KeyedBreakers {
 }
 
 impl KeyedBreakers {
-    pub(super) fn new(name: Arc<str>, settings: Settings, keys_max: usize) -> Self {
+    pub(super) fn new(name: Name, settings: Settings, keys_max: usize) -> Self {
         Self {
             map: Arc::new(Map::new(name, settings, keys_max)),
         }
@@ -62,7 +65,8 @@ impl KeyedBreakers {
     /// # Errors
     /// [`CircuitOpen`] when the call must not be made.
     pub fn try_acquire<K: Hash + ?Sized>(&self, key: &K) -> Result<Permit, CircuitOpen> {
-        self.map.try_acquire(key)
+        let permit = self.map.try_acquire(key);
+        permit.map_err(|(circuit, wait)| circuit.refusal(wait))
     }
 
     /// A handle on the circuit of `key`, which is made if it is not there. While the handle is held, the circuit is

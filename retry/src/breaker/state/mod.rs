@@ -20,8 +20,8 @@ use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 mod snapshot;
 mod word;
 
-use self::word::Word;
 pub(super) use self::word::{CONSECUTIVE_MAX, Ticket};
+use self::word::{Demands, Word};
 pub use self::{snapshot::Snapshot, word::State};
 
 /// One change of state, told exactly once. From [`State::MetricsOnly`] to itself: it would have opened.
@@ -50,6 +50,17 @@ pub(super) enum Recorded {
     Changed(Transition),
 }
 
+/// What came of a success, on the short way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Good {
+    /// It was counted, or there was nothing to count it.
+    Counted,
+    /// It was counted, and with it a rule is met.
+    Met,
+    /// Nothing was done: it is not of the present state, a failure was before it, or several rules want to know it.
+    Unusual,
+}
+
 pub(super) struct Machine {
     word: AtomicU64,
     /// When the present open or half-open state is over. Written under the lock, before the word.
@@ -57,6 +68,7 @@ pub(super) struct Machine {
     /// Failures in a row that trip it; more than the word can hold when there is no such rule.
     in_a_row: u32,
     rules: Rules,
+    demands: Demands,
     settings: Settings,
     origin: Instant,
     slow: Mutex<Slow>,
@@ -79,11 +91,17 @@ struct Slow {
 impl Machine {
     /// Times before `origin` count as `origin`.
     pub(super) fn new(settings: Settings, origin: Instant) -> Self {
+        let rules = Rules::new(&settings.trip);
+        let demands = Demands {
+            outcomes: !rules.is_empty(),
+            times: rules.times_calls(),
+        };
         Self {
-            word: AtomicU64::new(Word::new(State::Closed, 0).0),
+            word: AtomicU64::new(Word::new(State::Closed, 0, demands).0),
             until: AtomicU64::new(FOREVER),
             in_a_row: settings.trip.failures_in_a_row().unwrap_or(u32::MAX),
-            rules: Rules::new(&settings.trip),
+            rules,
+            demands,
             settings,
             origin,
             slow: Mutex::new(Slow::default()),
@@ -113,17 +131,20 @@ impl Machine {
         }
         match word.state() {
             State::ForcedOpen => (Some(Duration::ZERO), None),
-            State::Open => (self.open_for(word, self.nanos(now())), None),
+            State::Open => {
+                let left = self.open_for(word, self.nanos(now()));
+                (left.map(Duration::from_nanos), None)
+            }
             _ => self.would_refuse_probe(self.nanos(now())),
         }
     }
 
-    /// The refusal of a circuit that is open, or forced to be, and stays so; with no lock.
+    /// The refusal of a circuit that is open, or forced to be, and stays so; with no lock. In nanoseconds.
     #[inline]
-    pub(super) fn left_open(&self, now: impl Fn() -> Instant) -> Option<Duration> {
+    pub(super) fn left_open(&self, now: impl Fn() -> Instant) -> Option<u64> {
         let word = self.load();
         if word.code() == State::ForcedOpen.code() {
-            return Some(Duration::ZERO);
+            return Some(0);
         }
         if word.code() != State::Open.code() {
             return None;
@@ -131,13 +152,13 @@ impl Machine {
         self.open_for(word, self.nanos(now()))
     }
 
-    /// The time left of an open state; `None` when it is over.
+    /// The nanoseconds left of an open state; `None` when it is over.
     #[inline]
-    fn open_for(&self, word: Word, now: u64) -> Option<Duration> {
+    fn open_for(&self, word: Word, now: u64) -> Option<u64> {
         let until = self.until.load(Ordering::Acquire);
         // When the state has changed in between, this was another state's end.
         let same = self.load().0 == word.0;
-        (until > now && same).then(|| Duration::from_nanos(until - now))
+        (until > now && same).then(|| until - now)
     }
 
     #[cold]
@@ -146,7 +167,7 @@ impl Machine {
         let word = self.load();
         let over = self.until.load(Ordering::Acquire) <= now;
         match word.state() {
-            State::Open => (self.open_for(word, now), None),
+            State::Open => (self.open_for(word, now).map(Duration::from_nanos), None),
             State::HalfOpen if over => {
                 let change = self.change(&mut slow, State::Open, now);
                 (Some(slow.wait), Some(change))
@@ -165,21 +186,21 @@ impl Machine {
         timed.then(|| Duration::from_nanos(until.saturating_sub(self.nanos(now))))
     }
 
-    /// Lets a call in at once, if there is nothing to be asked.
+    /// Lets a call in at once, if the circuit is closed and no rule is about time.
     #[inline]
     pub(super) fn pass(&self) -> Option<Ticket> {
         let word = self.load();
-        (word.passes() && !self.rules.times_calls()).then(|| ticket(word, 0))
+        word.counts_untimed().then(|| Ticket::new(word, 0))
     }
 
     /// [`pass`](Self::pass) where the start of a call matters.
     pub(super) fn pass_timed(&self, now: impl Fn() -> Instant) -> Option<Ticket> {
         let word = self.load();
-        if !word.passes() {
-            return None;
+        if !word.counts() {
+            return word.passes().then(|| Ticket::new(word, 0));
         }
         let now = self.nanos(now());
-        (!word.counts() || !self.rules.overdue_are_due(now)).then(|| self.start(word, now))
+        (!self.rules.overdue_are_due(now)).then(|| self.start(word, now))
     }
 
     /// Lets a call in or refuses it; moves on from open or half-open when their time is over.
@@ -192,7 +213,7 @@ impl Machine {
         if word.code() == State::Open.code()
             && let Some(left) = self.open_for(word, now)
         {
-            return (Admission::Refused(left), None);
+            return (Admission::Refused(Duration::from_nanos(left)), None);
         }
         if word.counts() && self.rules.times_calls() {
             // Calls that hang may be enough to open it, with no call that ends to say so.
@@ -208,7 +229,7 @@ impl Machine {
     /// What a call gets whose own coming has opened the circuit, or would have.
     fn after(&self, change: Transition, now: u64) -> Admission {
         if change.to.counts() {
-            let word = Word::new(change.to, change.generation);
+            let word = Word::new(change.to, change.generation, self.demands);
             return Admission::Granted(self.start(word, now));
         }
         let until = self.until.load(Ordering::Acquire);
@@ -220,7 +241,7 @@ impl Machine {
         if word.counts() {
             self.rules.start(word.epoch(), now);
         }
-        ticket(word, now)
+        Ticket::new(word, now)
     }
 
     fn admit_at(&self, now: u64) -> (Admission, Option<Transition>) {
@@ -241,7 +262,10 @@ impl Machine {
             State::Open if over => {
                 let change = self.change(&mut slow, State::HalfOpen, now);
                 slow.probes_in_flight = 1;
-                (Admission::Granted(ticket(self.load(), now)), Some(change))
+                (
+                    Admission::Granted(Ticket::new(self.load(), now)),
+                    Some(change),
+                )
             }
             State::HalfOpen if over => {
                 let change = self.change(&mut slow, State::Open, now);
@@ -253,7 +277,7 @@ impl Machine {
             }
             State::HalfOpen if slow.has_room(&self.settings) => {
                 slow.probes_in_flight += 1;
-                (Admission::Granted(ticket(word, now)), None)
+                (Admission::Granted(Ticket::new(word, now)), None)
             }
             State::HalfOpen | State::ForcedOpen => (Admission::Refused(Duration::ZERO), None),
             State::Closed | State::ForcedClosed | State::Disabled | State::MetricsOnly => {
@@ -263,31 +287,17 @@ impl Machine {
         }
     }
 
-    /// Whether a success leaves all as it was: no window counts it, and no failure is before it.
+    /// Counts a success of a circuit that was and is closed, with at most one rate to count it: the way of nearly all.
     #[inline(always)]
-    pub(super) fn is_idle(&self, ticket: Ticket) -> bool {
-        let word = Word(ticket.word);
-        self.load().0 == word.0 && self.rules.is_empty() && word.counts()
-    }
-
-    /// Counts a success if that is all there is to do: a failure before it, or another generation, is for
-    /// [`record`](Self::record).
-    #[inline(always)]
-    pub(super) fn record_good(
-        &self,
-        ticket: Ticket,
-        now: impl Fn() -> Instant,
-    ) -> Option<Recorded> {
-        let word = Word(ticket.word);
-        if self.load().0 != word.0 || !word.counts() {
-            return None;
+    pub(super) fn record_good(&self, ticket: &Ticket, now: impl Fn() -> Instant) -> Good {
+        let word = self.load();
+        if word.0 != ticket.word {
+            return Good::Unusual;
         }
-        let met = self.rules.record_good(word.epoch(), || self.nanos(now()))?;
-        Some(if met {
-            self.tripped(word.generation(), self.nanos(now()))
-        } else {
-            Recorded::Counted
-        })
+        if !word.wants_outcomes() {
+            return Good::Counted;
+        }
+        self.rules.record_good(word.epoch(), || self.nanos(now()))
     }
 
     /// Counts an outcome: good, bad, or `None` for one that says nothing.
@@ -297,22 +307,13 @@ impl Machine {
         health: Option<bool>,
         now: impl Fn() -> Instant,
     ) -> Recorded {
-        if health == Some(true)
-            && let Some(recorded) = self.record_good(ticket, &now)
-        {
-            return recorded;
+        if health == Some(true) {
+            match self.record_good(&ticket, &now) {
+                Good::Counted => return Recorded::Counted,
+                Good::Met => return self.tripped(ticket, now),
+                Good::Unusual => {}
+            }
         }
-        self.record_any(ticket, health, now)
-    }
-
-    /// [`record`](Self::record) for what [`record_good`](Self::record_good) does not do.
-    #[inline(never)]
-    pub(super) fn record_any(
-        &self,
-        ticket: Ticket,
-        health: Option<bool>,
-        now: impl Fn() -> Instant,
-    ) -> Recorded {
         let word = self.load();
         let generation = ticket.generation();
         if word.generation() != generation {
@@ -333,7 +334,7 @@ impl Machine {
                 now: if timed { self.nanos(now()) } else { 0 },
             };
             if self.rules.record(word.epoch(), outcome) {
-                return self.tripped(generation, self.nanos(now()));
+                return self.tripped(ticket, now);
             }
         }
         match health {
@@ -390,9 +391,10 @@ impl Machine {
         }
     }
 
+    /// A rule was met by the call of this ticket.
     #[cold]
-    fn tripped(&self, generation: u64, now: u64) -> Recorded {
-        let change = self.trip(generation, now);
+    pub(super) fn tripped(&self, ticket: Ticket, now: impl Fn() -> Instant) -> Recorded {
+        let change = self.trip(ticket.generation(), self.nanos(now()));
         change.map_or(Recorded::Counted, Recorded::Changed)
     }
 
@@ -472,7 +474,7 @@ impl Machine {
         }
         let mut word = self.load();
         // Under the lock only the run of failures changes.
-        let next = Word::new(to, word.generation() + 1);
+        let next = Word::new(to, word.generation() + 1, self.demands);
         if to.counts() {
             // Before anybody can be let in by the new generation; records of the old one find it gone.
             self.rules.reset(next.epoch());
@@ -539,18 +541,11 @@ const TIME_MAX: Duration = Duration::from_secs(365 * 86_400);
 /// An end that does not come by itself. Nanoseconds reach for 584 years.
 const FOREVER: u64 = u64::MAX;
 
-fn in_nanos(time: Duration) -> u64 {
+pub(super) fn in_nanos(time: Duration) -> u64 {
     const NANOS: u64 = 1_000_000_000;
     match time.as_secs() {
         seconds if seconds < u64::MAX / NANOS => seconds * NANOS + u64::from(time.subsec_nanos()),
         _ => u64::MAX,
-    }
-}
-
-fn ticket(word: Word, now: u64) -> Ticket {
-    Ticket {
-        word: word.with_failures(0).0,
-        started: now,
     }
 }
 

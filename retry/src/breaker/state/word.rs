@@ -34,7 +34,7 @@ impl State {
         }
     }
 
-    /// Those that count come first, then the others that let every call through.
+    /// Those that count come first, then the others that let every call through: see [`Word`].
     pub(super) const fn code(self) -> u64 {
         match self {
             Self::Closed => 0,
@@ -53,15 +53,30 @@ impl State {
 }
 
 /// What a call that was let in reports back with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::breaker) struct Ticket {
-    /// As it was then, without the failures: when it still is the same, there is nothing for a success to do.
+    /// The word as it was then, without failures: one that is still the same is of a circuit that is closed and has
+    /// seen none since. The word of a circuit that does not count comes with a run of failures that it never has.
     pub(super) word: u64,
     /// Nanoseconds; zero where nobody asks how long a call took.
     pub(super) started: u64,
 }
 
 impl Ticket {
+    /// Of a generation that never comes: what is reported with it is nobody's.
+    pub(in crate::breaker) const NONE: Self = Self {
+        word: u64::MAX,
+        started: 0,
+    };
+
+    pub(super) const fn new(word: Word, started: u64) -> Self {
+        let failures = if word.counts() { 0 } else { CONSECUTIVE_MAX };
+        Self {
+            word: word.with_failures(failures).0,
+            started,
+        }
+    }
+
     pub(super) fn generation(self) -> u64 {
         Word(self.word).generation()
     }
@@ -70,16 +85,36 @@ impl Ticket {
 /// Consecutive failures share a word with state and generation.
 pub(in crate::breaker) const CONSECUTIVE_MAX: u32 = (1 << 20) - 1;
 
-/// `generation: 41 bits | failures: 20 bits | state: 3 bits`
+/// What the rules of a machine want of every call. It never changes, and stands in the word so that one look at the word
+/// tells a call all that concerns it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Demands {
+    /// Its outcome, success or not.
+    pub(super) outcomes: bool,
+    /// The time at which it starts.
+    pub(super) times: bool,
+}
+
+/// `generation: 39 bits | failures: 20 bits | demands: 2 bits | state: 3 bits`
 #[derive(Clone, Copy)]
 pub(super) struct Word(pub(super) u64);
 
 impl Word {
     const STATE_BITS: u32 = 3;
+    const FAILURES_AT: u32 = Self::STATE_BITS + 2;
     const FAILURE_BITS: u32 = 20;
+    const GENERATION_AT: u32 = Self::FAILURES_AT + Self::FAILURE_BITS;
 
-    pub(super) const fn new(state: State, generation: u64) -> Self {
-        Self(generation << (Self::STATE_BITS + Self::FAILURE_BITS) | state.code())
+    /// Set in the codes of those that do not let every call through, and in those that do not count.
+    const ASKS: u64 = 4;
+    const UNCOUNTED: u64 = 4 | 2;
+    const OUTCOMES: u64 = 1 << Self::STATE_BITS;
+    const TIMES: u64 = 2 << Self::STATE_BITS;
+
+    pub(super) const fn new(state: State, generation: u64, demands: Demands) -> Self {
+        let outcomes = if demands.outcomes { Self::OUTCOMES } else { 0 };
+        let times = if demands.times { Self::TIMES } else { 0 };
+        Self(generation << Self::GENERATION_AT | outcomes | times | state.code())
     }
 
     pub(super) const fn code(self) -> u64 {
@@ -100,20 +135,30 @@ impl Word {
 
     /// Whether every call is let in.
     pub(super) const fn passes(self) -> bool {
-        self.code() <= State::Disabled.code()
+        self.0 & Self::ASKS == 0
     }
 
     /// Whether outcomes are counted to see if it should open.
     pub(super) const fn counts(self) -> bool {
-        self.code() <= State::MetricsOnly.code()
+        self.0 & Self::UNCOUNTED == 0
+    }
+
+    /// Whether outcomes are counted, and it does not matter when calls start.
+    pub(super) const fn counts_untimed(self) -> bool {
+        self.0 & (Self::UNCOUNTED | Self::TIMES) == 0
+    }
+
+    /// Whether it wants to know of every success.
+    pub(super) const fn wants_outcomes(self) -> bool {
+        self.0 & Self::OUTCOMES != 0
     }
 
     pub(super) const fn failures(self) -> u32 {
-        (self.0 >> Self::STATE_BITS) as u32 & CONSECUTIVE_MAX
+        (self.0 >> Self::FAILURES_AT) as u32 & CONSECUTIVE_MAX
     }
 
     pub(super) const fn generation(self) -> u64 {
-        self.0 >> (Self::STATE_BITS + Self::FAILURE_BITS)
+        self.0 >> Self::GENERATION_AT
     }
 
     /// How windows know a generation.
@@ -122,7 +167,7 @@ impl Word {
     }
 
     pub(super) const fn with_failures(self, failures: u32) -> Self {
-        let mask = (CONSECUTIVE_MAX as u64) << Self::STATE_BITS;
-        Self(self.0 & !mask | (failures as u64) << Self::STATE_BITS & mask)
+        let mask = (CONSECUTIVE_MAX as u64) << Self::FAILURES_AT;
+        Self(self.0 & !mask | (failures as u64) << Self::FAILURES_AT & mask)
     }
 }
