@@ -17,16 +17,18 @@ mod instructions;
 mod race;
 mod retry;
 mod service;
+mod stack;
 mod tower_policy;
 
 /// The name of a race, and how to run it.
 type Race = (&'static str, fn());
 
 /// Races of one thread, whose instructions can be counted.
-const RACES: [Race; 3] = [
+const RACES: [Race; 4] = [
     ("errors", errors::race),
     ("retry", retry::race),
     ("breaker", breaker::race),
+    ("stack", stack::race),
 ];
 
 fn main() {

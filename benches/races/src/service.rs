@@ -78,27 +78,36 @@ impl Inner for PendingOnce {
     }
 }
 
-answers!(PendingOnce, Later, |answer| Later {
-    answer,
-    pending: true
+answers!(PendingOnce, Later<Result<u64, Failed>>, |answer| {
+    Later::new(answer, true)
 });
 
-pub struct Later {
-    answer: Result<u64, Failed>,
+/// An answer for the first poll, or for the second.
+pub struct Later<T> {
+    answer: Option<T>,
     pending: bool,
 }
 
-impl Future for Later {
-    type Output = Result<u64, Failed>;
+impl<T> Later<T> {
+    pub const fn new(answer: T, pending: bool) -> Self {
+        Self {
+            answer: Some(answer),
+            pending,
+        }
+    }
+}
+
+impl<T: Unpin> Future for Later<T> {
+    type Output = T;
 
     // Else the compiler knows beforehand how the polls end.
     #[inline(never)]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         if std::mem::take(&mut self.pending) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        Poll::Ready(self.answer.clone())
+        Poll::Ready(self.answer.take().expect("is not polled after that"))
     }
 }
 

@@ -202,6 +202,11 @@ pub enum Rejected<E> {
     Inner(E),
 }
 
+/// Whether this is a failure, and not one of the circuit's own.
+pub fn is_inner<T, E>(outcome: &Result<T, Rejected<E>>) -> bool {
+    matches!(outcome, Err(Rejected::Inner(_)))
+}
+
 /// `failed` says which outcomes count against the other side.
 pub struct Breaker<S, R, J> {
     inner: S,

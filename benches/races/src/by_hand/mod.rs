@@ -2,6 +2,8 @@
 
 mod breaker;
 mod retry;
+mod timeout;
 
-pub use self::breaker::{Breaker, Circuit, InARow, OfTheLast, OverTime, Rule};
+pub use self::breaker::{Breaker, Circuit, InARow, OfTheLast, OverTime, Rejected, Rule, is_inner};
 pub use self::retry::{Retry, Tokens, retry};
+pub use self::timeout::Timeout;
