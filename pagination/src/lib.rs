@@ -99,6 +99,7 @@ mod count;
 mod cursor;
 #[cfg(feature = "sqlx")]
 mod database;
+mod ddl;
 mod decimal;
 #[cfg(feature = "sqlx")]
 mod error;
@@ -121,6 +122,7 @@ mod page;
 mod plan;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod quoted;
 #[cfg(feature = "sqlx")]
 mod reader;
 mod request;

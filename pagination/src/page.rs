@@ -22,6 +22,10 @@ pub struct Page<T> {
     /// How many rows the whole list has, if that was asked for ([`Total`](crate::Total)); left out otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<TotalRows>,
+    /// Each row's cursor, if they were asked for (`PageQuery::cursors`), as Relay's edges want them; otherwise
+    /// none. Not serialised with the page.
+    #[serde(skip)]
+    pub cursors: Vec<Cursor>,
 }
 
 /// What lies on either side of a page.
@@ -59,6 +63,7 @@ impl<T> Page<T> {
             items: self.items.into_iter().map(f).collect(),
             info: self.info,
             total: self.total,
+            cursors: self.cursors,
         }
     }
 
@@ -92,6 +97,7 @@ mod tests {
                 end_cursor: Some("E".into()),
             },
             total: None,
+            cursors: vec![],
         };
         let json = r#"{"items":[1,2],"page":{"has_next":true,"has_previous":false,"start_cursor":"S","end_cursor":"E"}}"#;
         assert_eq!(serde_json::to_string(&page).unwrap(), json);
@@ -101,6 +107,7 @@ mod tests {
             items: vec![],
             info: PageInfo::default(),
             total: None,
+            cursors: vec![],
         };
         assert_eq!(
             serde_json::to_string(&empty).unwrap(),

@@ -25,6 +25,7 @@ pub(crate) struct Outline<'q, 'a, D: PageDb> {
     pub(crate) base: &'q Base<'a, D>,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) previous: Probe,
+    pub(crate) cursors: bool,
     pub(crate) now: SystemTime,
 }
 
@@ -79,6 +80,7 @@ impl<D: PageDb> Outline<'_, '_, D> {
                 direction: piece.direction,
                 rows: piece.rows,
                 behind,
+                cursors: self.cursors,
                 now: self.now,
             },
         }
@@ -104,6 +106,8 @@ pub(crate) struct Reading {
     pub(crate) direction: PageDirection,
     pub(crate) rows: u32,
     pub(crate) behind: Behind,
+    /// Whether each row's cursor is made.
+    pub(crate) cursors: bool,
     pub(crate) now: SystemTime,
 }
 

@@ -77,6 +77,12 @@ impl Reader<'_> {
             found.reverse();
             std::mem::swap(&mut start_cursor, &mut end_cursor);
         }
+        let cursors = if self.reading.cursors {
+            let of = |row: &R| self.cursor(&self.keys::<D>(row)?);
+            found.iter().map(of).collect::<Result<_, _>>()?
+        } else {
+            Vec::new()
+        };
         let items = found
             .iter()
             .map(T::from_row)
@@ -92,6 +98,7 @@ impl Reader<'_> {
                     end_cursor,
                 },
                 total: None,
+                cursors,
             },
             ahead,
             end,

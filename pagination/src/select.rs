@@ -59,6 +59,7 @@ impl<'a, D: PageDb> Select<'a, D> {
             fingerprint,
             previous: Probe::Lazy,
             total: Total::None,
+            cursors: false,
             now: None,
         }
     }
@@ -85,6 +86,7 @@ pub struct PageQuery<'a, D: PageDb> {
     fingerprint: Fingerprint,
     previous: Probe,
     total: Total,
+    cursors: bool,
     now: Option<SystemTime>,
 }
 
@@ -109,6 +111,12 @@ impl<'a, D: PageDb> PageQuery<'a, D> {
     /// Whether to say how many rows the whole list has. Default: [`Total::None`].
     pub const fn total(mut self, total: Total) -> Self {
         self.total = total;
+        self
+    }
+
+    /// Makes a cursor for each row ([`Page::cursors`]), not only for the first and the last.
+    pub const fn cursors(mut self) -> Self {
+        self.cursors = true;
         self
     }
 
@@ -188,6 +196,7 @@ impl<'a, D: PageDb> PageQuery<'a, D> {
             base: &*self.base,
             fingerprint: self.fingerprint,
             previous: self.previous,
+            cursors: self.cursors,
             now: self.now.unwrap_or_else(system_time),
         }
     }

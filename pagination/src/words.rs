@@ -2,9 +2,10 @@
 //!
 //! Each is written through `Display` straight into the statement, without a text of its own.
 
-use std::fmt::{self, Formatter, Write as _};
+use std::fmt::{self, Formatter};
 
 use crate::keyset::{Direction, Nulls, OrderColumn};
+use crate::quoted::Quoted;
 use crate::seek::{self, Dialect, Range, Then};
 use crate::statement::At;
 
@@ -15,24 +16,6 @@ impl fmt::Display for Name<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str("page.")?;
         Quoted(self.0, self.1.name()).fmt(f)
-    }
-}
-
-/// An identifier in the database's quotes.
-pub(crate) struct Quoted<'a>(pub(crate) Dialect, pub(crate) &'a str);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let quote = self.0.quote();
-        f.write_char(quote)?;
-        for (i, part) in self.1.split(quote).enumerate() {
-            if i > 0 {
-                f.write_char(quote)?;
-                f.write_char(quote)?;
-            }
-            f.write_str(part)?;
-        }
-        f.write_char(quote)
     }
 }
 
@@ -49,15 +32,6 @@ impl fmt::Display for Names<'_> {
             Name(self.0, column).fmt(f)?;
         }
         f.write_str(")")
-    }
-}
-
-impl Dialect {
-    const fn quote(self) -> char {
-        match self {
-            Self::Postgres | Self::Sqlite => '"',
-            Self::Mysql => '`',
-        }
     }
 }
 
