@@ -87,7 +87,6 @@ impl PageDb for MySql {
                 Ok(_) => Err(PageError::key_type(column, "zero date")),
             };
         }
-        // ENUM is refused: it is ordered by its number and compared with a parameter as text.
         let key = match (column.kind(), info.name()) {
             (
                 KeyKind::Bool,
@@ -112,15 +111,14 @@ impl PageDb for MySql {
                 Ok(_) => return Err(mismatch()),
                 Err(error) => Err(error),
             },
-            (
-                KeyKind::Text,
-                "VARCHAR" | "CHAR" | "TEXT" | "TINYTEXT" | "MEDIUMTEXT" | "LONGTEXT",
-            ) => get::<String>(value).map(Key::Text),
+            (KeyKind::Text, _) if is_text(&info) => get::<String>(value).map(Key::Text),
             (
                 KeyKind::Bytes,
                 "VARBINARY" | "BINARY" | "BLOB" | "TINYBLOB" | "MEDIUMBLOB" | "LONGBLOB",
-            ) => get::<Vec<u8>>(value).map(Key::Bytes),
-            (KeyKind::Uuid, "BINARY" | "VARBINARY") => get::<Uuid>(value).map(Key::Uuid),
+            ) if !is_string(&info) => get::<Vec<u8>>(value).map(Key::Bytes),
+            (KeyKind::Uuid, "BINARY" | "VARBINARY") if !is_string(&info) => {
+                get::<Uuid>(value).map(Key::Uuid)
+            }
             (KeyKind::Timestamptz | KeyKind::Timestamp, "DATETIME" | "TIMESTAMP") => {
                 micros(value).map(Key::Micros)
             }
@@ -200,6 +198,20 @@ fn get<'r, T: Decode<'r, MySql>>(value: MySqlValueRef<'r>) -> Result<T, BoxDynEr
 /// A value as it came over the wire, whatever its type.
 fn bytes(value: MySqlValueRef<'_>) -> Result<&[u8], BoxDynError> {
     get::<&[u8]>(value)
+}
+
+/// Whether it has a character set. (By name, a `VARCHAR` of a `_bin` collation is a `VARBINARY`.)
+fn is_string(info: &MySqlTypeInfo) -> bool {
+    <str as Type<MySql>>::compatible(info)
+}
+
+/// ENUM and SET are strings that are ordered by their number and compared with a parameter as text, so they
+/// are no keys. sqlx shows which ones they are only when printed, and by name not even that if they have a `_bin`
+/// collation.
+fn is_text(info: &MySqlTypeInfo) -> bool {
+    let shown = || format!("{info:?}");
+    let fixed = matches!(info.name(), "CHAR" | "BINARY" | "ENUM" | "SET");
+    is_string(info) && !(fixed && ["ENUM", "SET"].iter().any(|word| shown().contains(word)))
 }
 
 /// A date or a date and time, in microseconds since the Unix epoch.
