@@ -40,7 +40,7 @@ pub const CURSOR_CHARS_MAX: usize = 1024;
 /// [`CURSOR_CHARS_MAX`] characters of base64, in bytes.
 const BYTES_MAX: usize = CURSOR_CHARS_MAX / 4 * 3;
 /// Enough for a few numbers, times and UUIDs.
-const SHORT: usize = 108;
+const SHORT: usize = 60;
 const MAC_BYTES: usize = 16;
 const VERSION: u8 = 1 << 4;
 const VERSION_BITS: u8 = 0xf0;

@@ -14,6 +14,7 @@ mod collations;
 mod concurrent;
 mod cursors;
 mod extractor;
+mod fuzz;
 mod payments;
 mod plans;
 mod refusals;
