@@ -1,7 +1,7 @@
 //! Why there is no page.
 
 use crate::cursor::CursorError;
-use crate::request::{LimitError, PageDirection};
+use crate::request::LimitError;
 
 /// Why a page could not be made. [`is_callers_mistake`](Self::is_callers_mistake) tells a 400 from a 500.
 #[derive(Debug, thiserror::Error)]
@@ -11,10 +11,10 @@ pub enum PageError {
     #[error("limit: {0}")]
     Limit(#[from] LimitError),
     /// The cursor was refused. The caller's mistake.
-    #[error("{}: {source}", .direction.cursor_parameter())]
+    #[error("{parameter}: {source}")]
     Cursor {
-        /// Which way it was to be walked from it: `after` when forward, `before` when backward.
-        direction: PageDirection,
+        /// The parameter that it came in, as the request's [`Preset`](crate::Preset) calls it: `after`, `page_token`.
+        parameter: &'static str,
         /// What is wrong with it.
         source: CursorError,
     },

@@ -1,4 +1,4 @@
-//! The page extractor: `limit`, `after` and `before` from the query string.
+//! The page extractor: how many rows, and from where, from the query string.
 
 use std::convert::AsRef;
 use std::fmt;
@@ -6,28 +6,40 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 
 use axum_core::extract::FromRequestParts;
+use axum_core::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, LINK};
 use http::request::Parts;
-use mainstay_errors::{Problem, Violation};
+use http::{HeaderMap, HeaderValue, Uri};
+use mainstay_errors::{Category, Problem, Violation};
 use percent_encoding::percent_decode_str;
+use serde::Serialize;
 
 use crate::codec::CURSOR_CHARS_MAX;
 use crate::cursor::CursorError;
 use crate::fault;
-use crate::request::{PageDirection, PageLimits, PageRequest};
+use crate::link::Links;
+use crate::page::Page;
+use crate::preset::{Arguments, Preset, Role, conflicts};
+use crate::request::{LimitError, PageLimits, PageRequest};
 
-/// How many rows a list's pages have: implement it on a marker type per list (or one for all).
+/// How many rows a list's pages have, and how its parameters are called: implement it on a marker type per list (or
+/// one for all).
 ///
 /// ```
-/// use mainstay_pagination::{OnExceed, PageLimits, PagePolicy};
+/// use mainstay_pagination::{OnExceed, PageLimits, PagePolicy, Preset};
 ///
 /// struct PaymentPages;
 /// impl PagePolicy for PaymentPages {
 ///     const LIMITS: PageLimits = PageLimits::new(20, 100).on_exceed(OnExceed::Reject);
+///     const PRESET: Preset = Preset::GitHub;
 /// }
 /// ```
 pub trait PagePolicy {
     /// The page sizes of the list.
     const LIMITS: PageLimits;
+
+    /// How the parameters are called.
+    const PRESET: Preset = Preset::Plain;
 }
 
 /// 20 rows by default and at most 100; more is cut to 100.
@@ -38,18 +50,19 @@ impl PagePolicy for DefaultPages {
     const LIMITS: PageLimits = PageLimits::new(20, 100);
 }
 
-/// The page a request asks for, from its query string:
+/// The page a request asks for, from its query string. Under [`Preset::Plain`], which is the default:
 ///
 /// | parameter | meaning |
 /// |---|---|
 /// | `limit` | rows, 1 up to the policy's maximum; the policy's default if absent |
 /// | `after` | the page that follows this cursor |
 /// | `before` | the page that precedes this cursor |
+/// | `first`, `last` | so many rows from the start, or from the end: of the list, or of what `after` or `before` leaves |
 ///
 /// Other parameters are left to others. What is wrong is refused with a [`Problem`] of status 400 that
-/// has a violation per parameter, all of them at once: a limit of 0, below 0, above the maximum (if
-/// the policy rejects) or not a number; an empty or overlong cursor; a parameter given twice; `after`
-/// together with `before`. Whether a cursor is genuine is seen by `fetch`, whose error is a problem of the
+/// has a violation per parameter, all of them at once: a number of rows that is 0, below 0, above the maximum (if
+/// the policy rejects) or no number; an empty or overlong cursor; a parameter given twice; parameters that do not go
+/// together, as [`Preset`] says. Whether a cursor is genuine is seen by `fetch`, whose error is a problem of the
 /// same shape.
 ///
 /// ```
@@ -73,12 +86,60 @@ impl<P: PagePolicy> Paged<P> {
     /// # Errors
     /// A problem with a violation per parameter that is wrong.
     pub fn parse(query: &str) -> Result<Self, Problem> {
-        let request = read(query, &P::LIMITS).map_err(fault::problem)?;
+        let request = read(query, P::PRESET, &P::LIMITS).map_err(fault::problem)?;
         Ok(Self {
             request,
             policy: PhantomData,
         })
     }
+
+    /// The neighbours of the page that was asked for, the list's end among them. See
+    /// [`Page::link_header`] on which URI to give.
+    #[must_use]
+    pub fn links<T>(&self, page: &Page<T>, uri: &Uri) -> Links {
+        Links::of(&page.info, P::PRESET, uri, Some(self.request.limit()))
+    }
+
+    /// The answer as the preset has it: body, `Content-Type`, and `Link` where the preset has links in the header.
+    /// See [`Page::link_header`] on which URI to give.
+    ///
+    /// A relay connection needs the cursors of its rows (`PageQuery::cursors`); without them, and where a row cannot
+    /// be serialised, the answer is a 500.
+    pub fn respond<T: Serialize>(&self, page: Page<T>, uri: &Uri) -> Response {
+        let mut headers = HeaderMap::new();
+        if matches!(P::PRESET, Preset::Plain | Preset::GitHub) {
+            headers.extend(self.links(&page, uri).header().map(|link| (LINK, link)));
+        }
+        let json = match P::PRESET {
+            Preset::Plain => serde_json::to_vec(&page),
+            Preset::GitHub => serde_json::to_vec(&page.items),
+            Preset::Aip158 => serde_json::to_vec(&page.into_token_page()),
+            Preset::JsonApi => serde_json::to_vec(&page.into_json_api(uri)),
+            Preset::Relay => match page.into_connection() {
+                Some(connection) => serde_json::to_vec(&connection),
+                None => {
+                    return unanswerable(
+                        "a connection was asked of a page without the cursors of its rows",
+                    );
+                }
+            },
+        };
+        let content_type = match P::PRESET {
+            Preset::JsonApi => "application/vnd.api+json",
+            _ => "application/json",
+        };
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        match json {
+            Ok(json) => (headers, json).into_response(),
+            Err(error) => unanswerable(&error.to_string()),
+        }
+    }
+}
+
+/// A bug of the application's; its log says which.
+fn unanswerable(why: &str) -> Response {
+    tracing::error!(target: "mainstay_pagination", why, "a page could not be answered");
+    Problem::new(Category::Internal, "page_unreadable").into_response()
 }
 
 impl<P> Deref for Paged<P> {
@@ -103,78 +164,95 @@ impl<P: PagePolicy, S: Sync> FromRequestParts<S> for Paged<P> {
     }
 }
 
-/// The three parameters as they were found.
-#[derive(Default)]
-struct Found {
-    limit: Option<String>,
-    after: Option<String>,
-    before: Option<String>,
-}
-
-fn read(query: &str, limits: &PageLimits) -> Result<PageRequest, Vec<Violation>> {
-    let (found, mut wrong) = find(query);
-    let limit = match found.limit.map(|text| limits.parse(&text)) {
-        None => limits.default_rows(),
-        Some(Ok(rows)) => rows,
-        Some(Err(error)) => {
-            wrong.push(fault::limit(error));
-            0
+fn read(query: &str, preset: Preset, limits: &PageLimits) -> Result<PageRequest, Vec<Violation>> {
+    let (found, mut wrong) = find(query, preset);
+    let mut arguments = Arguments::default();
+    for (name, role, text) in &found {
+        match role {
+            Role::Rows | Role::First | Role::Last => match rows(text, preset, limits) {
+                Ok(rows) => match role {
+                    Role::First => arguments.first = Some(rows),
+                    Role::Last => arguments.last = Some(rows),
+                    _ => arguments.rows = Some(rows),
+                },
+                Err(error) => wrong.push(fault::limit_of(name, error, limits)),
+            },
+            Role::After | Role::Before => match cursor(text, preset) {
+                Ok(cursor) if *role == Role::After => arguments.after = cursor,
+                Ok(cursor) => arguments.before = cursor,
+                Err(error) => wrong.push(fault::cursor(name, error)),
+            },
         }
-    };
-    for (name, cursor) in [("after", &found.after), ("before", &found.before)] {
-        let error = match cursor.as_ref().map(String::len) {
-            Some(0) => CursorError::Malformed,
-            Some(len) if len > CURSOR_CHARS_MAX => CursorError::TooLong,
-            _ => continue,
-        };
-        wrong.push(fault::cursor(name, error));
     }
-    if found.after.is_some() && found.before.is_some() {
-        for name in ["after", "before"] {
+    let given: Vec<_> = found.iter().map(|(name, role, _)| (*name, *role)).collect();
+    for (one, other) in conflicts(preset, &given) {
+        for (name, with) in [(one, other), (other, one)] {
             wrong.push(
                 Violation::query(name, "conflicting_parameters")
-                    .with_detail("give either after or before"),
+                    .with_detail(format!("not together with {with}")),
             );
         }
     }
-    if !wrong.is_empty() {
-        return Err(wrong);
+    if wrong.is_empty() {
+        Ok(arguments.request(preset, limits))
+    } else {
+        Err(wrong)
     }
-    Ok(match (found.after, found.before) {
-        (_, Some(cursor)) => PageRequest::last(limit).before(cursor),
-        (Some(cursor), None) => PageRequest::first(limit).after(cursor),
-        (None, None) => PageRequest::first(limit),
-    })
 }
 
+fn rows(text: &str, preset: Preset, limits: &PageLimits) -> Result<u32, LimitError> {
+    match limits.parse(text) {
+        // AIP-158: as good as none.
+        Err(LimitError::Zero) if preset == Preset::Aip158 => Ok(limits.default_rows()),
+        rows => rows,
+    }
+}
+
+fn cursor(text: &str, preset: Preset) -> Result<Option<String>, CursorError> {
+    match text.len() {
+        // AIP-158: the first page is also asked for with an empty token.
+        0 if preset == Preset::Aip158 => Ok(None),
+        0 => Err(CursorError::Malformed),
+        len if len > CURSOR_CHARS_MAX => Err(CursorError::TooLong),
+        _ => Ok(Some(text.to_owned())),
+    }
+}
+
+/// A parameter as it was found.
+type Found = (&'static str, Role, String);
+
 /// Looks for the parameters; a second occurrence or text that is not UTF-8 is wrong at once.
-fn find(query: &str) -> (Found, Vec<Violation>) {
-    let mut found = Found::default();
-    let mut wrong: Vec<Violation> = Vec::new();
+fn find(query: &str, preset: Preset) -> (Vec<Found>, Vec<Violation>) {
+    let mut found: Vec<Found> = Vec::new();
+    let mut repeated: Vec<&str> = Vec::new();
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let Some(name) = decode(name) else { continue };
-        let (name, slot) = match name.as_str() {
-            fault::LIMIT => (fault::LIMIT, &mut found.limit),
-            "after" => (PageDirection::Forward.cursor_parameter(), &mut found.after),
-            "before" => (
-                PageDirection::Backward.cursor_parameter(),
-                &mut found.before,
-            ),
-            _ => continue,
+        let mut parameters = preset.parameters().iter();
+        let Some((name, role)) = parameters.find(|(known, _)| *known == name) else {
+            continue;
         };
-        if slot.is_some() {
-            let repeated = |v: &Violation| v.pointer().strip_prefix('/') == Some(name);
-            if !wrong.iter().any(repeated) {
-                wrong
-                    .push(Violation::query(name, "repeated_parameter").with_detail("give it once"));
+        if found.iter().any(|(_, known, _)| known == role) {
+            if !repeated.contains(name) {
+                repeated.push(name);
             }
             continue;
         }
         // Text that is not UTF-8 becomes text that is neither a number nor a cursor.
-        *slot = Some(decode(value).unwrap_or_else(|| char::REPLACEMENT_CHARACTER.to_string()));
+        let value = decode(value).unwrap_or_else(|| char::REPLACEMENT_CHARACTER.to_string());
+        found.push((name, *role, value));
     }
-    (found, wrong)
+    // In the preset's order, whatever the query's.
+    found.sort_by_key(|(_, role, _)| {
+        preset
+            .parameters()
+            .iter()
+            .position(|(_, known)| known == role)
+    });
+    let wrong = repeated
+        .into_iter()
+        .map(|name| Violation::query(name, "repeated_parameter").with_detail("give it once"));
+    (found, wrong.collect())
 }
 
 /// Decodes a name or a value as forms are: `+` is a space.
@@ -206,6 +284,10 @@ mod tests {
             ("l%69mit=7", PageRequest::first(7)),
             ("after=AQ&limit=3", PageRequest::first(3).after("AQ")),
             ("before=AQ", PageRequest::last(20).before("AQ")),
+            ("first=5", PageRequest::first(5)),
+            ("first=5&after=AQ", PageRequest::first(5).after("AQ")),
+            ("last=5", PageRequest::last(5)),
+            ("before=AQ&last=5", PageRequest::last(5).before("AQ")),
             ("currency=EUR&currency=USD", PageRequest::first(20)),
             ("LIMIT=0&%FF=1&&=", PageRequest::first(20)),
         ] {
@@ -265,6 +347,29 @@ mod tests {
                 ],
             ),
             (
+                "last=5&after=A",
+                &[
+                    ("/after", "conflicting_parameters"),
+                    ("/last", "conflicting_parameters"),
+                ],
+            ),
+            (
+                "first=5&before=A",
+                &[
+                    ("/before", "conflicting_parameters"),
+                    ("/first", "conflicting_parameters"),
+                ],
+            ),
+            (
+                "limit=5&last=5",
+                &[
+                    ("/limit", "conflicting_parameters"),
+                    ("/last", "conflicting_parameters"),
+                ],
+            ),
+            ("first=0", &[("/first", "limit_zero")]),
+            ("last=101", &[("/last", "limit_too_large")]),
+            (
                 "limit=0&after=",
                 &[("/limit", "limit_zero"), ("/after", "cursor_malformed")],
             ),
@@ -282,6 +387,136 @@ mod tests {
             );
             assert_eq!(problem.code(), "page_request_invalid");
         }
+    }
+
+    fn ask(preset: Preset, query: &str) -> Result<PageRequest, Vec<(String, String)>> {
+        read(query, preset, &Strict::LIMITS).map_err(|wrong| {
+            let names = |v: &Violation| (v.pointer().to_owned(), v.code().to_owned());
+            wrong.iter().map(names).collect()
+        })
+    }
+
+    #[test]
+    fn every_preset_reads_its_own_names() {
+        use Preset::{Aip158, GitHub, JsonApi, Relay};
+        for (preset, query, request) in [
+            (GitHub, "per_page=5&limit=0", PageRequest::first(5)),
+            (
+                GitHub,
+                "per_page=5&before=AQ",
+                PageRequest::last(5).before("AQ"),
+            ),
+            (Aip158, "", PageRequest::first(20)),
+            (Aip158, "page_size=0&page_token=", PageRequest::first(20)),
+            (
+                Aip158,
+                "page_size=5&page_token=AQ&after=x",
+                PageRequest::first(5).after("AQ"),
+            ),
+            (JsonApi, "page[size]=5", PageRequest::first(5)),
+            (
+                JsonApi,
+                "page%5Bsize%5D=5&page[after]=AQ",
+                PageRequest::first(5).after("AQ"),
+            ),
+            (
+                JsonApi,
+                "page[before]=AQ",
+                PageRequest::last(20).before("AQ"),
+            ),
+            (
+                JsonApi,
+                "page[after]=A&page[before]=B",
+                PageRequest::first(20).after("A").before("B"),
+            ),
+            (Relay, "first=5&limit=0", PageRequest::first(5)),
+            (
+                Relay,
+                "first=5&after=A&before=B",
+                PageRequest::first(5).after("A").before("B"),
+            ),
+            (
+                Relay,
+                "last=5&after=A&before=B",
+                PageRequest::last(5).after("A").before("B"),
+            ),
+            (Relay, "last=5&after=A", PageRequest::last(5).after("A")),
+            (Relay, "before=B", PageRequest::last(20).before("B")),
+        ] {
+            assert_eq!(
+                ask(preset, query),
+                Ok(request.named(preset)),
+                "{preset:?} {query}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_preset_refuses_under_its_own_names() {
+        use Preset::{Aip158, GitHub, JsonApi, Relay};
+        let conflict = "conflicting_parameters";
+        for (preset, query, wrong) in [
+            (GitHub, "per_page=0", vec![("/per_page", "limit_zero")]),
+            (
+                GitHub,
+                "per_page=101",
+                vec![("/per_page", "limit_too_large")],
+            ),
+            (
+                GitHub,
+                "after=A&last=5",
+                vec![("/after", conflict), ("/last", conflict)],
+            ),
+            (
+                Aip158,
+                "page_size=-1",
+                vec![("/page_size", "limit_negative")],
+            ),
+            (
+                Aip158,
+                "page_size=x",
+                vec![("/page_size", "limit_not_a_number")],
+            ),
+            (JsonApi, "page[size]=0", vec![("/page[size]", "limit_zero")]),
+            (
+                JsonApi,
+                "page[after]=",
+                vec![("/page[after]", "cursor_malformed")],
+            ),
+            (
+                JsonApi,
+                "page[size]=1&page%5bsize]=1",
+                vec![("/page[size]", "repeated_parameter")],
+            ),
+            (Relay, "first=-1", vec![("/first", "limit_negative")]),
+            (Relay, "last=-1", vec![("/last", "limit_negative")]),
+            (
+                Relay,
+                "first=1&last=1",
+                vec![("/first", conflict), ("/last", conflict)],
+            ),
+        ] {
+            let wrong: Vec<_> = wrong
+                .into_iter()
+                .map(|(p, c)| (p.to_owned(), c.to_owned()))
+                .collect();
+            assert_eq!(ask(preset, query), Err(wrong), "{preset:?} {query}");
+        }
+    }
+
+    #[test]
+    fn a_refused_number_of_rows_is_told_what_would_be_right() {
+        let problem = Paged::<Strict>::parse("limit=0").unwrap_err();
+        let detail = problem.errors()[0].detail().unwrap();
+        assert!(
+            detail.ends_with("give a whole number from 1 to 100"),
+            "{detail}"
+        );
+        let params: Vec<_> = problem.errors()[0]
+            .params()
+            .map(|(name, value)| (name, value.to_string()))
+            .collect();
+        assert_eq!(params, [("max", "100".to_owned()), ("min", "1".to_owned())]);
     }
 
     #[test]

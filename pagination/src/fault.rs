@@ -6,26 +6,35 @@ use std::sync::LazyLock;
 use mainstay_errors::{Category, Descriptor, Problem, Violation};
 
 use crate::cursor::CursorError;
+#[cfg(feature = "sqlx")]
+use crate::preset::Preset;
 use crate::request::LimitError;
 #[cfg(feature = "sqlx")]
 use crate::request::PageDirection;
+use crate::request::PageLimits;
 
 /// The one code of every refused page request; its violations say which parameter and why.
 pub(crate) const REQUEST_INVALID: Descriptor = Descriptor::new("page_request_invalid", Category::InvalidArgument)
     .with_status(400)
     .with_title("Invalid page request")
     .with_docs(
-        "A parameter of a paged list is not acceptable: `limit` is a whole number of rows from 1 up to the list's \
-         maximum; `after` and `before` take a cursor from an earlier answer for the same list, filter and order. \
-         `errors` names each parameter with a code. Start again without a cursor if yours has expired.",
+        "A parameter of a paged list is not acceptable: the number of rows is a whole number from 1 up to the list's \
+         maximum; cursors come from an earlier answer for the same list, filter and order; some parameters do not go \
+         together. `errors` names each parameter with a code. Start again without a cursor if yours has expired.",
     )
     .with_owner("mainstay_pagination");
 
-/// The parameters of a page, by their names in the query string.
-pub(crate) const LIMIT: &str = "limit";
+pub(crate) fn limit(parameter: &str, error: LimitError) -> Violation {
+    Violation::query(parameter, error.code()).with_detail(error.to_string())
+}
 
-pub(crate) fn limit(error: LimitError) -> Violation {
-    Violation::query(LIMIT, error.code()).with_detail(error.to_string())
+/// The same, and what would have been right.
+pub(crate) fn limit_of(parameter: &str, error: LimitError, limits: &PageLimits) -> Violation {
+    let max = limits.max_rows();
+    Violation::query(parameter, error.code())
+        .with_detail(format!("{error}; give a whole number from 1 to {max}"))
+        .with_param("min", 1)
+        .with_param("max", max)
 }
 
 pub(crate) fn cursor(parameter: &str, error: CursorError) -> Violation {
@@ -36,21 +45,32 @@ pub(crate) fn problem(violations: Vec<Violation>) -> Problem {
     REQUEST_INVALID.to_problem().with_violations(violations)
 }
 
+/// What a number of rows that reached `fetch` without the extractor is called.
+#[cfg(feature = "sqlx")]
+const LIMIT: &str = "limit";
+
 /// Every violation a `PageError` can name, made once, so that one can be lent.
 #[cfg(feature = "sqlx")]
 static VIOLATIONS: LazyLock<Vec<Violation>> = LazyLock::new(|| {
     // The maximum in an error is its own list's, which is not known here.
     let limits = LimitError::ALL.map(|error| match error {
         LimitError::TooLarge { .. } => {
-            limit(error).with_detail("the page size is above the list's maximum")
+            limit(LIMIT, error).with_detail("the page size is above the list's maximum")
         }
-        _ => limit(error),
+        _ => limit(LIMIT, error),
     });
-    let cursors = [PageDirection::Forward, PageDirection::Backward]
+    let mut parameters: Vec<_> = Preset::ALL
         .into_iter()
-        .flat_map(|direction| {
-            CursorError::ALL.map(|error| cursor(direction.cursor_parameter(), error))
-        });
+        .flat_map(|preset| {
+            [PageDirection::Forward, PageDirection::Backward]
+                .map(|direction| preset.cursor_parameter(direction))
+        })
+        .collect();
+    parameters.sort_unstable();
+    parameters.dedup();
+    let cursors = parameters
+        .into_iter()
+        .flat_map(|parameter| CursorError::ALL.map(|error| cursor(parameter, error)));
     limits.into_iter().chain(cursors).collect()
 });
 
@@ -118,9 +138,7 @@ mod page_error {
         fn violations(&self) -> &[Violation] {
             match self {
                 Self::Limit(error) => find(LIMIT, error.code()),
-                Self::Cursor { direction, source } => {
-                    find(direction.cursor_parameter(), source.code())
-                }
+                Self::Cursor { parameter, source } => find(parameter, source.code()),
                 _ => &[],
             }
         }
@@ -143,11 +161,14 @@ mod tests {
     #[test]
     fn every_callers_mistake_is_a_400_that_names_its_parameter() {
         for source in CursorError::ALL {
-            for (direction, pointer) in [
-                (PageDirection::Forward, "/after"),
-                (PageDirection::Backward, "/before"),
+            for (parameter, pointer) in [
+                ("after", "/after"),
+                ("before", "/before"),
+                ("page_token", "/page_token"),
+                ("page[after]", "/page[after]"),
+                ("page[before]", "/page[before]"),
             ] {
-                let problem = Problem::from(PageError::Cursor { direction, source });
+                let problem = Problem::from(PageError::Cursor { parameter, source });
                 assert_eq!(
                     (problem.status(), problem.code()),
                     (400, "page_request_invalid")
@@ -172,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_limit_is_not_told_another_maximum_than_its_own() {
-        let refused = crate::PageLimits::new(5, 50)
+        let refused = PageLimits::new(5, 50)
             .on_exceed(crate::OnExceed::Reject)
             .resolve(Some(60))
             .unwrap_err();

@@ -122,6 +122,7 @@ mod page;
 mod plan;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod preset;
 mod quoted;
 #[cfg(feature = "sqlx")]
 mod reader;
@@ -154,10 +155,15 @@ pub use keyset::{
     COLUMNS_MAX, Column, Decided, Direction, KeysetBuilder, KeysetDef, NotNull, Nullable, Nulls,
     OrderColumn, Undecided, Walk,
 };
+pub use link::Links;
 pub use micros::UnixMicros;
 pub use page::{Page, PageInfo, Probe};
 #[cfg(feature = "sqlx")]
 pub use plan::PagePlan;
+pub use preset::{
+    Connection, Edge, EstimatedTotal, JsonApiLinks, JsonApiMeta, JsonApiMetaPage, JsonApiPage,
+    Preset, RelayPageInfo, TokenPage,
+};
 pub use request::{LimitError, OnExceed, PAGE_ROWS_MAX, PageDirection, PageLimits, PageRequest};
 pub use seek::{Dialect, Strategy};
 #[cfg(feature = "sqlx")]

@@ -6,35 +6,65 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 use crate::codec::CURSOR_CHARS_MAX;
 use crate::extract::{PagePolicy, Paged};
+use crate::preset::{Preset, Role};
+use crate::request::PageLimits;
 
-/// `limit`, `after` and `before`, with the policy's default and maximum.
+/// The preset's parameters, with the policy's default and maximum.
 impl<P: PagePolicy> IntoParams for Paged<P> {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let limits = P::LIMITS;
-        let limit = ObjectBuilder::new()
-            .schema_type(Type::Integer)
-            .minimum(Some(1_u32))
-            .maximum(Some(limits.max_rows()))
-            .default(Some(limits.default_rows().into()));
-        let cursor = || {
-            ObjectBuilder::new()
-                .schema_type(Type::String)
-                .min_length(Some(1))
-                .max_length(Some(CURSOR_CHARS_MAX))
-        };
-        vec![
-            parameter("limit", "How many rows the page has at most.", limit),
-            parameter(
-                "after",
-                "The page that follows this cursor. Not together with `before`.",
-                cursor(),
-            ),
-            parameter(
-                "before",
-                "The page that precedes this cursor. Not together with `after`.",
-                cursor(),
-            ),
-        ]
+        let parameters = P::PRESET.parameters().iter();
+        parameters
+            .map(|(name, role)| {
+                parameter(
+                    name,
+                    describe(P::PRESET, *role),
+                    schema(P::PRESET, *role, P::LIMITS),
+                )
+            })
+            .collect()
+    }
+}
+
+const fn describe(preset: Preset, role: Role) -> &'static str {
+    match (role, preset) {
+        (Role::Rows, _) => "How many rows the page has at most.",
+        (Role::After, Preset::Aip158) => {
+            "`next_page_token` of the page before; empty or absent for the first page."
+        }
+        (Role::After, Preset::Plain | Preset::GitHub) => {
+            "The page that follows this cursor. Not together with `before` or `last`."
+        }
+        (Role::Before, Preset::Plain | Preset::GitHub) => {
+            "The page that precedes this cursor. Not together with `after` or `first`."
+        }
+        (Role::After, _) => "Rows that follow this cursor.",
+        (Role::Before, _) => "Rows that precede this cursor.",
+        (Role::First, Preset::Relay) => "So many rows from the start. Not together with `last`.",
+        (Role::Last, Preset::Relay) => "So many rows from the end. Not together with `first`.",
+        (Role::First, _) => "So many rows from the list's start, or after `after`.",
+        (Role::Last, _) => "So many rows from the list's end, or before `before`.",
+    }
+}
+
+fn schema(preset: Preset, role: Role, limits: PageLimits) -> ObjectBuilder {
+    let object = ObjectBuilder::new();
+    match role {
+        Role::Rows | Role::First | Role::Last => {
+            let object = object
+                .schema_type(Type::Integer)
+                .minimum(Some(if preset == Preset::Aip158 { 0_u32 } else { 1 }))
+                .maximum(Some(limits.max_rows()));
+            // Whoever asks for an end says how many.
+            if role == Role::Rows {
+                object.default(Some(limits.default_rows().into()))
+            } else {
+                object
+            }
+        }
+        Role::After | Role::Before => object
+            .schema_type(Type::String)
+            .min_length(Some(if preset == Preset::Aip158 { 0 } else { 1 }))
+            .max_length(Some(CURSOR_CHARS_MAX)),
     }
 }
 
@@ -70,6 +100,51 @@ mod tests {
             (&"after".into(), &"before".into())
         );
         assert_eq!(params[2]["in"], "query");
+    }
+
+    #[test]
+    fn each_preset_has_its_own_parameters() {
+        struct Tokens;
+        impl PagePolicy for Tokens {
+            const LIMITS: PageLimits = PageLimits::new(5, 50);
+            const PRESET: Preset = Preset::Aip158;
+        }
+        struct Nodes;
+        impl PagePolicy for Nodes {
+            const LIMITS: PageLimits = PageLimits::new(5, 50);
+            const PRESET: Preset = Preset::Relay;
+        }
+        fn names(params: Vec<Parameter>) -> Vec<String> {
+            params.into_iter().map(|param| param.name).collect()
+        }
+        assert_eq!(
+            names(Paged::<Tokens>::into_params(|| None)),
+            ["page_size", "page_token"]
+        );
+        assert_eq!(
+            names(Paged::<Nodes>::into_params(|| None)),
+            ["first", "after", "last", "before"]
+        );
+        assert_eq!(
+            names(Paged::<Small>::into_params(|| None)),
+            ["limit", "after", "before", "first", "last"]
+        );
+    }
+
+    #[test]
+    fn the_bodies_of_presets_are_described_under_their_wire_names() {
+        let connection = serde_json::to_value(crate::Connection::<String>::schema()).unwrap();
+        assert_eq!(
+            connection["required"],
+            serde_json::json!(["edges", "pageInfo"])
+        );
+        let page = serde_json::to_value(crate::TokenPage::<String>::schema()).unwrap();
+        assert_eq!(
+            page["required"],
+            serde_json::json!(["items", "next_page_token"])
+        );
+        let document = serde_json::to_value(crate::JsonApiPage::<String>::schema()).unwrap();
+        assert_eq!(document["required"], serde_json::json!(["data", "links"]));
     }
 
     #[test]

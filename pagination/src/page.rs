@@ -4,7 +4,8 @@ use http::{HeaderValue, Uri};
 use serde::{Deserialize, Serialize};
 
 use crate::cursor::Cursor;
-use crate::link;
+use crate::link::Links;
+use crate::preset::Preset;
 use crate::total::TotalRows;
 
 /// Some rows of a list, in the list's order, and what lies on either side of them.
@@ -77,7 +78,15 @@ impl<T> Page<T> {
     /// `None` if the URI cannot stand in a header.
     #[must_use]
     pub fn link_header(&self, uri: &Uri) -> Option<HeaderValue> {
-        link::header(&self.info, uri)
+        self.links(Preset::Plain, uri).header()
+    }
+
+    /// The neighbours of a page served at `uri` (see [`link_header`](Self::link_header)), under the preset's names.
+    ///
+    /// There is no `last` among them, since not every list can be read from its end: `Paged::links` has it.
+    #[must_use]
+    pub fn links(&self, preset: Preset, uri: &Uri) -> Links {
+        Links::of(&self.info, preset, uri, None)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which page is asked for, and how large a page may be.
 
 use crate::cursor::Cursor;
+use crate::preset::Preset;
 
 /// The largest page `fetch` makes, whatever was asked, in rows: a page is held in memory whole.
 pub const PAGE_ROWS_MAX: u32 = 10_000;
@@ -23,6 +24,7 @@ pub struct PageRequest {
     direction: PageDirection,
     after: Option<Cursor>,
     before: Option<Cursor>,
+    preset: Preset,
 }
 
 /// The way a page is walked; its rows come in the list's order either way.
@@ -63,6 +65,7 @@ impl PageRequest {
             direction: PageDirection::Forward,
             after: None,
             before: None,
+            preset: Preset::Plain,
         }
     }
 
@@ -74,6 +77,7 @@ impl PageRequest {
             direction: PageDirection::Backward,
             after: None,
             before: None,
+            preset: Preset::Plain,
         }
     }
 
@@ -93,6 +97,18 @@ impl PageRequest {
             before: Some(cursor.into()),
             ..self
         }
+    }
+
+    /// Says how its parameters are called, for errors that name one. [`Preset::Plain`] unless said.
+    #[must_use]
+    pub fn named(self, preset: Preset) -> Self {
+        Self { preset, ..self }
+    }
+
+    /// How its parameters are called.
+    #[must_use]
+    pub const fn preset(&self) -> Preset {
+        self.preset
     }
 
     /// How many rows at most.

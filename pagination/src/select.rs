@@ -16,7 +16,7 @@ use crate::key::Key;
 use crate::keyset::KeysetDef;
 use crate::page::{Page, Probe};
 use crate::plan::{Outline, PagePlan, Piece};
-use crate::request::{LimitError, PAGE_ROWS_MAX, PageDirection, PageRequest};
+use crate::request::{LimitError, PAGE_ROWS_MAX, PageRequest};
 use crate::statement::Base;
 use crate::total::Total;
 
@@ -184,9 +184,10 @@ impl<'a, D: PageDb> PageQuery<'a, D> {
     ) -> Result<(Keys, Keys), PageError> {
         let direction = request.direction();
         let now = self.now.unwrap_or_else(system_time);
+        let parameter = |direction| request.preset().cursor_parameter(direction);
         Ok((
-            self.keys(codec, request.anchor(), direction, now)?,
-            self.keys(codec, request.bound(), direction.reversed(), now)?,
+            self.keys(codec, request.anchor(), parameter(direction), now)?,
+            self.keys(codec, request.bound(), parameter(direction.reversed()), now)?,
         ))
     }
 
@@ -201,18 +202,18 @@ impl<'a, D: PageDb> PageQuery<'a, D> {
         }
     }
 
-    /// A cursor's keys; a refusal names the parameter of this direction.
+    /// A cursor's keys; a refusal names the parameter.
     fn keys(
         &self,
         codec: &CursorCodec,
         cursor: Option<&Cursor>,
-        direction: PageDirection,
+        parameter: &'static str,
         now: SystemTime,
     ) -> Result<Keys, PageError> {
         let Some(cursor) = cursor else {
             return Ok(None);
         };
-        let refused = |source| PageError::Cursor { direction, source };
+        let refused = |source| PageError::Cursor { parameter, source };
         let keys = codec
             .decode(cursor, &self.order, self.fingerprint, now)
             .map_err(refused)?;

@@ -119,7 +119,7 @@ fn no_input_forges_a_signed_cursor() {
     let fingerprint = Fingerprint::of(&ORDER, "list");
     let ours = codec.encode(&keys(), fingerprint, NOW).unwrap();
     fuzz(&codec, inputs(500_000), 1, |text, _| {
-        assert_eq!(text, ours.as_str())
+        assert_eq!(text, ours.as_str());
     });
 }
 
@@ -130,7 +130,7 @@ fn no_input_forges_a_sealed_cursor() {
     let fingerprint = Fingerprint::of(&ORDER, "list");
     let ours = codec.encode(&keys(), fingerprint, NOW).unwrap();
     fuzz(&codec, inputs(100_000), 2, |text, _| {
-        assert_eq!(text, ours.as_str())
+        assert_eq!(text, ours.as_str());
     });
 }
 
