@@ -12,7 +12,7 @@ use std::{
 use http::{Request, Response};
 use mainstay_retry::{
     AttemptTimeoutLayer, CircuitBreaker, CloneReplay, DeadlineLayer, EveryError, RetryLayer,
-    TokenBudget, Trip,
+    TokenBudget, Trip, deadline::Untold,
 };
 use tower::{Service, ServiceBuilder};
 
@@ -33,6 +33,14 @@ pub const OPERATIONS: &[Operation] = &[
             .layer(RetryLayer::new(EveryError, CloneReplay).budget(budget()))
             .layer(breaker().layer_with(EveryError))
             .layer(AttemptTimeoutLayer::new(SECOND))
+            .service(Inner);
+        calls(service, n);
+    }),
+    ("stack_generic_deadline", |n| {
+        let service = ServiceBuilder::new()
+            .layer(DeadlineLayer::total(SECOND).carried_by(Untold))
+            .layer(RetryLayer::new(EveryError, CloneReplay).budget(budget()))
+            .layer(breaker().layer_with(EveryError))
             .service(Inner);
         calls(service, n);
     }),

@@ -39,12 +39,14 @@ pin_project! {
 }
 
 impl<F> DeadlineFuture<F> {
+    #[inline]
     pub(super) fn refused() -> Self {
         Self {
             state: State::Refused,
         }
     }
 
+    #[inline]
     pub(super) fn started(future: F, deadline: Deadline) -> Self {
         Self {
             state: State::Started {
@@ -63,6 +65,7 @@ where
 {
     type Output = Result<T, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Refused => Poll::Ready(Err(DeadlineExceeded::new(false).into())),

@@ -10,6 +10,7 @@
 //! that the handler makes, and to its database with [`Deadline::statement_timeout`].
 
 mod accept;
+mod carrier;
 #[cfg(feature = "axum")]
 mod extract;
 mod future;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 pub use self::extract::DeadlineRejection;
 pub use self::{
     accept::{AcceptBody, AcceptDeadline, AcceptDeadlineFuture, AcceptDeadlineLayer},
+    carrier::{CarryDeadline, HttpDeadline, Untold},
     future::DeadlineFuture,
     layer::DeadlineLayer,
     service::DeadlineService,
@@ -33,6 +35,14 @@ pub use self::{
 
 /// Far enough to mean never, near enough for every clock and timer to hold.
 const NEVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+
+const fn at_most_never(time: Duration) -> Duration {
+    if time.as_secs() < NEVER.as_secs() {
+        time
+    } else {
+        NEVER
+    }
+}
 
 /// The instant after which nobody waits for the answer any more. Found in request extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,8 +58,14 @@ impl Deadline {
 
     /// A deadline `time` after `now`. More than 30 years is 30 years.
     pub fn after(now: Instant, time: Duration) -> Self {
+        Self::after_total(now, at_most_never(time))
+    }
+
+    /// [`after`](Self::after) a time that is not too long.
+    #[inline]
+    fn after_total(now: Instant, total: Duration) -> Self {
         Self {
-            at: now.checked_add(time.min(NEVER)).unwrap_or(now),
+            at: now.checked_add(total).unwrap_or(now),
         }
     }
 

@@ -1,24 +1,31 @@
-use std::task::{Context, Poll};
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tower_service::Service;
 
-use super::{
-    Deadline, DeadlineFuture,
-    layer::Settings,
-    wire::{grpc_timeout, is_grpc},
+use super::{CarryDeadline, Deadline, DeadlineFuture, HttpDeadline};
+use crate::{
+    clock,
+    error::{BoxError, Error},
 };
-use crate::error::{BoxError, Error};
 
 /// A service whose calls end at their deadline. Made by [`DeadlineLayer`](super::DeadlineLayer).
 #[derive(Clone, Copy, Debug)]
-pub struct DeadlineService<S> {
+pub struct DeadlineService<S, K = HttpDeadline> {
     inner: S,
-    settings: Settings,
+    total: Duration,
+    carrier: K,
 }
 
-impl<S> DeadlineService<S> {
-    pub(super) const fn new(inner: S, settings: Settings) -> Self {
-        Self { inner, settings }
+impl<S, K> DeadlineService<S, K> {
+    pub(super) const fn new(inner: S, total: Duration, carrier: K) -> Self {
+        Self {
+            inner,
+            total,
+            carrier,
+        }
     }
 
     /// The service inside.
@@ -27,45 +34,28 @@ impl<S> DeadlineService<S> {
     }
 }
 
-impl<S, B> Service<http::Request<B>> for DeadlineService<S>
+impl<S, K, Req> Service<Req> for DeadlineService<S, K>
 where
-    S: Service<http::Request<B>>,
+    S: Service<Req>,
     S::Error: Into<BoxError> + 'static,
+    K: CarryDeadline<Req>,
 {
     type Response = S::Response;
     type Error = Error;
     type Future = DeadlineFuture<S::Future>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx).map_err(Error::from_inner)
     }
 
-    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        let now = tokio::time::Instant::now().into_std();
-        let ours = Deadline::after(now, self.settings.total);
-        let callers = request.extensions().get::<Deadline>().copied();
-        let mut deadline = callers.map_or(ours, |callers| callers.min(ours));
-        let grpc = is_grpc(request.headers());
-        if grpc && let Some(asked) = grpc_timeout(request.headers()) {
-            deadline = deadline.min(Deadline::after(now, asked));
-        }
+    #[inline]
+    fn call(&mut self, mut request: Req) -> Self::Future {
+        let now = clock::now();
+        let ours = Deadline::after_total(now, self.total);
+        let deadline = self.carrier.carry(&mut request, ours, now);
         if deadline.has_passed(now) {
             return DeadlineFuture::refused();
-        }
-        if callers != Some(deadline) {
-            request.extensions_mut().insert(deadline);
-        }
-        if self.settings.propagate
-            && let Some(said) = deadline.write(request.headers_mut(), grpc, now)
-            && callers.is_none()
-        {
-            // Somebody else's word, as of a request that is passed on: it holds if it is the sooner.
-            deadline = deadline.or_sooner(&said, now);
-            if deadline.has_passed(now) {
-                return DeadlineFuture::refused();
-            }
-            request.extensions_mut().insert(deadline);
-            deadline.write(request.headers_mut(), grpc, now);
         }
         DeadlineFuture::started(self.inner.call(request), deadline)
     }
