@@ -23,6 +23,10 @@ pub(super) struct Rules {
     reads_clock: bool,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a breaker has one of these; in place, the common case is one step less away"
+)]
 enum Rates {
     /// One rate, and it is about failures: the common case has a short way.
     Lone(Rate),
@@ -111,9 +115,16 @@ impl Rules {
         let Rates::Lone(rate) = &self.rates else {
             return Good::Unusual;
         };
-        match rate.counter.record_good(epoch, &now) {
-            Some(reading) if rate.is_met_twice(reading, epoch, &now) => Good::Met,
-            _ => Good::Counted,
+        match &rate.counter {
+            Counter::Count(window) => match window.take_good_turn(epoch) {
+                None => Good::Counted,
+                Some(turn) => rate.good(window.put_good(turn, epoch), epoch, 0),
+            },
+            Counter::Time(window) => rate.record_good_at(window, epoch, now()),
+            Counter::Ewma(window) => match window.record(epoch, false) {
+                Some(reading) if reading.hits != 0 => rate.good(Some(reading), epoch, 0),
+                _ => Good::Counted,
+            },
         }
     }
 
@@ -243,10 +254,25 @@ impl Rate {
         (hit || health.is_some()).then_some(hit)
     }
 
-    /// A success too may fill the window up to the number of calls from which on the rate says something.
+    /// Apart, for a look at the clock is in it already.
+    #[inline(never)]
+    fn record_good_at(&self, window: &TimeWindow, epoch: u32, now: u64) -> Good {
+        match window.record_good(epoch, now) {
+            None => Good::Counted,
+            reading => self.good(reading, epoch, now),
+        }
+    }
+
+    /// What a success has brought about that was counted among failures: it too may fill the window up to the number of
+    /// calls from which on the rate says something.
     #[cold]
-    fn is_met_twice(&self, reading: Reading, epoch: u32, now: impl Fn() -> u64) -> bool {
-        reading.hits != 0 && self.is_met(reading) && self.is_surely_met(epoch, now())
+    fn good(&self, reading: Option<Reading>, epoch: u32, now: u64) -> Good {
+        let met = |reading: Reading| reading.hits != 0 && self.is_met(reading);
+        if reading.is_some_and(met) && self.is_surely_met(epoch, now) {
+            Good::Met
+        } else {
+            Good::Counted
+        }
     }
 
     fn is_met(&self, reading: Reading) -> bool {

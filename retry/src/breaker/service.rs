@@ -68,30 +68,16 @@ where
     type Error = Error;
     type Future = BreakerFuture<S::Future, C>;
 
-    #[inline]
+    #[inline(always)]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if !self.circuit.passes() || !matches!(self.found, Found::Nothing) {
-            if !self.pends {
-                // The inner service may be busy with the very calls that hang: it must not make a refusal wait.
-                self.found = match self.circuit.would_refuse() {
-                    Some(wait) => Found::Refusal(wait),
-                    None => Found::Nothing,
-                };
-                if let Found::Refusal(_) = self.found {
-                    return Poll::Ready(Ok(()));
-                }
-                return self.inner.poll_ready(cx).map_err(Error::from_inner);
-            }
-            ready!(self.poll_until_let_in::<Req>(cx))?;
-            // Either way the service inside has been asked already, or is not to be.
-            if !matches!(self.found, Found::Nothing) {
-                return Poll::Ready(Ok(()));
-            }
+        if self.circuit.passes() && matches!(self.found, Found::Nothing) {
+            self.inner.poll_ready(cx).map_err(Error::from_inner)
+        } else {
+            self.poll_ready_unusual::<Req>(cx)
         }
-        self.inner.poll_ready(cx).map_err(Error::from_inner)
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         if matches!(self.found, Found::Nothing)
             && let Some(ticket) = self.circuit.pass()
@@ -99,33 +85,48 @@ where
             let permit = Permit::new(Arc::clone(&self.circuit), ticket);
             return BreakerFuture::started(self.inner.call(request), permit, self.classify.clone());
         }
-        if let Found::Refusal(wait) = self.found {
-            return self.refused(wait);
-        }
-        match self.permit() {
-            Ok(permit) => {
-                BreakerFuture::started(self.inner.call(request), permit, self.classify.clone())
-            }
-            Err(wait) => self.refused(wait),
+        let acquired = match self.found {
+            // It stays until `poll_ready` finds something else.
+            Found::Refusal(wait) => Err(wait),
+            Found::Nothing | Found::Held(_) => self.acquire(),
+        };
+        let classify = self.classify.clone();
+        match acquired {
+            Ok(permit) => BreakerFuture::started(self.inner.call(request), permit, classify),
+            Err(wait) => BreakerFuture::refused(Arc::clone(&self.circuit), wait, classify),
         }
     }
 }
 
 impl<S, C> Breaker<S, C> {
+    /// Readiness when there is something to be asked.
     #[inline]
-    fn refused<F>(&self, wait: u64) -> BreakerFuture<F, C>
+    fn poll_ready_unusual<Req>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>>
     where
-        C: Clone,
+        S: Service<Req>,
+        S::Error: Into<BoxError> + 'static,
     {
-        BreakerFuture::refused(Arc::clone(&self.circuit), wait, self.classify.clone())
+        if self.pends {
+            ready!(self.poll_until_let_in::<Req>(cx))?;
+            // Either way the service inside has been asked already, or is not to be.
+            if !matches!(self.found, Found::Nothing) {
+                return Poll::Ready(Ok(()));
+            }
+        } else if let Some(wait) = self.circuit.would_refuse() {
+            // The inner service may be busy with the very calls that hang: it must not make a refusal wait.
+            self.found = Found::Refusal(wait);
+            return Poll::Ready(Ok(()));
+        } else {
+            self.found = Found::Nothing;
+        }
+        self.inner.poll_ready(cx).map_err(Error::from_inner)
     }
 
     /// Leave for the call that `poll_ready` was asked for, or the wait until a probe.
     #[cold]
-    fn permit(&mut self) -> Result<Permit, u64> {
+    fn acquire(&mut self) -> Result<Permit, u64> {
         match std::mem::replace(&mut self.found, Found::Nothing) {
             Found::Nothing => self.circuit.try_acquire(),
-            // Stays until `poll_ready` finds something else.
             Found::Refusal(wait) => Err(wait),
             Found::Held(held) => match *held {
                 Held::Reserved(permit) if permit.is_current() => Ok(permit),

@@ -71,7 +71,8 @@ fn a_success_that_puts_nothing_leaves_no_hit_behind() {
         let window = Arc::new(CountWindow::new(2));
         let other = Arc::clone(&window);
         let good = |window: &CountWindow| {
-            let reading = window.record_good(0);
+            let turn = window.take_good_turn(0);
+            let reading = turn.and_then(|turn| window.put_good(turn, 0));
             assert!(reading.is_none_or(|reading| reading.hits <= 1));
         };
         both(

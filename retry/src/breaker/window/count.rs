@@ -49,19 +49,16 @@ impl CountWindow {
         Some(Reading::counted(self.calls(turn), self.hits(epoch)?))
     }
 
-    /// [`record`](Self::record) for a good call, that says nothing while there are no hits.
+    /// Counts a good call, and says its turn if there is something [to be put](Self::put_good) into its place.
     #[inline(always)]
-    pub(in crate::breaker) fn record_good(&self, epoch: u32) -> Option<Reading> {
+    pub(in crate::breaker) fn take_good_turn(&self, epoch: u32) -> Option<u64> {
         let turn = self.take_turn(epoch)?;
         // In whatever epoch: if it is no longer ours, there is nothing to put either.
-        if self.hits.load(SC) & LOW == HITS_ZERO {
-            return None;
-        }
-        self.put_good(turn, epoch)
+        (self.hits.load(SC) & LOW != HITS_ZERO).then_some(turn)
     }
 
     #[cold]
-    fn put_good(&self, turn: u64, epoch: u32) -> Option<Reading> {
+    pub(in crate::breaker) fn put_good(&self, turn: u64, epoch: u32) -> Option<Reading> {
         self.put(turn, epoch, false)?;
         Some(Reading::counted(self.calls(turn), self.hits(epoch)?))
     }

@@ -58,16 +58,6 @@ impl Counter {
         }
     }
 
-    /// [`record`](Self::record) for a good call; may say nothing while nothing else was recorded.
-    #[inline(always)]
-    pub(super) fn record_good(&self, epoch: u32, now: impl Fn() -> u64) -> Option<Reading> {
-        match self {
-            Self::Count(window) => window.record_good(epoch),
-            Self::Time(window) => window.record_good(epoch, now()),
-            Self::Ewma(window) => window.record(epoch, false),
-        }
-    }
-
     /// What the window holds, for a decision that must not be wrong.
     pub(super) fn read(&self, epoch: u32, now: u64) -> Option<Reading> {
         match self {
