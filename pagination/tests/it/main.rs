@@ -17,6 +17,7 @@ mod extractor;
 mod fuzz;
 mod payments;
 mod plans;
+mod presets;
 mod refusals;
 mod support;
 mod walks;
