@@ -15,6 +15,7 @@ mod concurrent;
 mod cursors;
 mod extractor;
 mod fuzz;
+mod kinds;
 mod payments;
 mod plans;
 mod presets;
