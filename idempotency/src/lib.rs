@@ -99,6 +99,7 @@ mod scope;
 pub mod store;
 #[cfg(feature = "sqlx")]
 mod tx;
+mod wait;
 pub mod webhook;
 
 pub use error::{Error, ErrorKind};
@@ -107,11 +108,12 @@ pub use key::{Age, KEY_BYTES_MAX, Key, KeyError, Parse};
 pub use policy::{Keep, OutcomePolicy, StripeV1, SuccessOnly, TerminalOnly};
 pub use recorded::{HEADER_BYTES_MAX, RecordError, Recorded};
 pub use scope::Scope;
+pub use wait::Wait;
 
 #[cfg(feature = "sqlx")]
 pub use inbox::{INBOX_RETENTION, Inbox};
 #[cfg(feature = "axum")]
-pub use layer::{IdempotencyLayer, IdempotencyService, ResponseFuture, Scoped, Unscoped, Wait};
+pub use layer::{IdempotencyLayer, IdempotencyService, ResponseFuture, Scoped, Unscoped};
 #[cfg(feature = "axum")]
 pub use refusal::IdempotencyError;
 #[cfg(feature = "sqlx")]

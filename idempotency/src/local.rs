@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::IdempotencyError;
 use crate::key::{Age, SKEW_MAX};
 use crate::store::{Claim, Claimed, IdempotencyDb, Inserted, roll_back, within};
-use crate::{Error, ErrorKind, Fingerprint, Recorded};
+use crate::{Error, ErrorKind, Fingerprint, Recorded, Wait};
 
 /// As long as for ever: a deadline must be a time.
 const A_YEAR: Duration = Duration::from_hours(365 * 24);
@@ -23,6 +23,8 @@ pub(crate) struct Local<D: IdempotencyDb> {
     pub(crate) tracker: TaskTracker,
     /// How long the server lets the transaction sit without a statement, and this process waits for one.
     pub(crate) idle_max: Duration,
+    /// What to do about a key that another process is working on.
+    pub(crate) wait: Wait,
     /// Refuse keys older than this, when set.
     pub(crate) stale_after: Option<Duration>,
     /// How long to wait for the answer to a commit, and then again to look for its outcome.
@@ -48,8 +50,11 @@ pub(crate) enum Kept {
 impl<D: IdempotencyDb> Local<D> {
     /// Claims the key, or reads what it stands for.
     pub(crate) async fn open(&self, claim: &Claim) -> Result<Opened<D>, IdempotencyError> {
-        let claiming = claim_in_tx::<D>(self.pool.clone(), claim.clone(), self.idle_max);
-        let (tx, claimed) = match within(&self.tracker, self.idle_max, claiming).await {
+        let claiming = claim_in_tx::<D>(self.pool.clone(), claim.clone(), self.idle_max, self.wait);
+        let patience = self
+            .idle_max
+            .saturating_add(self.wait.time().unwrap_or_default());
+        let (tx, claimed) = match within(&self.tracker, patience, claiming).await {
             Ok(claimed) => claimed,
             Err(busy) if busy.kind() == ErrorKind::Busy => {
                 return self.open_while_busy(claim, busy).await;
@@ -233,7 +238,7 @@ async fn look<D: IdempotencyDb>(
     claim: Claim,
     idle_max: Duration,
 ) -> Result<Claimed, Error> {
-    let (tx, claimed) = claim_in_tx(pool, claim, idle_max).await?;
+    let (tx, claimed) = claim_in_tx(pool, claim, idle_max, Wait::No).await?;
     D::rollback(tx).await;
     Ok(claimed)
 }
@@ -242,9 +247,10 @@ async fn claim_in_tx<D: IdempotencyDb>(
     pool: Pool<D>,
     claim: Claim,
     idle_max: Duration,
+    wait: Wait,
 ) -> Result<(Transaction<'static, D>, Claimed), Error> {
     let mut tx = D::begin(&pool).await?;
-    match D::claim(&mut tx, &claim, idle_max).await {
+    match D::claim(&mut tx, &claim, idle_max, wait).await {
         Ok(claimed) => Ok((tx, claimed)),
         Err(error) => {
             D::rollback(tx).await;

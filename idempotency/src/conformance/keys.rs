@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue};
 use sqlx::{Pool, Transaction};
 
 use crate::store::{Claim, Claimed, IdempotencyDb, Inserted};
-use crate::{Error, ErrorKind, Fingerprint, KEY_BYTES_MAX, Key, Recorded, Scope};
+use crate::{Error, ErrorKind, Fingerprint, KEY_BYTES_MAX, Key, Recorded, Scope, Wait};
 
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(30);
 
@@ -37,7 +37,7 @@ async fn claimed<D: IdempotencyDb>(
     claim: &Claim,
 ) -> Result<(Transaction<'static, D>, Claimed), Error> {
     let mut tx = D::begin(pool).await?;
-    let found = D::claim(&mut tx, claim, IDLE_MAX).await?;
+    let found = D::claim(&mut tx, claim, IDLE_MAX, Wait::No).await?;
     Ok((tx, found))
 }
 

@@ -23,7 +23,7 @@ use crate::inflight::InFlight;
 use crate::on_commit::OnCommit;
 use crate::policy::{OutcomePolicy, TerminalOnly};
 use crate::store::IdempotencyDb;
-use crate::{Parse, Scope};
+use crate::{Parse, Scope, Wait};
 
 /// Gives every keyed request of the routes below it one transaction, and every retry the first answer.
 ///
@@ -55,15 +55,6 @@ pub struct Scoped(Arc<Resolver>);
 
 type Resolver = dyn Fn(&Parts) -> Result<Scope, Problem> + Send + Sync;
 
-/// What to do about a key that is in flight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Wait {
-    /// Answer 409 at once: waiting would hold a connection per duplicate.
-    #[default]
-    No,
-}
-
 /// The layer's bounds; the setters of [`IdempotencyLayer`] say why each has its default.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
@@ -91,6 +82,7 @@ pub(crate) struct Config<D: Database> {
     policy: Arc<dyn OutcomePolicy>,
     replay_headers: Vec<HeaderName>,
     limits: Limits,
+    wait: Wait,
     stale_after: Option<Duration>,
     tracker: TaskTracker,
     on_commit: OnCommit,
@@ -123,6 +115,7 @@ impl<D: IdempotencyDb> IdempotencyLayer<D, Unscoped> {
                     header::LINK,
                 ],
                 limits: DEFAULT_LIMITS,
+                wait: Wait::No,
                 stale_after: None,
                 tracker: TaskTracker::new(),
                 on_commit: OnCommit::default(),
@@ -185,9 +178,7 @@ impl<D: IdempotencyDb, S> IdempotencyLayer<D, S> {
     /// What to do about a key that is in flight. Default [`Wait::No`].
     #[must_use]
     pub fn wait(self, wait: Wait) -> Self {
-        match wait {
-            Wait::No => self,
-        }
+        self.with(|config| config.wait = wait)
     }
 
     /// The promise to clients: for how long a key is remembered.
@@ -293,6 +284,7 @@ impl<D: Database> Clone for Config<D> {
             policy: Arc::clone(&self.policy),
             replay_headers: self.replay_headers.clone(),
             limits: self.limits,
+            wait: self.wait,
             stale_after: self.stale_after,
             tracker: self.tracker.clone(),
             on_commit: self.on_commit.clone(),

@@ -232,6 +232,7 @@ fn local<D: IdempotencyDb>(config: &Config<D>) -> Local<D> {
             .limits
             .handler_time_max
             .saturating_add(Duration::from_secs(5)),
+        wait: config.wait,
         stale_after: config.stale_after,
         resolve_max: config.limits.resolve_time_max,
     }

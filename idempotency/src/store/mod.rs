@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::key::SKEW_MAX;
 use crate::scope::update_with_length;
-use crate::{Error, ErrorKind, Fingerprint, Key, Recorded, Scope};
+use crate::{Error, ErrorKind, Fingerprint, Key, Recorded, Scope, Wait};
 
 /// Longest consumer name of the inbox, in bytes.
 pub const CONSUMER_BYTES_MAX: usize = 255;
@@ -128,7 +128,10 @@ pub trait IdempotencyDb: Database {
         pool: &Pool<Self>,
     ) -> impl Future<Output = Result<Transaction<'static, Self>, Error>> + Send;
 
-    /// Claims the key until the transaction ends, without waiting for another holder.
+    /// Claims the key until the transaction ends. Another holder is waited for as `wait` says, by a lock of the database
+    /// and not by asking again; a holder that is seen to run a different request is not waited for.
+    ///
+    /// After [`Claimed::InFlight`] the transaction may be good for a rollback only.
     ///
     /// `idle_max` bounds, on the server where the database can, how long the transaction may sit without a statement:
     /// the holder may have vanished without a word.
@@ -136,6 +139,7 @@ pub trait IdempotencyDb: Database {
         tx: &mut Transaction<'static, Self>,
         claim: &Claim,
         idle_max: Duration,
+        wait: Wait,
     ) -> impl Future<Output = Result<Claimed, Error>> + Send;
 
     /// Writes the record of a key that this transaction has claimed. The unique index has the last word.

@@ -8,7 +8,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{PgPool, Postgres, Row, Transaction};
 
 use super::{Claim, Claimed, IdempotencyDb, Inserted, Seen, lock};
-use crate::{Error, ErrorKind, Fingerprint, Key, Recorded, Scope};
+use crate::{Error, ErrorKind, Fingerprint, Key, Recorded, Scope, Wait};
 
 const MIGRATIONS: &[(i32, &str)] = &[(
     1,
@@ -60,10 +60,11 @@ impl IdempotencyDb for Postgres {
         tx: &mut Transaction<'static, Postgres>,
         claim: &Claim,
         idle_max: Duration,
+        wait: Wait,
     ) -> Result<Claimed, Error> {
         // The lock of the request is taken before the lock of the key, so whoever holds a key also shows what for.
         // CASE fixes the order. Both are advisory and go with the transaction; neither waits.
-        let held: bool = sqlx::query(
+        let mut held: bool = sqlx::query(
             "select case when pg_try_advisory_xact_lock_shared($1) then pg_try_advisory_xact_lock($2) else false end, \
              set_config('idle_in_transaction_session_timeout', $3, true), set_config('mainstay.claim', $2::bigint::text, true)",
         )
@@ -75,6 +76,15 @@ impl IdempotencyDb for Postgres {
         .and_then(|row| row.try_get(0))
         .map_err(error)?;
         let other = !held && holder_runs_another(tx, claim).await?;
+        if let Some(time) = wait.time()
+            && !held
+            && !other
+        {
+            held = wait_for_holder(tx, claim, time).await?;
+            if !held {
+                return Ok(Claimed::InFlight);
+            }
+        }
         // A statement of its own, after the locks: in one statement its snapshot would be older than they are, and a
         // record that committed in between would be missed.
         let row = sqlx::query(
@@ -261,6 +271,35 @@ fn setting_ms(duration: Duration) -> String {
 /// At most a hundred years: intervals, and times before now, have an end.
 fn interval_secs(duration: Duration) -> f64 {
     duration.as_secs_f64().min(100.0 * 365.0 * 86_400.0)
+}
+
+/// Waits for the key's lock in the server's queue. `false` when the time is over, and the transaction aborted with it.
+///
+/// `lock_timeout` is read when a wait begins, so a setting made earlier in the same statement counts; CASE fixes the
+/// order. It is put back at once: the handler's own statements wait as the service has configured.
+async fn wait_for_holder(
+    tx: &mut Transaction<'static, Postgres>,
+    claim: &Claim,
+    time: Duration,
+) -> Result<bool, Error> {
+    let waited = sqlx::query(
+        "with before as materialized (select current_setting('lock_timeout') as setting), \
+         locked as materialized (select case when set_config('lock_timeout', $3, true) is not null \
+         then pg_advisory_xact_lock_shared($1) end, pg_advisory_xact_lock($2) from before) \
+         select set_config('lock_timeout', before.setting, true) from before, locked",
+    )
+    .bind(claim.request_lock())
+    .bind(claim.lock())
+    .bind(setting_ms(time))
+    .execute(&mut **tx)
+    .await
+    .map_err(error);
+    match waited {
+        Ok(_) => Ok(true),
+        // 55P03, or a deadlock with a transaction that took locks of ours in an order of its own.
+        Err(busy) if busy.kind() == ErrorKind::Busy => Ok(false),
+        Err(other) => Err(other),
+    }
 }
 
 /// Whether the key's holder certainly runs a different request. In doubt it does not: a client that is told "in flight"

@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{Row, Sqlite, SqlitePool, Transaction};
 
 use super::{Claim, Claimed, IdempotencyDb, Inserted, Seen};
-use crate::{Error, ErrorKind, Fingerprint, Key, Recorded, Scope};
+use crate::{Error, ErrorKind, Fingerprint, Key, Recorded, Scope, Wait};
 
 const MIGRATIONS: &[(i32, &str)] = &[(
     1,
@@ -55,8 +55,10 @@ impl IdempotencyDb for Sqlite {
         tx: &mut Transaction<'static, Sqlite>,
         claim: &Claim,
         _idle_max: Duration,
+        _wait: Wait,
     ) -> Result<Claimed, Error> {
-        // There is no server that could outlive this process, so nothing to bound there.
+        // There is no server that could outlive this process, so nothing to bound there. And there is nobody to wait
+        // for: BEGIN IMMEDIATE has waited.
         let row = sqlx::query(
             "select k.fingerprint, k.status, k.headers, k.body, cast(unixepoch('subsec') * 1000 as integer) \
              from (select 1) one left join mainstay_key k on k.scope = $1 and k.key = $2",
