@@ -308,11 +308,6 @@ fn every_category_can_be_derived() {
     assert_eq!(All::Cancelled.to_problem().status(), 499);
 }
 
-#[test]
-fn mistakes_are_refused_with_a_message_to_act_on() {
-    trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
-}
-
 #[derive(Debug, thiserror::Error, Fault)]
 #[error("x")]
 #[expect(non_camel_case_types, reason = "a raw identifier")]
