@@ -126,41 +126,42 @@
 //!
 //! # What it costs
 //!
-//! Measured 2026-11-21 on two virtual CPUs of an AMD EPYC (Zen 5) with rustc 1.95, thin LTO, one codegen unit and all
-//! features, single-threaded. An operation is `poll_ready`, `call` and one poll of a service that is ready at once, and
-//! the figures contain that service: 16 instructions, 2.3 ns. Instructions are callgrind's
-//! (`cargo bench -p mainstay-retry --all-features --bench instructions --no-run`, then
-//! `valgrind --tool=callgrind <binary> <operation> <n>` with two `n`, the difference divided by that of the `n`);
-//! nanoseconds are CPU time, the best of seven runs, on a machine that had other work too.
+//! Measured 2026-11-29 on two virtual CPUs of an AMD EPYC (Zen 5) with rustc 1.95, thin LTO, one codegen unit and no
+//! features. An operation is `poll_ready`, `call` and one poll of a service that is ready at once, and the figures contain
+//! that service: 17 instructions. They are callgrind's (`cargo bench -p mainstay-retry --bench instructions --no-run`, then
+//! `valgrind --tool=callgrind <binary> <operation> <n>` with two `n`, the difference divided by that of the `n`). Times,
+//! threads, allocations and the same beside other crates are in `benches/races/RESULTS.md`.
 //!
-//! | operation | instructions | ns | goal (instructions) | |
-//! |-|-|-|-|-|
-//! | `retry_success`: with a full budget | 82 | 6.1 | 80 | 2 over |
-//! | `retry_hand_written`: the same by hand | 26 | 4.7 | ns at most 1.4 times this | met: 1.3 |
-//! | `retry_one_failure`: no wait, then success | 312 | 24 | 150 | short |
-//! | `retry_one_failure_hand_written` | 75 | 15 | | |
-//! | `retry_refused`: no budget left | 191 | 14 | | |
-//! | `breaker_consecutive` | 92 | 15 | 60 | short |
-//! | `breaker_count`: a rate of the last 100 calls | 163 | 15 | 60 | short |
-//! | `breaker_time`: a rate over time | 260 | 52 | 100 | short |
-//! | `breaker_time_full`: the same with 10 million calls | 260 | | as when empty | met |
-//! | `breaker_ewma`: a weighted average | 165 | | | |
-//! | `breaker_slow`: slow calls | 716 | 107 | | |
-//! | `breaker_reject_open` | 213 | 58 | 70 | short |
-//! | `breaker_reject_forced` | 98 | 21 | 70 | short |
-//! | `stack_generic`: retry, budget, breaker, attempt timeout | 252 | 38 | 300 | met, without a deadline |
-//! | `stack_success_all`: HTTP, with a deadline too | 4,597 | 493 | 300 | short |
-//! | `stack_http_bare`: the HTTP request and response alone | 264 | 32 | | |
-//! | `clock`, `clock_tokio`: one look at std's, at tokio's | 32, 46 | 28, 29 | | |
+//! | operation | instructions | goal | |
+//! |-|-|-|-|
+//! | `retry_success`: with a full budget | 79 | 80 | met |
+//! | `retry_hand_written`: the same by hand | 25 | | |
+//! | `retry_one_failure`: no wait, then success | 268 | 150 | short |
+//! | `retry_one_failure_hand_written` | 70 | | |
+//! | `retry_refused`: no budget left | 158 | | |
+//! | `breaker_consecutive` | 58 | 60 | met |
+//! | `breaker_count`: a rate of the last 100 calls | 82 | 60 | short |
+//! | `breaker_time`: a rate over time | 211 | 100 | short |
+//! | `breaker_time_full`: the same with 10 million calls | 211 | as when empty | met |
+//! | `breaker_ewma`: a weighted average | 105 | | |
+//! | `breaker_slow`: slow calls | 694 | | |
+//! | `breaker_reject_open` | 226 | 70 | short |
+//! | `breaker_reject_forced` | 119 | 70 | short |
+//! | `stack_generic_deadline`: deadline, retry, budget, breaker | 322 | 300 | met but for the clock, see below |
+//! | `stack_generic`: retry, budget, breaker, attempt timeout | 203 | | |
+//! | `stack_success_all`: HTTP, all five | 4,532 | | |
+//! | `stack_http_bare`: the HTTP request and response alone | 264 | | |
+//! | `clock`, `clock_tokio`: one look at std's, at tokio's | 32, 46 | | |
 //!
 //! None of these but HTTP's allocates. What is short, and why:
 //!
-//! * A look at the clock is 97 instructions here and about half the time of `breaker_time`, `breaker_reject_open` and,
-//!   twice, `breaker_slow`: 46 for tokio's clock as a test build has it, which can be paused (std's 32 without that),
-//!   and 50 for subtracting two instants and making nanoseconds of it. An open circuit needs it to know whether it
-//!   still is one, and to tell the caller the wait.
-//! * A closed breaker shares its circuit by one reference count, writes its future to memory and drops it by a call.
-//! * A failure that is tried again has a decision, two attempts, a copy of the service and a counter (`metrics`: 29).
+//! * The clock is tokio's, which costs 14 instructions more in this crate's own builds than in a program's, because tests
+//!   can pause it. The stack looks twice: 294 in a program. A window in time and an open circuit look once, and another 50
+//!   go into nanoseconds since the breaker was made, for an `Instant` shows its parts to nobody.
+//! * A window of calls is exact, and its calls know their generation: an exchange that may fail, where a plain addition
+//!   would do for one that is neither.
+//! * A refusal names the breaker and says the wait: a reference count up and down, and an error to be dropped.
+//! * A failure that is tried again has a judgement, a decision, two attempts and a copy of the service.
 //! * In HTTP the requests' own maps are nearly all of it: a deadline and the attempt's number in the extensions and a
 //!   header to tell the server are allocations, and the copy to send again copies them.
 //!
