@@ -18,17 +18,18 @@ mod race;
 mod retry;
 mod service;
 mod stack;
+mod threads;
 mod tower_policy;
 
 /// The name of a race, and how to run it.
 type Race = (&'static str, fn());
 
-/// Races of one thread, whose instructions can be counted.
-const RACES: [Race; 4] = [
+const RACES: [Race; 5] = [
     ("errors", errors::race),
     ("retry", retry::race),
     ("breaker", breaker::race),
     ("stack", stack::race),
+    ("threads", threads::race),
 ];
 
 fn main() {

@@ -160,7 +160,7 @@ fn failsafe<S: Inner>(
 }
 
 /// Half of the last hundred calls are its own settings.
-fn theirs() -> CircuitBreakerConfigBuilder<DefaultClassifier> {
+pub fn theirs() -> CircuitBreakerConfigBuilder<DefaultClassifier> {
     CircuitBreakerLayer::builder().wait_duration_in_open(HOUR)
 }
 

@@ -4,7 +4,7 @@
 //! of at least twenty calls of the last ten seconds. An open circuit stays so for an hour.
 
 mod functions;
-mod layers;
+pub mod layers;
 
 use std::ops::RangeInclusive;
 

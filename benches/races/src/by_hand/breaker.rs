@@ -49,25 +49,29 @@ impl Rule for InARow {
     }
 }
 
+/// Away from the words that others only read.
+#[repr(align(128))]
+struct Apart(AtomicU64);
+
 /// Half of so many calls; then all are forgotten.
 pub struct OfTheLast {
     // Calls in the upper half, failures in the lower.
-    counts: AtomicU64,
+    counts: Apart,
     calls: u64,
 }
 
 impl OfTheLast {
     pub fn new(calls: u64) -> Self {
         Self {
-            counts: AtomicU64::new(0),
+            counts: Apart(AtomicU64::new(0)),
             calls,
         }
     }
 
     fn count(&self, failures: u64) -> u64 {
-        let counts = self.counts.fetch_add(1 << 32 | failures, Relaxed);
+        let counts = self.counts.0.fetch_add(1 << 32 | failures, Relaxed);
         if counts >> 32 >= self.calls {
-            self.counts.store(0, Relaxed);
+            self.counts.0.store(0, Relaxed);
         }
         (counts & u64::from(u32::MAX)) + failures
     }
@@ -88,7 +92,7 @@ pub struct OverTime {
     started: Instant,
     length: u64,
     ends: AtomicU64,
-    counts: AtomicU64,
+    counts: Apart,
 }
 
 impl OverTime {
@@ -99,7 +103,7 @@ impl OverTime {
             started: Instant::now(),
             length: length.as_nanos() as u64,
             ends: AtomicU64::new(0),
-            counts: AtomicU64::new(0),
+            counts: Apart(AtomicU64::new(0)),
         }
     }
 
@@ -107,10 +111,10 @@ impl OverTime {
         let now = self.started.elapsed().as_nanos() as u64;
         if now >= self.ends.load(Relaxed) {
             self.ends.store(now + self.length, Relaxed);
-            self.counts.store(0, Relaxed);
+            self.counts.0.store(0, Relaxed);
         }
         let added = 1 << 32 | failures;
-        self.counts.fetch_add(added, Relaxed) + added
+        self.counts.0.fetch_add(added, Relaxed) + added
     }
 }
 

@@ -98,11 +98,12 @@ fn budget(credit: f64) -> Arc<TokenBudget> {
     TokenBudget::success_credit(credit).shared().unwrap()
 }
 
-fn mainstay(credit: f64) -> RetryLayer<EveryError, CloneReplay> {
+/// With a budget to which a success gives this much of a retry.
+pub fn mainstay(credit: f64) -> RetryLayer<EveryError, CloneReplay> {
     RetryLayer::new(EveryError, CloneReplay).budget(budget(credit))
 }
 
-fn theirs() -> RetryConfigBuilder<u64, u64, Failed> {
+pub fn theirs() -> RetryConfigBuilder<u64, u64, Failed> {
     tower_resilience_retry::RetryLayer::builder().max_attempts(3)
 }
 

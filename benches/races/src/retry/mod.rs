@@ -5,7 +5,7 @@
 //! about a failure without a wait.
 
 mod functions;
-mod layers;
+pub mod layers;
 mod web;
 
 use crate::race::{Contestant, is_counted, run};
