@@ -24,7 +24,8 @@ pub(crate) const REQUEST_INVALID: Descriptor = Descriptor::new("page_request_inv
     )
     .with_owner("mainstay_pagination");
 
-pub(crate) fn limit(parameter: &str, error: LimitError) -> Violation {
+#[cfg(feature = "sqlx")]
+fn limit(parameter: &str, error: LimitError) -> Violation {
     Violation::query(parameter, error.code()).with_detail(error.to_string())
 }
 

@@ -122,6 +122,23 @@ impl Key {
         )
     }
 
+    /// The value as a column of this kind holds it, where its type says less: an integer that is an instant, text that
+    /// is a decimal. Any other value stays what it is.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn of_kind(self, kind: KeyKind) -> Self {
+        match (self, kind) {
+            (Self::I64(n), KeyKind::Timestamptz | KeyKind::Timestamp) => Self::Micros(n),
+            (Self::I64(n), KeyKind::Time) => Self::Time(n),
+            (Self::I64(n), KeyKind::Date) => i32::try_from(n).map_or(Self::I64(n), Self::Date),
+            (Self::I64(n), KeyKind::U64) => u64::try_from(n).map_or(Self::I64(n), Self::U64),
+            (Self::I64(n @ (0 | 1)), KeyKind::Bool) => Self::Bool(n == 1),
+            (Self::U64(n), KeyKind::I64) => i64::try_from(n).map_or(Self::U64(n), Self::I64),
+            (Self::Text(text), KeyKind::Decimal) => Self::Decimal(text),
+            (key, _) => key,
+        }
+    }
+
     /// Whether the value is NULL.
     #[must_use]
     pub const fn is_null(&self) -> bool {
@@ -151,6 +168,21 @@ impl Keys {
             *next = key;
             self.len += 1;
         }
+    }
+}
+
+/// # Panics
+/// With more than [`COLUMNS_MAX`] keys, while it is compiled.
+impl<const N: usize> From<[Key; N]> for Keys {
+    fn from(keys: [Key; N]) -> Self {
+        const {
+            assert!(N <= COLUMNS_MAX, "an order has at most COLUMNS_MAX columns");
+        }
+        let mut all = Self::new();
+        for key in keys {
+            all.push(key);
+        }
+        all
     }
 }
 

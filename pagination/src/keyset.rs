@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 
 use crate::key::KeyKind;
+use crate::keyed::KeyValue;
 use crate::request::PageDirection;
 
 /// The most columns an order may have, the tie-breaker included. A bound on the length of SQL and
@@ -89,6 +90,15 @@ impl Column<Undecided> {
         date => Date,
         /// A time of day: `time` without time zone, SQLite `INTEGER` microseconds since midnight.
         time => Time,
+    }
+
+    /// A column that holds what the type says, as [`KeyValue`](crate::KeyValue) has it.
+    #[must_use]
+    pub const fn of<T: KeyValue>(name: &'static str) -> Self {
+        Self {
+            kind: T::KIND,
+            ..Self::bool(name)
+        }
     }
 
     /// The database declares the column NOT NULL. If that is not so, rows are lost: a NULL never compares.

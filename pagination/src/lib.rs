@@ -110,6 +110,7 @@ mod fault;
 mod fingerprint;
 mod key;
 mod key_ring;
+mod keyed;
 mod keyset;
 mod link;
 mod micros;
@@ -151,11 +152,14 @@ pub use extract::{DefaultPages, PagePolicy, Paged};
 pub use fingerprint::Fingerprint;
 pub use key::{Key, KeyKind, Keys};
 pub use key_ring::{KeyRing, KeyRingError, SECRET_BYTES_MIN};
+pub use keyed::{KeyValue, Keyset};
 pub use keyset::{
     COLUMNS_MAX, Column, Decided, Direction, KeysetBuilder, KeysetDef, NotNull, Nullable, Nulls,
     OrderColumn, Undecided, Walk,
 };
 pub use link::Links;
+#[cfg(feature = "derive")]
+pub use mainstay_pagination_derive::Keyset;
 pub use micros::UnixMicros;
 pub use page::{Page, PageInfo, Probe};
 #[cfg(feature = "sqlx")]

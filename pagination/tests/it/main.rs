@@ -13,6 +13,7 @@
 mod collations;
 mod concurrent;
 mod cursors;
+mod derive;
 mod extractor;
 mod fuzz;
 mod kinds;
