@@ -1,14 +1,30 @@
-//! The keys that this process is working on. A duplicate that arrives meanwhile is answered from here, so a storm on
-//! one key takes one connection and not one each.
+//! The keys that this process is working on. A duplicate that arrives meanwhile is answered from here, or waits here, so
+//! a storm on one key takes one connection and not one each.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
 use crate::{Fingerprint, Key, Scope};
 
-/// Keys in flight, at most `max` of them. Clones share the same keys.
+/// Keys in flight, at most `max` of them, and at most as many requests that wait for one. Clones share the same keys.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct InFlight(Arc<Mutex<HashMap<(Scope, Key), Stage>>>);
+pub(crate) struct InFlight(Arc<Mutex<Keys>>);
+
+#[derive(Debug, Default)]
+struct Keys {
+    places: HashMap<(Scope, Key), Place>,
+    waiting: usize,
+}
+
+#[derive(Debug)]
+struct Place {
+    stage: Stage,
+    /// Made by the first request that waits.
+    ended: Option<CancellationToken>,
+}
 
 #[derive(Debug, Clone, Copy)]
 enum Stage {
@@ -43,22 +59,85 @@ impl InFlight {
     ) -> Result<Ticket, NotAdmitted> {
         let place = (scope, key.clone());
         let mut keys = self.keys();
-        match keys.get(&place) {
+        match keys.places.get(&place).map(|place| place.stage) {
             Some(Stage::Running(other)) if !other.matches(fingerprint) => {
                 return Err(NotAdmitted::OtherInFlight);
             }
             Some(_) => return Err(NotAdmitted::InFlight),
-            None if keys.len() >= max => return Err(NotAdmitted::Full),
-            None => keys.insert(place.clone(), Stage::Claiming),
-        };
+            None if keys.places.len() >= max => return Err(NotAdmitted::Full),
+            None => {
+                let claiming = Place {
+                    stage: Stage::Claiming,
+                    ended: None,
+                };
+                keys.places.insert(place.clone(), claiming);
+            }
+        }
         Ok(Ticket {
             all: self.clone(),
             place,
         })
     }
 
-    fn keys(&self) -> MutexGuard<'_, HashMap<(Scope, Key), Stage>> {
+    /// As [`admit`](Self::admit), waiting until `deadline` for a request of this process that has the key. Many may wait;
+    /// one at a time is admitted.
+    pub(crate) async fn admit_by(
+        &self,
+        deadline: Instant,
+        scope: Scope,
+        key: &Key,
+        fingerprint: &Fingerprint,
+        max: usize,
+    ) -> Result<Ticket, NotAdmitted> {
+        loop {
+            match self.admit(scope, key, fingerprint, max) {
+                Err(NotAdmitted::InFlight) => {}
+                settled => return settled,
+            }
+            // Gone in between: ask again.
+            let Some(waiting) = self.wait(scope, key, max)? else {
+                continue;
+            };
+            if timeout_at(deadline, waiting.ended.cancelled())
+                .await
+                .is_err()
+            {
+                return Err(NotAdmitted::InFlight);
+            }
+        }
+    }
+
+    fn wait(&self, scope: Scope, key: &Key, max: usize) -> Result<Option<Waiting>, NotAdmitted> {
+        let mut keys = self.keys();
+        let full = keys.waiting >= max;
+        let Some(place) = keys.places.get_mut(&(scope, key.clone())) else {
+            return Ok(None);
+        };
+        if full {
+            return Err(NotAdmitted::Full);
+        }
+        let ended = place.ended.get_or_insert_default().clone();
+        keys.waiting += 1;
+        Ok(Some(Waiting {
+            all: self.clone(),
+            ended,
+        }))
+    }
+
+    fn keys(&self) -> MutexGuard<'_, Keys> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One request that waits, until dropped.
+struct Waiting {
+    all: InFlight,
+    ended: CancellationToken,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.all.keys().waiting -= 1;
     }
 }
 
@@ -74,27 +153,36 @@ impl Ticket {
     }
 
     fn set(&self, to: Stage) {
-        if let Some(stage) = self.all.keys().get_mut(&self.place) {
-            *stage = to;
+        if let Some(place) = self.all.keys().places.get_mut(&self.place) {
+            place.stage = to;
         }
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.all.keys().remove(&self.place);
+        let place = self.all.keys().places.remove(&self.place);
+        if let Some(ended) = place.and_then(|place| place.ended) {
+            ended.cancel();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    fn of(body: &str) -> Fingerprint {
+        Fingerprint::new("POST", "/", body)
+    }
 
     #[test]
     fn a_key_is_admitted_once_until_its_ticket_is_gone() {
         let keys = InFlight::default();
         let (scope, key) = (Scope::new("t", "p", "o"), Key::new("k").unwrap());
-        let [this, that] = ["this", "that"].map(|body| Fingerprint::new("POST", "/", body));
+        let [this, that] = ["this", "that"].map(of);
         let ticket = keys.admit(scope, &key, &this, 2).unwrap();
         assert_eq!(
             keys.admit(scope, &key, &this, 2).unwrap_err(),
@@ -128,7 +216,50 @@ mod tests {
             NotAdmitted::Full
         );
         drop((ticket, other));
-        assert!(keys.keys().is_empty());
+        assert!(keys.keys().places.is_empty());
         assert!(keys.admit(scope, &key, &that, 2).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_is_let_in_when_the_ticket_is_gone_and_told_when_it_is_not() {
+        let keys = InFlight::default();
+        let (scope, key, this) = (
+            Scope::new("t", "p", "o"),
+            Key::new("k").unwrap(),
+            of("this"),
+        );
+        let ticket = keys.admit(scope, &key, &this, 1).unwrap();
+        let by = |seconds| Instant::now() + Duration::from_secs(seconds);
+        let waiting = tokio::spawn({
+            let (keys, key) = (keys.clone(), key.clone());
+            async move { keys.admit_by(by(60), scope, &key, &this, 1).await }
+        });
+        while keys.keys().waiting == 0 {
+            tokio::task::yield_now().await;
+        }
+        // As many may wait as may run.
+        assert_eq!(
+            keys.admit_by(by(1), scope, &key, &this, 1)
+                .await
+                .unwrap_err(),
+            NotAdmitted::Full
+        );
+        drop(ticket);
+        let ticket = waiting.await.unwrap().unwrap();
+        assert_eq!(
+            keys.admit_by(by(1), scope, &key, &this, 1)
+                .await
+                .unwrap_err(),
+            NotAdmitted::InFlight,
+            "in vain"
+        );
+        ticket.running(this);
+        assert_eq!(
+            keys.admit_by(by(1), scope, &key, &of("that"), 1)
+                .await
+                .unwrap_err(),
+            NotAdmitted::OtherInFlight
+        );
+        assert_eq!(keys.keys().waiting, 0, "nobody is left waiting");
     }
 }

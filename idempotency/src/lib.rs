@@ -67,7 +67,7 @@
 //! # Features
 //!
 //! None are on by default: keys, scopes, fingerprints, signatures. `postgres` and `sqlite` bring the stores and the
-//! inbox, `axum` the layer and the extractor, `metrics` the counter `mainstay_idempotency_requests_total{outcome}`
+//! inbox, `axum` the layer and the extractor, `metrics` the counter `mainstay.idempotency.requests{outcome}`
 //! (`ran`, `replayed`, `released`, or a problem's code), `conformance` the suite.
 //!
 //! # Tracing
@@ -75,35 +75,39 @@
 //! Target `mainstay_idempotency`. Keys are logged (escaped), bodies, scopes and secrets are not.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "sqlx")]
+pub mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
 mod fingerprint;
 #[cfg(feature = "sqlx")]
 mod inbox;
-#[cfg(feature = "axum")]
+#[cfg(feature = "sqlx")]
 mod inflight;
 mod key;
 #[cfg(feature = "axum")]
 mod layer;
-#[cfg(feature = "axum")]
+#[cfg(feature = "sqlx")]
 mod local;
 #[cfg(feature = "sqlx")]
 mod on_commit;
 mod policy;
 mod recorded;
-#[cfg(feature = "axum")]
+#[cfg(feature = "sqlx")]
 mod refusal;
 mod scope;
 #[cfg(feature = "sqlx")]
 pub mod store;
+#[cfg(feature = "sqlx")]
+mod telemetry;
 #[cfg(feature = "sqlx")]
 mod tx;
 mod wait;
 pub mod webhook;
 
 pub use error::{Error, ErrorKind};
-pub use fingerprint::Fingerprint;
+pub use fingerprint::{Covers, Fingerprint};
 pub use key::{Age, KEY_BYTES_MAX, Key, KeyError, Parse};
 pub use policy::{Keep, OutcomePolicy, StripeV1, SuccessOnly, TerminalOnly};
 pub use recorded::{HEADER_BYTES_MAX, RecordError, Recorded};
@@ -114,7 +118,7 @@ pub use wait::Wait;
 pub use inbox::{INBOX_RETENTION, Inbox};
 #[cfg(feature = "axum")]
 pub use layer::{IdempotencyLayer, IdempotencyService, ResponseFuture, Scoped, Unscoped};
-#[cfg(feature = "axum")]
+#[cfg(feature = "sqlx")]
 pub use refusal::IdempotencyError;
 #[cfg(feature = "sqlx")]
 pub use store::{IdempotencyDb, Seen, migrate, reap, reap_inbox};

@@ -15,7 +15,10 @@ use crate::store::{Claim, Claimed, IdempotencyDb, Inserted, roll_back, within};
 use crate::{Error, ErrorKind, Fingerprint, Recorded, Wait};
 
 /// As long as for ever: a deadline must be a time.
-const A_YEAR: Duration = Duration::from_hours(365 * 24);
+pub(crate) const A_YEAR: Duration = Duration::from_hours(365 * 24);
+
+/// Between two waits of a database that waits by itself; for one that is told not to, it keeps the loop from spinning.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// What the functions need to know about their surroundings.
 pub(crate) struct Local<D: IdempotencyDb> {
@@ -50,16 +53,26 @@ pub(crate) enum Kept {
 impl<D: IdempotencyDb> Local<D> {
     /// Claims the key, or reads what it stands for.
     pub(crate) async fn open(&self, claim: &Claim) -> Result<Opened<D>, IdempotencyError> {
-        let claiming = claim_in_tx::<D>(self.pool.clone(), claim.clone(), self.idle_max, self.wait);
-        let patience = self
-            .idle_max
-            .saturating_add(self.wait.time().unwrap_or_default());
-        let (tx, claimed) = match within(&self.tracker, patience, claiming).await {
-            Ok(claimed) => claimed,
-            Err(busy) if busy.kind() == ErrorKind::Busy => {
-                return self.open_while_busy(claim, busy).await;
+        let since = Instant::now();
+        let time = self.wait.time().unwrap_or_default();
+        let (tx, claimed) = loop {
+            let left = time.saturating_sub(since.elapsed());
+            let (pool, wait) = (self.pool.clone(), Wait::Up(left));
+            let claiming = claim_in_tx::<D>(pool, claim.clone(), self.idle_max, wait);
+            let patience = self.idle_max.saturating_add(left);
+            let busy = match within(&self.tracker, patience, claiming).await {
+                Ok(claimed) => break claimed,
+                Err(busy) if busy.kind() == ErrorKind::Busy => busy,
+                Err(error) => return Err(error.into()),
+            };
+            // The database has waited as long as it is configured to; whoever wants to wait longer asks once more.
+            let again = since.elapsed() < time;
+            match self.open_while_busy(claim, busy).await {
+                Err(IdempotencyError::Store(busy)) if again && busy.kind() == ErrorKind::Busy => {
+                    sleep(BUSY_PAUSE).await;
+                }
+                settled => return settled,
             }
-            Err(error) => return Err(error.into()),
         };
         let opened = match self.decide(claim, claimed) {
             Ok(None) => return Ok(Opened::Run(tx)),

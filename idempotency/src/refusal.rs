@@ -41,6 +41,9 @@ pub enum IdempotencyError {
     HandlerTimeout,
     /// 500 `idempotency_transaction_lost`: the handler kept its [`IdemTx`](crate::IdemTx) past its answer; rolled back.
     TransactionLost,
+    /// 500 `idempotency_record_unreadable`: the operation was done, and its answer is kept, but sealed with a key that is
+    /// not known, or damaged.
+    RecordUnreadable(Error),
     /// The store failed before the commit.
     Store(Error),
     /// 503 `idempotency_outcome_unknown`: the commit went unanswered and the database could not be asked.
@@ -142,6 +145,14 @@ const LOST: Descriptor = describe(
     "The service kept a transaction longer than its request. It was rolled back: nothing was done.",
 )
 .with_outcome(Outcome::NotApplied);
+const UNREADABLE: Descriptor = describe(
+    "idempotency_record_unreadable",
+    Category::Internal,
+    "The kept answer cannot be read",
+    "A request with this key was carried out before. Its answer is kept, but the service cannot read it. Nothing was done again.",
+)
+.with_retry(Retry::Never)
+.with_outcome(Outcome::Unknown);
 const UNKNOWN: Descriptor = describe(
     "idempotency_outcome_unknown",
     Category::Unavailable,
@@ -172,6 +183,7 @@ impl Fault for IdempotencyError {
         NOT_KEPT,
         TIMEOUT,
         LOST,
+        UNREADABLE,
         UNKNOWN,
         UNKNOWN_WITHOUT_KEY,
         BUSY,
@@ -193,6 +205,7 @@ impl Fault for IdempotencyError {
             Self::ResponseNotKept => &NOT_KEPT,
             Self::HandlerTimeout => &TIMEOUT,
             Self::TransactionLost => &LOST,
+            Self::RecordUnreadable(_) => &UNREADABLE,
             Self::Store(error) => error.descriptor(),
             Self::OutcomeUnknown(_) => &UNKNOWN,
             Self::OutcomeUnknownWithoutKey(_) => &UNKNOWN_WITHOUT_KEY,
@@ -236,6 +249,7 @@ impl std::error::Error for IdempotencyError {
         match self {
             Self::KeyMalformed(error) => Some(error),
             Self::Store(error)
+            | Self::RecordUnreadable(error)
             | Self::OutcomeUnknown(error)
             | Self::OutcomeUnknownWithoutKey(error) => Some(error),
             _ => None,
@@ -273,6 +287,7 @@ mod tests {
                 ("idempotency_response_not_kept", 500, "not_applied"),
                 ("idempotency_handler_timeout", 504, "not_applied"),
                 ("idempotency_transaction_lost", 500, "not_applied"),
+                ("idempotency_record_unreadable", 500, "unknown"),
                 ("idempotency_outcome_unknown", 503, "unknown"),
                 ("outcome_unknown", 503, "unknown"),
                 ("idempotency_store_busy", 503, "not_applied"),

@@ -9,7 +9,7 @@ use mainstay_errors::Fault;
 use super::Config;
 use crate::local::Chain;
 use crate::store::Claim;
-use crate::{IdempotencyError, Recorded};
+use crate::{Error, IdempotencyError, Recorded, codec, telemetry};
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
@@ -31,9 +31,30 @@ pub(super) fn record<D: sqlx::Database>(
     }
 }
 
+/// The answer that is kept for the key, or why it cannot be read.
+pub(super) fn replay_stored<D: sqlx::Database>(
+    config: &Config<D>,
+    claim: &Claim,
+    stored: Recorded,
+) -> Response<Body> {
+    match codec::open(config.codec.as_deref(), claim, stored) {
+        Ok(recorded) => replay(recorded),
+        Err(error) => refuse(Some(claim), IdempotencyError::RecordUnreadable(error)),
+    }
+}
+
+/// What is stored of a kept answer.
+pub(super) fn stored<D: sqlx::Database>(
+    config: &Config<D>,
+    claim: &Claim,
+    recorded: Recorded,
+) -> Result<Recorded, Error> {
+    codec::seal(config.codec.as_deref(), claim, recorded)
+}
+
 /// A kept answer, marked.
-pub(super) fn replay(recorded: Recorded) -> Response<Body> {
-    count("replayed");
+fn replay(recorded: Recorded) -> Response<Body> {
+    telemetry::request("replayed");
     let mut response = Response::new(Body::from(recorded.body));
     // `Recorded::decode` lets no other status through.
     *response.status_mut() =
@@ -49,11 +70,12 @@ pub(super) fn replay(recorded: Recorded) -> Response<Body> {
 /// the key; the cause of every problem is logged by `ProblemLayer`.
 pub(super) fn refuse(claim: Option<&Claim>, error: IdempotencyError) -> Response<Body> {
     let code = error.descriptor().code();
-    count(code);
+    telemetry::request(code);
     let key = claim.map(|claim| tracing::field::debug(&claim.key));
     match &error {
         IdempotencyError::OutcomeUnknown(_)
         | IdempotencyError::OutcomeUnknownWithoutKey(_)
+        | IdempotencyError::RecordUnreadable(_)
         | IdempotencyError::TransactionLost => {
             tracing::error!(key, code, error = %Chain(&error), "not answered by the handler");
         }
@@ -61,12 +83,3 @@ pub(super) fn refuse(claim: Option<&Claim>, error: IdempotencyError) -> Response
     }
     mainstay_errors::Error::from(error).into_response()
 }
-
-/// Counts requests by what became of them.
-#[cfg(feature = "metrics")]
-pub(super) fn count(outcome: &'static str) {
-    metrics::counter!("mainstay_idempotency_requests_total", "outcome" => outcome).increment(1);
-}
-
-#[cfg(not(feature = "metrics"))]
-pub(super) fn count(_outcome: &'static str) {}

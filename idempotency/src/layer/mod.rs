@@ -1,9 +1,10 @@
 //! The HTTP layer. [`IdempotencyLayer`] is its configuration; `service.rs` sorts requests, `run.rs` runs keyed ones from
-//! `request.rs` to `answer.rs`, `keyless.rs` ends the others.
+//! `request.rs` to `answer.rs`, `lazy.rs` lends the others a transaction and `keyless.rs` ends it.
 
 mod answer;
 mod extract;
 mod keyless;
+mod lazy;
 mod request;
 mod run;
 mod service;
@@ -12,18 +13,20 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::{MatchedPath, OriginalUri};
 use http::request::Parts;
-use http::{HeaderName, Method, header};
+use http::{HeaderName, Method, Request, header};
 use mainstay_errors::Problem;
 use sqlx::{Database, Pool};
 use tokio_util::task::TaskTracker;
 
 pub use self::service::{IdempotencyService, ResponseFuture};
+use crate::codec::Codec;
 use crate::inflight::InFlight;
 use crate::on_commit::OnCommit;
 use crate::policy::{OutcomePolicy, TerminalOnly};
 use crate::store::IdempotencyDb;
-use crate::{Parse, Scope, Wait};
+use crate::{Covers, Parse, Scope, Wait};
 
 /// Gives every keyed request of the routes below it one transaction, and every retry the first answer.
 ///
@@ -79,7 +82,9 @@ pub(crate) struct Config<D: Database> {
     parse: Parse,
     required: bool,
     methods: Vec<Method>,
+    covers: Covers,
     policy: Arc<dyn OutcomePolicy>,
+    codec: Option<Arc<dyn Codec>>,
     replay_headers: Vec<HeaderName>,
     limits: Limits,
     wait: Wait,
@@ -87,6 +92,8 @@ pub(crate) struct Config<D: Database> {
     tracker: TaskTracker,
     on_commit: OnCommit,
     in_flight: InFlight,
+    /// Routes that want something else, by their path as the router writes it.
+    routes: Vec<(Box<str>, Arc<Config<D>>)>,
 }
 
 impl<D: IdempotencyDb> IdempotencyLayer<D, Unscoped> {
@@ -103,7 +110,9 @@ impl<D: IdempotencyDb> IdempotencyLayer<D, Unscoped> {
                 parse: Parse::Lenient,
                 required: true,
                 methods: vec![Method::POST, Method::PATCH],
+                covers: Covers::Body,
                 policy: Arc::new(TerminalOnly),
+                codec: None,
                 replay_headers: vec![
                     header::CONTENT_TYPE,
                     header::CONTENT_ENCODING,
@@ -120,6 +129,7 @@ impl<D: IdempotencyDb> IdempotencyLayer<D, Unscoped> {
                 tracker: TaskTracker::new(),
                 on_commit: OnCommit::default(),
                 in_flight: InFlight::default(),
+                routes: Vec::new(),
             }),
             scope: Unscoped,
         }
@@ -169,13 +179,49 @@ impl<D: IdempotencyDb, S> IdempotencyLayer<D, S> {
         self.with(|config| config.methods = methods.into_iter().collect())
     }
 
+    /// What of a request makes it that request: the same key with another one is a 422. Default [`Covers::Body`].
+    #[must_use]
+    pub fn fingerprint(self, covers: Covers) -> Self {
+        self.with(|config| config.covers = covers)
+    }
+
     /// Which answers are kept. Default [`TerminalOnly`].
     #[must_use]
     pub fn policy(self, policy: impl OutcomePolicy) -> Self {
         self.with(|config| config.policy = Arc::new(policy))
     }
 
+    /// Seals answers before they are stored. Default: they are stored as they are.
+    #[must_use]
+    pub fn codec(self, codec: impl Codec) -> Self {
+        self.with(|config| config.codec = Some(Arc::new(codec)))
+    }
+
+    /// Settings of one route, by its path as the router writes it (`/payments/{id}`; nested, the whole of it). They begin
+    /// as the layer's own are by now, so set those first. Outside axum's router it is the request's own path that counts.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use mainstay_idempotency::{IdempotencyLayer, Scope, Wait};
+    /// # fn f(pool: sqlx::SqlitePool) {
+    /// let layer = IdempotencyLayer::<sqlx::Sqlite>::local(pool)
+    ///     .scope(|_| Ok(Scope::new("tenant", "", "operation")))
+    ///     .required(false)
+    ///     .route("/payments", |route| route.required(true).wait(Wait::Up(Duration::from_secs(2))));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn route(self, path: &str, edit: impl FnOnce(Self) -> Self) -> Self
+    where
+        S: Clone,
+    {
+        let route = edit(self.clone().with(|config| config.routes.clear()));
+        self.with(|config| config.routes.push((path.into(), route.config)))
+    }
+
     /// What to do about a key that is in flight. Default [`Wait::No`].
+    ///
+    /// Waiting counts against [`in_flight_max`](Self::in_flight_max) a second time: as many may wait as may run.
     #[must_use]
     pub fn wait(self, wait: Wait) -> Self {
         self.with(|config| config.wait = wait)
@@ -273,6 +319,25 @@ impl<D: Database, S: Clone> Clone for IdempotencyLayer<D, S> {
     }
 }
 
+impl<D: Database> Config<D> {
+    /// The configuration of the request's route.
+    fn of_route<'a, B>(this: &'a Arc<Self>, request: &Request<B>) -> &'a Arc<Self> {
+        if this.routes.is_empty() {
+            return this;
+        }
+        let extensions = request.extensions();
+        let path = match extensions.get::<MatchedPath>() {
+            Some(matched) => matched.as_str(),
+            None => extensions
+                .get::<OriginalUri>()
+                .map_or(request.uri(), |original| &original.0)
+                .path(),
+        };
+        let route = this.routes.iter().find(|(route, _)| **route == *path);
+        route.map_or(this, |(_, config)| config)
+    }
+}
+
 impl<D: Database> Clone for Config<D> {
     fn clone(&self) -> Self {
         Self {
@@ -281,7 +346,9 @@ impl<D: Database> Clone for Config<D> {
             parse: self.parse,
             required: self.required,
             methods: self.methods.clone(),
+            covers: self.covers,
             policy: Arc::clone(&self.policy),
+            codec: self.codec.clone(),
             replay_headers: self.replay_headers.clone(),
             limits: self.limits,
             wait: self.wait,
@@ -289,6 +356,7 @@ impl<D: Database> Clone for Config<D> {
             tracker: self.tracker.clone(),
             on_commit: self.on_commit.clone(),
             in_flight: self.in_flight.clone(),
+            routes: self.routes.clone(),
         }
     }
 }

@@ -12,19 +12,19 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Limited};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tower_service::Service;
 use tracing::Instrument;
 
-use super::answer::{count, record, refuse, replay};
+use super::answer::{record, refuse, replay_stored, stored};
 use super::request::{key, read_body, target};
 use super::{Config, Scoped};
 use crate::inflight::{NotAdmitted, Ticket};
-use crate::local::{Chain, Kept, Local, Opened};
+use crate::local::{A_YEAR, Chain, Kept, Local, Opened};
 use crate::policy::Keep;
 use crate::store::{Claim, IdempotencyDb};
 use crate::tx::{Returned, Slot};
-use crate::{Error, ErrorKind, Fingerprint, IdempotencyError};
+use crate::{Error, ErrorKind, IdempotencyError, Wait, telemetry};
 
 pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -58,11 +58,23 @@ where
     let prepared = async {
         let key = key(&config, &parts.headers)?;
         let body = read_body(body, &parts.headers, config.limits.request_bytes_max).await?;
-        let fingerprint = Fingerprint::new(parts.method.as_str(), target(&parts), &body);
-        let ticket =
-            config
-                .in_flight
-                .admit(scope, &key, &fingerprint, config.limits.in_flight_max)?;
+        let fingerprint = config
+            .covers
+            .fingerprint(parts.method.as_str(), target(&parts), &body);
+        let keys = &config.in_flight;
+        let max = config.limits.in_flight_max;
+        let (ticket, wait) = match config.wait.time() {
+            None => (keys.admit(scope, &key, &fingerprint, max)?, Wait::No),
+            Some(time) => {
+                let since = Instant::now();
+                let deadline = since.checked_add(time).unwrap_or(since + A_YEAR);
+                let ticket = keys.admit_by(deadline, scope, &key, &fingerprint, max);
+                let ticket = ticket.await?;
+                telemetry::waited(since.elapsed());
+                // What is left of it is for a holder in another process.
+                (ticket, Wait::Up(deadline - Instant::now()))
+            }
+        };
         Ok((
             Claim {
                 scope,
@@ -70,16 +82,17 @@ where
                 fingerprint,
             },
             ticket,
+            wait,
             body,
         ))
     };
-    let (claim, ticket, body) = match prepared.await {
+    let (claim, ticket, wait, body) = match prepared.await {
         Ok(prepared) => prepared,
         Err(refusal) => return Ok(refuse(None, refusal)),
     };
     let tracker = config.tracker.clone();
     let request = Request::from_parts(parts, body);
-    let task = async move { run(&config, inner, request, &claim, ticket).await };
+    let task = async move { run(&config, inner, request, &claim, ticket, wait).await };
     match tracker.spawn(task.in_current_span()).await {
         Ok(Ran::Answer(response)) => Ok(response),
         Ok(Ran::ServiceError(error)) => Err(error),
@@ -102,6 +115,7 @@ async fn run<D, I, B>(
     request: Request<Bytes>,
     claim: &Claim,
     ticket: Ticket,
+    wait: Wait,
 ) -> Ran<I::Error>
 where
     D: IdempotencyDb,
@@ -109,10 +123,10 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let local = local(config);
+    let local = local(config, wait);
     let tx = match local.open(claim).await {
         Ok(Opened::Run(tx)) => tx,
-        Ok(Opened::Replay(recorded)) => return Ran::Answer(replay(recorded)),
+        Ok(Opened::Replay(found)) => return Ran::Answer(replay_stored(config, claim, found)),
         Err(refusal) => return Ran::Answer(refuse(Some(claim), refusal)),
     };
     ticket.running(claim.fingerprint);
@@ -143,7 +157,7 @@ where
     let keep = config.policy.keep(answered.status().as_u16());
     if keep == Keep::Release {
         local.roll_back(tx).await;
-        count("released");
+        telemetry::request("released");
         return Ran::Answer(answered.map(Body::from));
     }
     let recorded = record(config, &answered);
@@ -152,6 +166,14 @@ where
         local.roll_back(tx).await;
         return Ran::Answer(refuse(Some(claim), IdempotencyError::ResponseNotKept));
     }
+    let recorded = match stored(config, claim, recorded) {
+        Ok(recorded) => recorded,
+        Err(error) => {
+            tracing::error!(key = ?claim.key, error = %Chain(&error), "the answer cannot be sealed, rolling back");
+            local.roll_back(tx).await;
+            return Ran::Answer(refuse(Some(claim), IdempotencyError::ResponseNotKept));
+        }
+    };
     let kept = if keep == Keep::Commit {
         local.commit(tx, claim, &recorded).await
     } else {
@@ -162,10 +184,10 @@ where
             if keep == Keep::Commit {
                 config.on_commit.call();
             }
-            count("ran");
+            telemetry::request("ran");
             answered.map(Body::from)
         }
-        Ok(Kept::Theirs(recorded)) => replay(recorded),
+        Ok(Kept::Theirs(found)) => replay_stored(config, claim, found),
         Err(refusal) => refuse(Some(claim), refusal),
     })
 }
@@ -223,7 +245,7 @@ where
     }
 }
 
-fn local<D: IdempotencyDb>(config: &Config<D>) -> Local<D> {
+fn local<D: IdempotencyDb>(config: &Config<D>, wait: Wait) -> Local<D> {
     Local {
         pool: config.pool.clone(),
         tracker: config.tracker.clone(),
@@ -232,7 +254,7 @@ fn local<D: IdempotencyDb>(config: &Config<D>) -> Local<D> {
             .limits
             .handler_time_max
             .saturating_add(Duration::from_secs(5)),
-        wait: config.wait,
+        wait,
         stale_after: config.stale_after,
         resolve_max: config.limits.resolve_time_max,
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,11 +15,12 @@ use pin_project_lite::pin_project;
 use sqlx::Database;
 use tower_service::Service;
 
+use super::lazy::{self, Lazy};
 use super::run::{self, BoxError};
 use super::{Config, Scoped, answer, keyless};
 use crate::IdempotencyError;
 use crate::store::IdempotencyDb;
-use crate::tx::{Returned, Slot};
+use crate::tx::Returned;
 
 /// What [`IdempotencyLayer`](super::IdempotencyLayer) makes of a service.
 pub struct IdempotencyService<I, D: Database> {
@@ -37,9 +39,11 @@ impl<I, D: Database> IdempotencyService<I, D> {
     }
 }
 
-impl<I, D, B> Service<Request<Body>> for IdempotencyService<I, D>
+impl<I, D, B, R> Service<Request<R>> for IdempotencyService<I, D>
 where
     D: IdempotencyDb,
+    R: http_body::Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
     I: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
     I::Future: Send + 'static,
     I::Error: Send + 'static,
@@ -54,27 +58,22 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        if !self.config.methods.contains(request.method()) {
+    fn call(&mut self, request: Request<R>) -> Self::Future {
+        // A body that is axum's already stays what it is.
+        let request = request.map(Body::new);
+        let config = Config::of_route(&self.config, &request);
+        if !config.methods.contains(request.method()) {
             return ResponseFuture::passing(self.inner.call(request), None);
         }
-        if !self.config.required && !request.headers().contains_key(&self.config.header) {
-            let slot = Slot::lazy(self.config.pool.clone());
-            request.extensions_mut().insert(slot.clone());
-            return ResponseFuture::passing(
-                self.inner.call(request),
-                Some((slot, Arc::clone(&self.config))),
-            );
+        if !config.required && !request.headers().contains_key(&config.header) {
+            let lazy = Lazy::new(Arc::clone(config));
+            return ResponseFuture::passing(self.inner.call(request), Some(lazy));
         }
+        let config = Arc::clone(config);
         // The clone has not been polled ready; the instance that was takes the call.
         let clone = self.inner.clone();
         let inner = mem::replace(&mut self.inner, clone);
-        ResponseFuture::boxed(run::keyed(
-            Arc::clone(&self.config),
-            self.scope.clone(),
-            inner,
-            request,
-        ))
+        ResponseFuture::boxed(run::keyed(config, self.scope.clone(), inner, request))
     }
 }
 
@@ -95,7 +94,7 @@ pin_project! {
     #[project = StateProjection]
     enum State<F, E, D: Database> {
         /// No key: the handler's own future.
-        Passing { #[pin] future: F, keyless: Option<(Slot<D>, Arc<Config<D>>)> },
+        Passing { #[pin] future: F, lazy: Option<Lazy>, database: PhantomData<fn() -> D> },
         /// A key, or a commit to wait for. Boxed: it reads the body and awaits a spawned task, whose types have no name;
         /// beside two round trips to a database the allocation is not seen.
         Boxed { future: Boxed<E> },
@@ -105,9 +104,13 @@ pin_project! {
 type Boxed<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
 
 impl<F, E, D: IdempotencyDb> ResponseFuture<F, E, D> {
-    fn passing(future: F, keyless: Option<(Slot<D>, Arc<Config<D>>)>) -> Self {
+    fn passing(future: F, lazy: Option<Lazy>) -> Self {
         Self {
-            state: State::Passing { future, keyless },
+            state: State::Passing {
+                future,
+                lazy,
+                database: PhantomData,
+            },
         }
     }
 
@@ -135,9 +138,15 @@ where
         loop {
             match state.as_mut().project() {
                 StateProjection::Boxed { future } => return future.as_mut().poll(cx),
-                StateProjection::Passing { future, keyless } => {
-                    let response = ready!(future.poll(cx))?.map(Body::new);
-                    let Some((slot, config)) = keyless.take() else {
+                StateProjection::Passing { future, lazy, .. } => {
+                    let polled = if lazy.is_some() {
+                        lazy::around(lazy, || future.poll(cx))
+                    } else {
+                        future.poll(cx)
+                    };
+                    let response = ready!(polled)?.map(Body::new);
+                    let asked = lazy.take().and_then(Lazy::into_parts::<D>);
+                    let Some((slot, config)) = asked else {
                         return Poll::Ready(Ok(response));
                     };
                     match slot.close() {

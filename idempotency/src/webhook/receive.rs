@@ -18,7 +18,7 @@ use super::{Delivery, Verifier, WebhookError};
 use crate::on_commit::OnCommit;
 use crate::store::{IdempotencyDb, Seen, roll_back, within};
 use crate::tx::{IdemTx, Returned, Slot};
-use crate::{Error, ErrorKind, inbox};
+use crate::{Error, ErrorKind, inbox, telemetry};
 
 /// Receives webhooks over one database: each delivery is applied once, however often it arrives.
 ///
@@ -113,6 +113,32 @@ impl<D: IdempotencyDb> Webhooks<D> {
     /// A good delivery is applied in a task of its own: dropping this future loses the answer, not the effect, and the
     /// sender's next attempt is a duplicate. An effect that panics rolls back, and the panic continues here.
     pub async fn receive<T, E, F, Fut>(
+        &self,
+        verifier: &Verifier,
+        source: &str,
+        headers: &HeaderMap,
+        body: Bytes,
+        now: SystemTime,
+        effect: F,
+    ) -> Result<Received<T>, AnyError>
+    where
+        F: FnOnce(IdemTx<D>, Delivery) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        E: Into<AnyError> + Send + 'static,
+        T: Send + 'static,
+    {
+        let received = self
+            .verified(verifier, source, headers, body, now, effect)
+            .await;
+        telemetry::delivery(match &received {
+            Ok(Received::First(_)) => "first",
+            Ok(Received::Duplicate) => "duplicate",
+            Err(_) => "refused",
+        });
+        received
+    }
+
+    async fn verified<T, E, F, Fut>(
         &self,
         verifier: &Verifier,
         source: &str,
