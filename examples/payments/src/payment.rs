@@ -3,6 +3,7 @@
 use mainstay::{
     errors::{Fault, Violation, Violations, db::DbFault},
     outbox::{EncodeError, EnqueueError},
+    pagination::Keyset,
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -10,7 +11,14 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// A payment as it is stored and shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+///
+/// Lists come newest first; the id decides between payments of one microsecond.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Keyset, ToSchema)]
+#[keyset(
+    name = "payments.newest",
+    order = "created_at desc, id desc",
+    unique = "id"
+)]
 pub struct Payment {
     /// Made by the service; time-ordered.
     pub id: Uuid,

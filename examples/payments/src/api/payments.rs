@@ -17,13 +17,10 @@ use mainstay::{
     },
     idempotency::{IdemTx, IdempotencyError, IdempotencyLayer, Scope},
     outbox::{EncodeError, Event},
-    pagination::{
-        Column, KeysetDef, OnExceed, PageError, PageInfo, PageLimits, PagePolicy, Paged, Probe,
-    },
+    pagination::{OnExceed, Page, PageError, PageLimits, PagePolicy, Paged, Preset, Probe},
 };
 use serde::Deserialize;
 use tokio_util::task::TaskTracker;
-use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
@@ -116,11 +113,6 @@ pub async fn find<D: Store>(
     payment.map(axum::Json).ok_or(LookupError::PaymentNotFound)
 }
 
-/// The order of the list. Newest first; the id decides between payments of one microsecond.
-const NEWEST: KeysetDef = KeysetDef::new("payments.newest")
-    .desc(Column::timestamptz("created_at").not_null())
-    .unique_desc(Column::uuid("id").not_null());
-
 /// What `?…` may say beside the page itself.
 #[derive(Debug, Deserialize)]
 pub struct Filter {
@@ -145,13 +137,11 @@ pub enum ListError {
 #[utoipa::path(
     get, path = "/v1/payments", tag = "payments",
     params(
-        ("limit" = Option<u32>, Query, description = "Payments on a page, from 1 to 100; 20 when absent", minimum = 1, maximum = 100),
-        ("after" = Option<String>, Query, description = "Continue after this cursor"),
-        ("before" = Option<String>, Query, description = "The page before this cursor"),
+        Paged<PaymentPages>,
         ("currency" = Option<String>, Query, description = "Only this currency", pattern = "^[A-Z]{3}$"),
     ),
     responses(
-        (status = 200, description = "A page, with its neighbours in `Link`", body = PaymentPage),
+        (status = 200, description = "A page, with its neighbours in `Link`", body = Page<Payment>, headers(("Link" = String, description = "`first` and `last`, and `prev` and `next` where there are such pages"))),
         AnyOf<(AuthError, QueryRejections, ListError, Problem)>,
     ),
     security(("bearer" = [])),
@@ -169,7 +159,7 @@ pub async fn list<D: Store>(
             .with_detail("must be the three capital letters of an ISO 4217 currency");
         return Err(ListError::FilterMalformed(violation.into()));
     }
-    let page = NEWEST
+    let rows = Payment::NEWEST
         .select::<D>(|query| D::select_payments(query, &tenant, currency))
         // A cursor is good for this list, this tenant and this filter only.
         .bind_to(("payments.list", &*tenant, currency))
@@ -177,28 +167,16 @@ pub async fn list<D: Store>(
         .fetch::<Listed<D>, _>(&app.pool, &page, &app.cursors)
         .await?
         .map(|Listed(payment, _)| payment);
-    let link = page.link_header(&uri);
-    let mut response = axum::Json(page).into_response();
-    response
-        .headers_mut()
-        .extend(link.map(|link| (header::LINK, link)));
-    Ok(response)
+    Ok(page.respond(rows, &uri))
 }
 
-/// 20 payments on a page, 100 at the most; more is a mistake that is pointed out.
+/// `limit`, `after` and `before`: 20 payments on a page, 100 at the most; more is a mistake that is pointed out.
 #[derive(Debug)]
 pub struct PaymentPages;
 
 impl PagePolicy for PaymentPages {
     const LIMITS: PageLimits = PageLimits::new(20, 100).on_exceed(OnExceed::Reject);
-}
-
-/// A page of payments, for the documentation.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "only described, never built")]
-pub struct PaymentPage {
-    items: Vec<Payment>,
-    page: PageInfo,
+    const PRESET: Preset = Preset::Plain;
 }
 
 /// What happened to a payment. Its id is the key: events of one payment arrive in their order.

@@ -165,6 +165,25 @@ async fn pages_go_forward_and_back_and_name_their_neighbours() {
         json!(null)
     );
 
+    // `Link` leads to both ends, and keeps the filter.
+    let link = service
+        .get("/v1/payments?currency=EUR&limit=3")
+        .await
+        .header("link")
+        .unwrap()
+        .to_owned();
+    assert!(
+        link.ends_with("</v1/payments?currency=EUR&last=3>; rel=\"last\""),
+        "{link}"
+    );
+    let end = service.get("/v1/payments?currency=EUR&last=3").await.json();
+    assert_eq!(references(&end), ["r4", "r2", "r0"]);
+    let both = service
+        .get(&format!("/v1/payments?last=3&after={after}"))
+        .await;
+    assert_eq!(both.status, 400);
+    assert_eq!(both.pointers(), ["/after", "/last"]);
+
     // A cursor of one list is a stranger in another.
     let foreign = service
         .get(&format!("/v1/payments?currency=EUR&after={after}"))
