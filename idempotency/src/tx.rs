@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sqlx::{Database, Pool, Transaction};
+use tokio::runtime::Handle;
 
 use crate::store::in_task;
 use crate::{Error, IdempotencyDb};
@@ -19,12 +20,12 @@ use crate::{Error, IdempotencyDb};
 /// accepted where a function takes `&mut Db::Connection`.
 ///
 /// A handler that sends it away (into a task, into the response body) and returns gets a 500 and a rollback.
-pub struct IdemTx<D: Database> {
+pub struct IdemTx<D: IdempotencyDb> {
     tx: Option<Transaction<'static, D>>,
     slot: Slot<D>,
 }
 
-impl<D: Database> Deref for IdemTx<D> {
+impl<D: IdempotencyDb> Deref for IdemTx<D> {
     type Target = Transaction<'static, D>;
 
     #[expect(clippy::expect_used, reason = "only drop takes it")]
@@ -33,23 +34,30 @@ impl<D: Database> Deref for IdemTx<D> {
     }
 }
 
-impl<D: Database> DerefMut for IdemTx<D> {
+impl<D: IdempotencyDb> DerefMut for IdemTx<D> {
     #[expect(clippy::expect_used, reason = "only drop takes it")]
     fn deref_mut(&mut self) -> &mut Self::Target {
         self.tx.as_mut().expect("present until dropped")
     }
 }
 
-impl<D: Database> Drop for IdemTx<D> {
+impl<D: IdempotencyDb> Drop for IdemTx<D> {
     fn drop(&mut self) {
+        let Some(tx) = self.tx.take() else { return };
         let mut state = self.slot.state();
-        if let (State::Lent, Some(tx)) = (&*state, self.tx.take()) {
+        if matches!(*state, State::Lent) {
             *state = State::Ready(tx);
+            return;
+        }
+        drop(state);
+        // Too late: the request is over. A drop would roll back too, but not let go of what MySQL keeps per connection.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(D::rollback(tx));
         }
     }
 }
 
-impl<D: Database> fmt::Debug for IdemTx<D> {
+impl<D: IdempotencyDb> fmt::Debug for IdemTx<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("IdemTx(..)")
     }
@@ -63,7 +71,7 @@ enum State<D: Database> {
     Lazy(Pool<D>),
     Ready(Transaction<'static, D>),
     Lent,
-    /// The request is over; a transaction that comes back now is rolled back by its own drop.
+    /// The request is over; a transaction that comes back now is rolled back.
     Closed,
 }
 

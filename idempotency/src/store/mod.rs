@@ -1,6 +1,8 @@
 //! What the protocol asks of a database. One file per database spells the SQL out; the `conformance` feature holds the
 //! suite that all of them pass.
 
+#[cfg(feature = "mysql")]
+mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]
@@ -112,7 +114,8 @@ pub enum Seen {
     Duplicate,
 }
 
-/// A database that keeps keys and inbox rows. Implemented for [`sqlx::Postgres`] and [`sqlx::Sqlite`].
+/// A database that keeps keys and inbox rows. Implemented for [`sqlx::Postgres`], [`sqlx::MySql`] (MySQL and MariaDB) and
+/// [`sqlx::Sqlite`].
 ///
 /// None of these futures is cancel-safe: [`begin`](Self::begin) may leave an open transaction on a pooled connection when
 /// dropped (sqlx 0.9, Postgres). The layer and the webhook receiver run them in spawned tasks; so must other callers.
@@ -122,8 +125,8 @@ pub trait IdempotencyDb: Database {
     /// Creates and updates the tables. Several processes may do so at once.
     fn migrate(pool: &Pool<Self>) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Begins a read-write transaction in which a claim sees what committed before it: `READ COMMITTED` on Postgres,
-    /// `BEGIN IMMEDIATE` on SQLite.
+    /// Begins a read-write transaction in which a claim sees what committed before it: `READ COMMITTED` on Postgres and
+    /// MySQL, `BEGIN IMMEDIATE` on SQLite.
     fn begin(
         pool: &Pool<Self>,
     ) -> impl Future<Output = Result<Transaction<'static, Self>, Error>> + Send;
@@ -158,6 +161,9 @@ pub trait IdempotencyDb: Database {
 
     /// Rolls `tx` back, whatever state it is in, and leaves a connection that the pool may use again. An error on the
     /// way is of no use to anybody: a broken connection is thrown away by the pool and rolled back by the database.
+    ///
+    /// On MySQL a claim's locks belong to the connection, and only this and [`commit`](Self::commit) let go of them:
+    /// after a mere drop of the transaction the key stays in flight until its connection is used again, or for `idle_max`.
     fn rollback(tx: Transaction<'static, Self>) -> impl Future<Output = ()> + Send;
 
     /// Fails with [`ErrorKind::TransactionEnded`] when a commit of `tx` would commit nothing: a statement failed and
@@ -212,7 +218,8 @@ pub trait IdempotencyDb: Database {
 /// tables go where the connection's `search_path` points. The role needs the right to create tables, nothing more.
 ///
 /// # Errors
-/// [`ErrorKind::Unavailable`] and [`ErrorKind::Database`]. All of a run's steps commit together or not at all.
+/// [`ErrorKind::Unavailable`] and [`ErrorKind::Database`]. All of a run's steps commit together or not
+/// at all; on MySQL, where each commits by itself, a run that was cut off is taken up by the next one.
 ///
 /// # Cancel safety
 /// Runs in a task of its own: a dropped future does not stop it, and a second call is harmless.

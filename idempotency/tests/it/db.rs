@@ -1,4 +1,4 @@
-//! A database per test: a SQLite file, or a Postgres database of its own. Each is looked over when the test is done.
+//! A database per test: a SQLite file, or a Postgres or MariaDB database of its own. Each is looked over when the test is done.
 
 use std::env;
 use std::future::Future;
@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use mainstay_idempotency::IdempotencyDb;
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
-use sqlx::{Connection, PgConnection, Pool, Postgres, Sqlite};
+use sqlx::{Connection, MySql, PgConnection, Pool, Postgres, Sqlite};
 use uuid::Uuid;
 
 pub trait TestDb: IdempotencyDb {
@@ -60,7 +61,7 @@ where
     }
 }
 
-/// One test, on both databases.
+/// One test, on each database.
 macro_rules! on_each {
     ($($name:ident),* $(,)?) => {
         mod sqlite {
@@ -69,6 +70,10 @@ macro_rules! on_each {
         mod postgres {
             $(#[tokio::test] #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
             async fn $name() { crate::db::on::<sqlx::Postgres, _>(super::$name).await; })*
+        }
+        mod mariadb {
+            $(#[tokio::test] #[ignore = "needs MAINSTAY_TEST_MARIADB_URL; tests/run provides it"]
+            async fn $name() { crate::db::on::<sqlx::MySql, _>(super::$name).await; })*
         }
     };
 }
@@ -195,6 +200,99 @@ impl TestDb for Postgres {
         .fetch_one(pool)
         .await
         .unwrap()
+    }
+}
+
+impl TestDb for MySql {
+    type Home = String;
+
+    async fn open() -> (Pool<MySql>, String) {
+        let name = format!("mainstay_idempotency_{}", Uuid::new_v4().simple());
+        let admin = mariadb_options().await;
+        let mut conn = MySqlConnection::connect_with(&admin).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("create database {name}")))
+            .execute(&mut conn)
+            .await
+            .unwrap();
+        let pool = MySqlPoolOptions::new()
+            .max_connections(6)
+            .connect_with(admin.database(&name))
+            .await
+            .unwrap();
+        sqlx::raw_sql("create table effect (name varbinary(255) not null)")
+            .execute(&pool)
+            .await
+            .unwrap();
+        (pool, name)
+    }
+
+    async fn close(pool: Pool<MySql>, name: String) {
+        pool.close().await;
+        let mut conn = MySqlConnection::connect_with(&mariadb_options().await)
+            .await
+            .unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("drop database {name}")))
+            .execute(&mut conn)
+            .await
+            .unwrap();
+    }
+
+    async fn effect(conn: &mut MySqlConnection, name: &str) -> sqlx::Result<()> {
+        sqlx::query("insert into effect values (?)")
+            .bind(name)
+            .execute(conn)
+            .await
+            .map(|_| ())
+    }
+
+    async fn effects(pool: &Pool<MySql>, name: &str) -> i64 {
+        sqlx::query_scalar("select count(*) from effect where name = ?")
+            .bind(name)
+            .fetch_one(pool)
+            .await
+            .unwrap()
+    }
+
+    async fn raw(conn: &mut MySqlConnection, sql: &'static str) -> sqlx::Result<()> {
+        sqlx::raw_sql(sql).execute(conn).await.map(|_| ())
+    }
+
+    async fn left_behind(pool: &Pool<MySql>) -> i64 {
+        // Named locks, transactions and changed settings are a connection's own business: ask each of them.
+        let mut idle = Vec::new();
+        while let Some(conn) = pool.try_acquire() {
+            idle.push(conn);
+        }
+        let mut left = i64::from(pool.size()) - i64::try_from(idle.len()).unwrap();
+        for conn in &mut idle {
+            left += sqlx::query_scalar::<_, i64>(
+                "select cast(@@in_transaction + (is_used_lock(@mainstay_key) <=> connection_id()) + (is_used_lock(@mainstay_request) <=> connection_id()) \
+                 + (@@session.wait_timeout <> @@global.wait_timeout) as signed)",
+            )
+            .fetch_one(&mut **conn)
+            .await
+            .unwrap();
+        }
+        left
+    }
+}
+
+/// By the server's socket, where it is on this machine: sqlx leaves Nagle's algorithm on, so that over TCP each
+/// statement that is prepared waits 40 ms for an acknowledgement.
+pub async fn mariadb_options() -> MySqlConnectOptions {
+    let url = env::var("MAINSTAY_TEST_MARIADB_URL")
+        .expect("MAINSTAY_TEST_MARIADB_URL must name a MariaDB server where databases may be created; tests/run provides one");
+    let options = MySqlConnectOptions::from_str(&url).unwrap();
+    let mut conn = MySqlConnection::connect_with(&options).await.unwrap();
+    let socket: String = sqlx::query_scalar("select @@socket")
+        .fetch_one(&mut conn)
+        .await
+        .unwrap();
+    conn.close().await.unwrap();
+    let near = options.clone().socket(socket);
+    match MySqlConnection::connect_with(&near).await {
+        Ok(_) => near,
+        Err(_) => options,
     }
 }
 

@@ -1,6 +1,7 @@
 //! COMMIT is sent and no answer comes: the outcome is read from the database, and the handler never runs again for it.
 
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime};
@@ -10,8 +11,9 @@ use http::StatusCode;
 use mainstay_errors::{Error, Outcome, Problem, Retry};
 use mainstay_idempotency::webhook::{Delivery, Received, Secret, Verifier, Webhooks, sign};
 use mainstay_idempotency::{IdemTx, IdempotencyDb};
+use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode};
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{Pool, Postgres, Sqlite};
+use sqlx::{MySql, Pool, Postgres, Sqlite};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -33,7 +35,7 @@ const BEFORE_COMMIT_THEN_DOWN: u8 = 5;
 const SWALLOW_COMMIT: u8 = 6;
 const SWALLOWED: u8 = 7;
 
-/// A wire to Postgres that misbehaves once, at a COMMIT.
+/// A wire to a database that misbehaves once, at a COMMIT.
 struct Wire {
     addr: SocketAddr,
     mode: Arc<AtomicU8>,
@@ -79,7 +81,7 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, mode: Arc<AtomicU8>
             read = client.read(&mut from_client) => {
                 let Ok(length @ 1..) = read else { return };
                 let sent = &from_client[..length];
-                let commit = sent.windows(7).any(|bytes| bytes == b"COMMIT\0");
+                let commit = sent.windows(7).any(|bytes| bytes == b"COMMIT\0" || bytes == b"commit;");
                 match mode.load(Ordering::SeqCst) {
                     BEFORE_COMMIT if commit => return mode.store(PASS, Ordering::SeqCst),
                     BEFORE_COMMIT_THEN_DOWN if commit => return mode.store(DOWN, Ordering::SeqCst),
@@ -116,6 +118,58 @@ async fn through_wire(pool: &Pool<Postgres>) -> (Wire, Pool<Postgres>) {
         .acquire_timeout(Duration::from_secs(1))
         .connect_lazy_with(options);
     (wire, wired)
+}
+
+/// As [`through_wire`], to MariaDB. Over TCP, whatever way the test's own pool goes.
+async fn through_wire_to_mariadb(pool: &Pool<MySql>) -> (Wire, Pool<MySql>) {
+    let url = std::env::var("MAINSTAY_TEST_MARIADB_URL").unwrap();
+    let options = MySqlConnectOptions::from_str(&url).unwrap();
+    let wire = Wire::start(format!("{}:{}", options.get_host(), options.get_port())).await;
+    let database: String = sqlx::query_scalar("select database()")
+        .fetch_one(pool)
+        .await
+        .unwrap();
+    let options = options
+        .database(&database)
+        .ssl_mode(MySqlSslMode::Disabled)
+        .host("127.0.0.1")
+        .port(wire.addr.port());
+    let wired = MySqlPoolOptions::new()
+        .max_connections(4)
+        .acquire_timeout(Duration::from_secs(1))
+        .connect_lazy_with(options);
+    (wire, wired)
+}
+
+#[tokio::test]
+#[ignore = "needs MAINSTAY_TEST_MARIADB_URL; tests/run provides it"]
+async fn a_lost_commit_is_read_from_its_key_on_mariadb() {
+    db::on::<MySql, _>(|pool| async move {
+        let (wire, wired) = through_wire_to_mariadb(&pool).await;
+        let app = App::new(wired.clone());
+        wire.set(AFTER_COMMIT);
+        let answer = app.post("heard", "ok").await;
+        assert_eq!(
+            (answer.status, answer.replayed(), app.runs()),
+            (StatusCode::CREATED, false, 1)
+        );
+        assert!(app.post("heard", "ok").await.replayed());
+        assert_eq!((app.effects("ok").await, app.commits()), (1, 1));
+        wire.set(BEFORE_COMMIT);
+        let answer = app.post("lost", "ok lost").await;
+        assert_eq!(
+            (answer.code().as_str(), answer.problem().outcome()),
+            ("idempotency_store_unavailable", Outcome::NotApplied)
+        );
+        assert_eq!((app.effects("ok lost").await, app.commits()), (0, 1));
+        assert_eq!(
+            app.post("lost", "ok lost").await.status,
+            StatusCode::CREATED
+        );
+        assert_eq!(app.effects("ok lost").await, 1);
+        wired.close().await;
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ mod layer;
 mod layer_options;
 mod lost_commits;
 mod mariadb;
+mod mariadb;
 mod races;
 mod stores;
 mod webhooks;
