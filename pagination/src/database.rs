@@ -7,6 +7,7 @@ use sqlx::{Database, Pool, QueryBuilder};
 use crate::error::PageError;
 use crate::key::{Key, KeyKind};
 use crate::keyset::OrderColumn;
+use crate::quoted::Quoted;
 use crate::seek::Dialect;
 
 /// A database that can be paged through: `sqlx::Postgres` and `sqlx::Sqlite`, by feature. Sealed.
@@ -80,6 +81,15 @@ pub trait PageDb: Database + sealed::Sealed {
     #[doc(hidden)]
     fn explained_rows(rows: &[Self::Row]) -> Result<u64, PageError>;
 
+    /// Has the statement explained, for [`seeks`](crate::seeks).
+    #[cfg(feature = "proof")]
+    #[doc(hidden)]
+    fn judge(
+        connection: &mut Self::Connection,
+        query: QueryBuilder<Self>,
+        claim: crate::proof::Claim,
+    ) -> impl Future<Output = Result<crate::proof::Verdict, sqlx::Error>> + Send;
+
     #[doc(hidden)]
     fn pool_rows(pool: &Pool<Self>, query: QueryBuilder<Self>) -> RowsFuture<'_, Self>;
 
@@ -150,5 +160,29 @@ impl<D: PageDb> PushKey for QueryBuilder<D> {
         };
         D::bind(self, &key, kind);
         self
+    }
+}
+
+/// An index hint for generic code.
+pub trait PushIndexHint {
+    /// Behind the table's name: makes MySQL and MariaDB read the table by this index.
+    ///
+    /// They would rather read all rows of the filter's columns (`ref`) than a range that begins at the cursor, and
+    /// throw away what lies before it: with a filter on an index's first column, 6 to 13 ms instead of 0.2 ms in a
+    /// tenant of 200,000 rows. Postgres and SQLite choose right by themselves; for them nothing is written.
+    ///
+    /// The name is written into the statement, so it must not come from a client.
+    fn push_index_hint(&mut self, index: &'static str) -> &mut Self;
+}
+
+impl<D: PageDb> PushIndexHint for QueryBuilder<D> {
+    fn push_index_hint(&mut self, index: &'static str) -> &mut Self {
+        match D::DIALECT {
+            Dialect::Mysql => {
+                let name = Quoted(Dialect::Mysql, index);
+                self.push(" FORCE INDEX (").push(name).push(")")
+            }
+            Dialect::Postgres | Dialect::Sqlite => self,
+        }
     }
 }

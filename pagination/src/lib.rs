@@ -124,6 +124,8 @@ mod plan;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod preset;
+#[cfg(feature = "proof")]
+mod proof;
 mod quoted;
 #[cfg(feature = "sqlx")]
 mod reader;
@@ -136,6 +138,8 @@ mod sqlite;
 #[cfg(feature = "sqlx")]
 mod statement;
 #[cfg(feature = "sqlx")]
+mod statements;
+#[cfg(feature = "sqlx")]
 mod stream;
 mod total;
 #[cfg(feature = "sqlx")]
@@ -144,7 +148,7 @@ mod words;
 pub use codec::{CURSOR_CHARS_MAX, CursorCodec};
 pub use cursor::{Cursor, CursorError};
 #[cfg(feature = "sqlx")]
-pub use database::{PageDb, PageSource, PushKey};
+pub use database::{PageDb, PageSource, PushIndexHint, PushKey};
 #[cfg(feature = "sqlx")]
 pub use error::PageError;
 #[cfg(feature = "axum")]
@@ -168,6 +172,8 @@ pub use preset::{
     Connection, Edge, EstimatedTotal, JsonApiLinks, JsonApiMeta, JsonApiMetaPage, JsonApiPage,
     Preset, RelayPageInfo, TokenPage,
 };
+#[cfg(feature = "proof")]
+pub use proof::{Scans, SeekError, assert_seeks, seeks};
 pub use request::{LimitError, OnExceed, PAGE_ROWS_MAX, PageDirection, PageLimits, PageRequest};
 pub use seek::{Dialect, Strategy};
 #[cfg(feature = "sqlx")]

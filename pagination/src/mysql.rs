@@ -178,6 +178,15 @@ impl PageDb for MySql {
         Ok(product.round() as u64)
     }
 
+    #[cfg(feature = "proof")]
+    async fn judge(
+        connection: &mut Self::Connection,
+        query: QueryBuilder<Self>,
+        claim: crate::proof::Claim,
+    ) -> Result<crate::proof::Verdict, sqlx::Error> {
+        crate::proof::mysql::judge(connection, query, &claim).await
+    }
+
     fn pool_rows(pool: &Pool<Self>, mut query: QueryBuilder<Self>) -> RowsFuture<'_, Self> {
         Box::pin(async move { query.build().fetch_all(pool).await })
     }

@@ -16,6 +16,8 @@ use crate::page::{Page, Probe};
 use crate::reader::{Behind, Read, Reader};
 use crate::request::PageDirection;
 use crate::seek::{self, Strategy};
+#[cfg(feature = "proof")]
+use crate::seek::{Range, Then};
 use crate::statement::{At, Base, Statement};
 
 /// What a plan is made from: an order, the caller's query, and how a page of it is made.
@@ -43,12 +45,18 @@ impl<D: PageDb> Outline<'_, '_, D> {
         let order = self.order.walk(piece.direction);
         let back = order.reversed();
         let seek = seek::plan(D::DIALECT, &order, piece.anchor, piece.bound);
-        let behind = match (piece.anchor, self.previous) {
-            (None, _) => Behind::Nothing,
-            (Some(_), Probe::Lazy) => Behind::NotAsked,
-            (Some(_), Probe::Exact) => Behind::InColumn,
+        let (behind, search) = match (piece.anchor, self.previous) {
+            (None, _) => (Behind::Nothing, None),
+            (Some(_), Probe::Lazy) => (Behind::NotAsked, None),
+            (Some(anchor), Probe::Exact) => {
+                let search = seek::plan_behind(D::DIALECT, &back, anchor);
+                (Behind::InColumn, Some(search))
+            }
         };
-        let selects = seek.ranges.branches().count() + order.len() * usize::from(behind.is_asked());
+        let branches = || {
+            let search = search.iter().flat_map(|search| search.ranges.branches());
+            seek.ranges.branches().chain(search)
+        };
         let mut statement = Statement {
             base: self.base,
             anchor: At {
@@ -62,17 +70,19 @@ impl<D: PageDb> Outline<'_, '_, D> {
                 lateral: false,
             },
             // Room for all but very long queries, so that the text is allocated once.
-            query: QueryBuilder::new(String::with_capacity(768 * (selects + 1))),
+            query: QueryBuilder::new(String::with_capacity(768 * (branches().count() + 1))),
         };
-        if behind.is_asked() {
-            statement.page_and_behind(&seek, piece.rows + 1);
-        } else {
-            statement.page(&seek, piece.rows + 1);
+        match &search {
+            Some(search) => statement.page_and_behind(&seek, search, piece.rows + 1),
+            None => statement.page(&seek, piece.rows + 1),
         }
         PagePlan {
             query: statement.query,
             strategy: seek.strategy,
+            #[cfg(feature = "proof")]
+            nulls_alone: branches().filter(|select| is_nulls(select)).count(),
             count: None,
+            anchored: piece.anchor.is_some(),
             alone: piece.anchor.is_none() && piece.bound.is_none(),
             reading: Reading {
                 order: *self.order,
@@ -87,12 +97,28 @@ impl<D: PageDb> Outline<'_, '_, D> {
     }
 }
 
+/// Whether a select reads a block of NULLs.
+#[cfg(feature = "proof")]
+const fn is_nulls(select: &[Range]) -> bool {
+    matches!(
+        select,
+        [Range {
+            then: Then::IsNull,
+            ..
+        }]
+    )
+}
+
 /// One page's statement, with its parameters, and how to read its rows.
 #[must_use]
 pub struct PagePlan<D: PageDb> {
     query: QueryBuilder<D>,
     strategy: Strategy,
+    /// How many of its selects read a block of NULLs and nothing else.
+    #[cfg(feature = "proof")]
+    pub(crate) nulls_alone: usize,
     pub(crate) count: Option<Count<D>>,
+    anchored: bool,
     /// Whether the page lies between no cursors.
     alone: bool,
     pub(crate) reading: Reading,
@@ -147,6 +173,12 @@ impl<D: PageDb> PagePlan<D> {
         self.reading.rows
     }
 
+    /// Whether it begins at a cursor, rather than at an end of the list.
+    #[must_use]
+    pub const fn is_anchored(&self) -> bool {
+        self.anchored
+    }
+
     /// The statement with its parameters, for instance to put EXPLAIN before it.
     #[must_use]
     pub fn into_query(self) -> QueryBuilder<D> {
@@ -183,6 +215,7 @@ impl<D: PageDb> PagePlan<D> {
             count,
             alone,
             reading,
+            ..
         } = self;
         let found = source.rows(query).await.map_err(PageError::database)?;
         tracing::debug!(

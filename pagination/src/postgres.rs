@@ -152,6 +152,15 @@ impl PageDb for Postgres {
         Ok(digits.and_then(|rows| rows.parse().ok()).unwrap_or(0))
     }
 
+    #[cfg(feature = "proof")]
+    async fn judge(
+        connection: &mut Self::Connection,
+        query: QueryBuilder<Self>,
+        claim: crate::proof::Claim,
+    ) -> Result<crate::proof::Verdict, sqlx::Error> {
+        crate::proof::postgres::judge(connection, query, &claim).await
+    }
+
     fn pool_rows(pool: &Pool<Self>, mut query: QueryBuilder<Self>) -> RowsFuture<'_, Self> {
         Box::pin(async move { query.build().fetch_all(pool).await })
     }

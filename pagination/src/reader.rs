@@ -22,12 +22,6 @@ pub(crate) enum Behind {
     InColumn,
 }
 
-impl Behind {
-    pub(crate) const fn is_asked(self) -> bool {
-        matches!(self, Self::InColumn)
-    }
-}
-
 /// A page, and where the walk goes on.
 pub(crate) struct Read<T> {
     pub(crate) page: Page<T>,

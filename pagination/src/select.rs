@@ -191,6 +191,10 @@ impl<'a, D: PageDb> PageQuery<'a, D> {
         ))
     }
 
+    pub(crate) const fn order(&self) -> &KeysetDef {
+        &self.order
+    }
+
     fn outline(&self) -> Outline<'_, 'a, D> {
         Outline {
             order: &self.order,

@@ -10,7 +10,7 @@ use sqlx::QueryBuilder;
 use crate::database::PageDb;
 use crate::key::{Key, KeyKind};
 use crate::keyset::OrderColumn;
-use crate::seek::{self, Bound, Range, Seek, Then};
+use crate::seek::{Bound, Dialect, Range, Seek, Then};
 use crate::words::{Name, Names, OrderBy};
 
 /// The column that carries the probe's answer, after the caller's own.
@@ -58,13 +58,12 @@ impl<D: PageDb> Statement<'_, D> {
     ///
     /// Scalar subselects, ordered and limited, because EXISTS drops the order and then, under a generic
     /// plan, reads the table. COALESCE stops at the first that finds a row.
-    pub(crate) fn page_and_behind(&mut self, seek: &Seek, rows: u32) {
+    pub(crate) fn page_and_behind(&mut self, seek: &Seek, behind: &Seek, rows: u32) {
         let order = self.anchor.order;
         let back = At {
             order: self.bound.order,
             ..self.anchor
         };
-        let behind = seek::plan_behind(D::DIALECT, back.order, back.keys);
         self.query
             .push("SELECT page.*, probe.behind AS mainstay_behind FROM (SELECT COALESCE(");
         for (i, branch) in behind.ranges.branches().enumerate() {
@@ -73,7 +72,7 @@ impl<D: PageDb> Statement<'_, D> {
             } else {
                 ", (SELECT 1 FROM "
             });
-            self.branch(back, branch, &behind, 1);
+            self.branch(back, branch, behind, 1);
             self.query.push(")");
         }
         self.query.push(") AS behind) AS probe LEFT JOIN (");
@@ -151,6 +150,11 @@ impl<D: PageDb> Statement<'_, D> {
     }
 
     /// Everything that one range says, joined by AND.
+    ///
+    /// On Postgres, equality is said as `>= AND <=`. Behind `a = x ORDER BY a, id` the planner takes `a` for a
+    /// constant and the index of `id` alone for one in that order; it would then read that index and throw away the
+    /// rows of every other `a`, which looks cheap to it because of the LIMIT. The two comparisons bound the right
+    /// index just as well and leave the order as it is.
     fn condition(&mut self, at: At<'_>, range: &Range) {
         let agrees = usize::from(range.agrees);
         let dialect = D::DIALECT;
@@ -158,14 +162,25 @@ impl<D: PageDb> Statement<'_, D> {
             if i > 0 {
                 self.query.push(" AND ");
             }
-            self.query.push(D::AGREES.0).push(Name(dialect, column));
+            let name = Name(dialect, column);
             if key.is_null() {
-                self.query.push(" IS NULL");
-            } else {
-                self.query.push(" = ");
+                let (before, after) = D::AGREES;
+                self.query
+                    .push(before)
+                    .push(name)
+                    .push(" IS NULL")
+                    .push(after);
+            } else if dialect == Dialect::Postgres {
+                self.query.push(&name).push(" >= ");
                 self.key(at, i);
+                self.query.push(" AND ").push(name).push(" <= ");
+                self.key(at, i);
+            } else {
+                let (before, after) = D::AGREES;
+                self.query.push(before).push(name).push(" = ");
+                self.key(at, i);
+                self.query.push(after);
             }
-            self.query.push(D::AGREES.1);
         }
         if agrees > 0 && range.then != Then::All {
             self.query.push(" AND ");

@@ -4,6 +4,7 @@
 
 use std::fmt::{self, Formatter};
 
+use crate::key::Key;
 use crate::keyset::{Direction, Nulls, OrderColumn};
 use crate::quoted::Quoted;
 use crate::seek::{self, Dialect, Range, Then};
@@ -58,7 +59,7 @@ pub(crate) struct OrderBy<'a> {
     order: &'a [OrderColumn],
     /// From which column on NULL placement is said; `usize::MAX` for nowhere.
     nulls_from: usize,
-    /// Which leading columns are NULL in every row and therefore left out.
+    /// How many leading columns are the same in every row and therefore left out.
     constant: usize,
 }
 
@@ -84,24 +85,28 @@ impl<'a> OrderBy<'a> {
                 // NULLs and values of the first column are not in one select.
                 (true, true) => 1,
             },
-            // MariaDB sorts the rows of `c IS NULL ORDER BY c, id`, and does not if `c` is left out.
+            // MariaDB sorts the rows of `c IS NULL ORDER BY c, id`, and SQLite those of `lower(c) = ? ORDER BY
+            // lower(c), id`, and neither does if `c` is left out. Postgres is better told (see `Statement`).
             constant: match dialect {
-                Dialect::Mysql => constant_nulls(at, ranges),
-                Dialect::Postgres | Dialect::Sqlite => 0,
+                Dialect::Mysql => constant(at, ranges, Key::is_null),
+                Dialect::Sqlite => constant(at, ranges, |_| true),
+                Dialect::Postgres => 0,
             },
         }
     }
 }
 
-/// How many of the first columns are NULL throughout the ranges.
-fn constant_nulls(at: At<'_>, ranges: &[Range]) -> usize {
+/// How many of the first columns are the same throughout the ranges, and of the kind asked for.
+fn constant(at: At<'_>, ranges: &[Range], kind: impl Fn(&Key) -> bool) -> usize {
     let agreed = |range: &Range| {
         let keys = at.keys.iter().take(usize::from(range.agrees));
-        let nulls = keys.take_while(|key| key.is_null()).count();
-        let next = range.then == Then::IsNull && nulls == usize::from(range.agrees);
-        nulls + usize::from(next)
+        let same = keys.take_while(|key| kind(key)).count();
+        let next = range.then == Then::IsNull && same == usize::from(range.agrees);
+        same + usize::from(next)
     };
-    ranges.iter().map(agreed).min().unwrap_or(0)
+    // The last column is unique, and an ORDER BY wants one.
+    let most = at.order.len().saturating_sub(1);
+    ranges.iter().map(agreed).min().unwrap_or(0).min(most)
 }
 
 impl fmt::Display for OrderBy<'_> {

@@ -14,6 +14,8 @@ mod collations;
 mod concurrent;
 mod cursors;
 mod derive;
+mod every_order;
+mod expressions;
 mod extractor;
 mod fuzz;
 mod kinds;

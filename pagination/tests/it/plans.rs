@@ -1,12 +1,12 @@
-//! Every page seeks: EXPLAIN on both databases, custom and generic plans, deep in the order.
+//! Every page seeks: EXPLAIN as the databases choose by themselves, custom and generic plans, deep in the order.
 
 use mainstay_pagination::{
     Column, CursorCodec, Fingerprint, Key, KeysetDef, Nulls, PagePlan, PageQuery, PageRequest,
     Probe, Strategy,
 };
 use sqlx::{
-    Arguments, AssertSqlSafe, Connection, Database, Execute, PgConnection, Postgres, QueryBuilder,
-    Row, Sqlite, SqliteConnection,
+    Arguments, AssertSqlSafe, Connection, Database, Execute, MySql, PgConnection, Postgres,
+    QueryBuilder, Row, Sqlite, SqliteConnection,
 };
 
 use crate::support::{Scratch, TestDb, codec, sqlite};
@@ -106,6 +106,9 @@ fn the_strategy_fits_the_database_and_the_order() {
     let anchor = [Key::I64(50), Key::I64(1)];
     assert_eq!(strategy::<Postgres>(&UNIFORM, &anchor), Strategy::RowValue);
     assert_eq!(strategy::<Sqlite>(&UNIFORM, &anchor), Strategy::Ranges(2));
+    assert_eq!(strategy::<MySql>(&UNIFORM, &anchor), Strategy::OrExpanded);
+    assert_eq!(strategy::<MySql>(&MIXED, &anchor), Strategy::OrExpanded);
+    assert_eq!(strategy::<MySql>(&NULLS_LAST, &anchor), Strategy::Ranges(2));
     assert_eq!(strategy::<Postgres>(&MIXED, &anchor), Strategy::Ranges(2));
     assert_eq!(
         strategy::<Postgres>(&NULLS_LAST, &anchor),
@@ -121,17 +124,66 @@ fn the_strategy_fits_the_database_and_the_order() {
     );
 }
 
-#[test]
-fn the_sql_of_a_uniform_page_is_one_row_value() {
-    let request = &requests(&UNIFORM, &[vec![Key::I64(50), Key::I64(1)]], &codec())[2];
-    let plan = query::<Postgres>(&UNIFORM, Probe::Lazy)
+fn sql<D: TestDb>(order: &KeysetDef, request: &PageRequest) -> String {
+    query::<D>(order, Probe::Lazy)
         .plan(request, &codec())
-        .unwrap();
+        .unwrap()
+        .sql()
+}
+
+#[test]
+fn the_sql_of_a_uniform_page_is_what_seeks_on_its_database() {
+    let request = &requests(&UNIFORM, &[vec![Key::I64(50), Key::I64(1)]], &codec())[2];
     assert_eq!(
-        plan.sql(),
+        sql::<Postgres>(&UNIFORM, request),
         "SELECT page.* FROM (SELECT t.* FROM t WHERE tenant = 1\n) AS page \
          WHERE (page.\"score\", page.\"id\") < ($1, $2) \
          ORDER BY page.\"score\" DESC, page.\"id\" DESC LIMIT $3"
+    );
+    assert_eq!(
+        sql::<MySql>(&UNIFORM, request),
+        "SELECT page.* FROM (SELECT t.* FROM t WHERE tenant = 1\n) AS page \
+         WHERE ((page.`score` = ? AND page.`id` < ?) OR (page.`score` < ?)) \
+         ORDER BY page.`score` DESC, page.`id` DESC LIMIT ?"
+    );
+    assert_eq!(
+        sql::<Sqlite>(&UNIFORM, request),
+        "SELECT page.* FROM (\
+         SELECT r.* FROM (SELECT page.* FROM (SELECT t.* FROM t WHERE tenant = 1\n) AS page \
+         WHERE likelihood(page.\"score\" = ?, 0.0001) AND page.\"id\" < ? \
+         ORDER BY page.\"id\" DESC LIMIT ?) AS r \
+         UNION ALL SELECT r.* FROM (SELECT page.* FROM (SELECT t.* FROM t WHERE tenant = 1\n) AS page \
+         WHERE page.\"score\" < ? \
+         ORDER BY page.\"score\" DESC, page.\"id\" DESC LIMIT ?) AS r\
+         ) AS page ORDER BY page.\"score\" DESC, page.\"id\" DESC LIMIT ?"
+    );
+}
+
+#[test]
+fn a_page_between_two_cursors_is_bounded_by_the_index_or_cut_after_it() {
+    let cursor = |id| {
+        codec()
+            .encode(
+                &[Key::I64(50), Key::I64(id)],
+                Fingerprint::of(&UNIFORM, ()),
+                std::time::UNIX_EPOCH,
+            )
+            .unwrap()
+    };
+    let request = PageRequest::first(20).after(cursor(9)).before(cursor(1));
+    assert_eq!(
+        sql::<Postgres>(&UNIFORM, &request),
+        "SELECT page.* FROM (SELECT t.* FROM t WHERE tenant = 1\n) AS page \
+         WHERE (page.\"score\", page.\"id\") < ($1, $2) AND (page.\"score\", page.\"id\") > ($3, $4) \
+         ORDER BY page.\"score\" DESC, page.\"id\" DESC LIMIT $5"
+    );
+    assert_eq!(
+        sql::<MySql>(&UNIFORM, &request),
+        "SELECT page.* FROM (SELECT page.* FROM (SELECT t.* FROM t WHERE tenant = 1\n) AS page \
+         WHERE ((page.`score` = ? AND page.`id` < ?) OR (page.`score` < ?)) \
+         ORDER BY page.`score` DESC, page.`id` DESC LIMIT ?) AS page \
+         WHERE ((page.`score` = ? AND page.`id` > ?) OR (page.`score` > ?)) \
+         ORDER BY page.`score` DESC, page.`id` DESC"
     );
 }
 
@@ -142,7 +194,7 @@ async fn sqlite_searches_in_every_branch() {
         fill::<Sqlite>(&mut connection, id).await;
         for (what, plan) in plans::<Sqlite>() {
             let detail = explain_sqlite(&mut connection, plan).await;
-            let start = !what.contains("anchor: Some");
+            let start = what.contains("after: None, before: None");
             let table: Vec<_> = detail
                 .iter()
                 .filter(|line| line.contains(" t ") || line.ends_with(" t"))
