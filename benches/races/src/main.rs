@@ -19,6 +19,7 @@ mod retry;
 mod service;
 mod stack;
 mod threads;
+mod timer;
 mod tower_policy;
 
 /// The name of a race, and how to run it.
@@ -53,7 +54,7 @@ fn main() {
         return;
     }
     // Where contestants find tokio's clock and timers.
-    let _context = service::runtime().enter();
+    let _context = timer::runtime().enter();
     for (name, race) in races {
         if !race::is_counted() {
             println!("# {name}\n");

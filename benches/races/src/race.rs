@@ -61,11 +61,7 @@ pub fn prepared<'a, F>(name: impl Into<String>, prepare: impl FnOnce() -> F + 'a
 where
     F: FnMut(u64) -> usize + 'a,
 {
-    Contestant {
-        name: name.into(),
-        prepare: Box::new(|| Prepared::new(prepare())),
-        wears: false,
-    }
+    Contestant::new(name, || Prepared::new(prepare()))
 }
 
 /// A contestant that has to be put in order again between two rounds, outside the time that is taken.
@@ -91,6 +87,14 @@ where
 }
 
 impl<'a> Contestant<'a> {
+    pub fn new(name: impl Into<String>, prepare: impl FnOnce() -> Prepared<'a> + 'a) -> Self {
+        Self {
+            name: name.into(),
+            prepare: Box::new(prepare),
+            wears: false,
+        }
+    }
+
     /// The same, with so many calls with this request as a part of its set-up.
     pub fn after(self, times: u32, request: u64) -> Self {
         let Self {

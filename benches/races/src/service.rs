@@ -3,14 +3,14 @@
 use std::future::{Future, Ready, ready};
 use std::hint::black_box;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
-use tokio::runtime::{Builder, Runtime};
 use tower::Service;
 
-use crate::race::{Contestant, prepared};
+use crate::race::{Contestant, Prepared};
+use crate::timer;
 
 /// A request that every service but [`Flaky`] fails.
 pub const FAIL: u64 = u64::MAX;
@@ -67,6 +67,18 @@ impl Inner for AtOnce {
 }
 
 answers!(AtOnce, Ready<Result<u64, Failed>>, |answer| ready(answer));
+
+/// The same for threads that share what is around it: a type of its own, for the reason that [`calls`] has.
+#[derive(Clone, Copy)]
+pub struct Shared;
+
+impl Inner for Shared {
+    fn answer(&self, request: u64) -> Result<u64, Failed> {
+        answer(request)
+    }
+}
+
+answers!(Shared, Ready<Result<u64, Failed>>, |answer| ready(answer));
 
 /// Has the answer at the second poll, and wakes itself for that.
 #[derive(Clone, Copy)]
@@ -187,10 +199,13 @@ where
     W: Service<u64, Response = u64> + 'static,
 {
     let inner = inner.clone();
-    prepared(name, || {
-        let mut service = wrap(inner);
-        move |request| call(&mut service, request)
-    })
+    Contestant::new(name, || calls(wrap(inner)))
+}
+
+// For each type of service once, whatever it was wrapped by: what is called in one place can be inlined there, and a
+// client is.
+fn calls<W: Service<u64, Response = u64> + 'static>(mut service: W) -> Prepared<'static> {
+    Prepared::new(move |request| call(&mut service, request))
 }
 
 /// The answer as what a contestant returns; zero for a failure.
@@ -199,30 +214,21 @@ pub fn number<E>(outcome: Result<u64, E>) -> usize {
     black_box(outcome.ok()).map_or(0, |answer| answer as usize)
 }
 
-/// Polls until it is ready. Twice by hand, which costs the same for everybody; who is still not ready waits for a
-/// timer, which needs a runtime to run.
+/// Polls until it is ready: in one place, as an `await` does. At first with nobody to be woken, which costs the same for
+/// everybody; who is still not ready then waits for a timer, which needs a runtime to run.
 #[inline(always)]
 pub fn finish<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let mut cx = Context::from_waker(Waker::noop());
-    for _ in 0..2 {
+    for polls in 1_u32.. {
         if let Poll::Ready(outcome) = future.as_mut().poll(&mut cx) {
             return outcome;
         }
+        if polls >= 2 {
+            cx = timer::wait(polls == 2);
+        }
     }
-    wait(future)
-}
-
-#[cold]
-#[inline(never)]
-fn wait<F: Future>(future: Pin<&mut F>) -> F::Output {
-    runtime().block_on(future)
-}
-
-/// Of one thread. Contestants run in its context, where they find its clock and its timers.
-pub fn runtime() -> &'static Runtime {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| Builder::new_current_thread().enable_time().build().unwrap())
+    unreachable!("it would have taken long")
 }
 
 /// How a request is copied to be sent again.

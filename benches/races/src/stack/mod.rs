@@ -1,7 +1,7 @@
 //! Layers together, as a client has them, around a service that succeeds.
 //!
-//! Three attempts from a budget, a circuit that opens after five failures in a row, a second for an attempt or five for
-//! everything; what tower has no layer for is left out of its stack.
+//! Five seconds for everything, three attempts from a budget, a circuit that opens after five failures in a row; tower
+//! has no layer for the last.
 
 mod generic;
 mod web;
@@ -14,12 +14,9 @@ pub fn race() {
         generic::check();
         web::check();
     }
+    run("deadline, retry, breaker", generic::contestants(AtOnce));
     run(
-        "retry, breaker, attempt timeout",
-        generic::contestants(AtOnce),
-    );
-    run(
-        "retry, breaker, attempt timeout, pending once",
+        "deadline, retry, breaker, pending once",
         generic::contestants(PendingOnce),
     );
     run(

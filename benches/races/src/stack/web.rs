@@ -16,7 +16,7 @@ use tower_resilience_timelimiter::TimeLimiterLayer;
 
 use super::{ALONE, attempts};
 use crate::by_hand::{self, Circuit, InARow, Tokens};
-use crate::race::{Contestant, prepared};
+use crate::race::{Contestant, Prepared};
 use crate::service::{Failed, Later, finish};
 use crate::tower_policy::{TowerPolicy, exponential};
 
@@ -94,14 +94,19 @@ where
     W: Service<Request<String>, Response = Response<u64>> + 'static,
 {
     let web = web.clone();
-    prepared(name, || {
-        let mut service = wrap(web);
-        move |_| {
-            let mut cx = Context::from_waker(Waker::noop());
-            assert!(matches!(service.poll_ready(&mut cx), Poll::Ready(Ok(()))));
-            let outcome = finish(service.call(Request::new(String::new())));
-            outcome.map_or(0, |response| usize::from(response.status().as_u16()))
-        }
+    Contestant::new(name, || calls(wrap(web)))
+}
+
+// For each type of service once, as in `service`.
+fn calls<W>(mut service: W) -> Prepared<'static>
+where
+    W: Service<Request<String>, Response = Response<u64>> + 'static,
+{
+    Prepared::new(move |_| {
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(matches!(service.poll_ready(&mut cx), Poll::Ready(Ok(()))));
+        let outcome = finish(service.call(Request::new(String::new())));
+        outcome.map_or(0, |response| usize::from(response.status().as_u16()))
     })
 }
 

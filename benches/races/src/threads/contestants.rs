@@ -17,7 +17,7 @@ use crate::breaker::layers::{
 };
 use crate::by_hand::{self, Circuit, InARow, OfTheLast, OverTime, Rule, Tokens};
 use crate::retry::layers as retries;
-use crate::service::{AtOnce, Failed, Inner, number};
+use crate::service::{Failed, Inner, Shared, number};
 use crate::tower_policy::{TowerPolicy, exponential};
 
 pub fn in_a_row() -> Vec<Contestant> {
@@ -34,7 +34,7 @@ pub fn in_a_row() -> Vec<Contestant> {
             let breaker = CircuitBreakerRs::<DefaultPolicy, Failed>::builder();
             let breaker = breaker.cooldown(HOUR).build();
             function("circuitbreaker-rs, function", move |request| {
-                number(breaker.call(|| AtOnce.answer(request)))
+                number(breaker.call(|| Shared.answer(request)))
             })
         },
         service("tower-resilience", {
@@ -42,7 +42,7 @@ pub fn in_a_row() -> Vec<Contestant> {
                 .consecutive_failures(5)
                 .build()
                 .unwrap()
-                .layer(AtOnce)
+                .layer(Shared)
         }),
     ]
 }
@@ -57,11 +57,11 @@ pub fn of_the_last() -> Vec<Contestant> {
         {
             let breaker = Arc::new(recloser());
             function("recloser, function", move |request| {
-                number(breaker.call(|| AtOnce.answer(request)))
+                number(breaker.call(|| Shared.answer(request)))
             })
         },
         reliakit(),
-        service("tower-resilience", theirs().build().unwrap().layer(AtOnce)),
+        service("tower-resilience", theirs().build().unwrap().layer(Shared)),
     ]
 }
 
@@ -79,19 +79,19 @@ pub fn over_time() -> Vec<Contestant> {
 pub fn budget() -> Vec<Contestant> {
     vec![
         service("hand-written", {
-            by_hand::Retry::new(AtOnce, Tokens::shared(), Result::is_err)
+            by_hand::Retry::new(Shared, Tokens::shared(), Result::is_err)
         }),
         service(
             "mainstay, token budget",
-            retries::mainstay(0.1).layer(AtOnce),
+            retries::mainstay(0.1).layer(Shared),
         ),
         service("tower, TpsBudget", {
-            Retry::new(TowerPolicy::new(0.2, exponential(), Result::is_err), AtOnce)
+            Retry::new(TowerPolicy::new(0.2, exponential(), Result::is_err), Shared)
         }),
         service("tower-resilience, token bucket", {
             let bucket = RetryBudgetBuilder::new().token_bucket().build().unwrap();
             let retry = retries::theirs().exponential_backoff(Duration::from_millis(100));
-            retry.budget(bucket).build().layer(AtOnce)
+            retry.budget(bucket).build().layer(Shared)
         }),
     ]
 }
@@ -100,21 +100,21 @@ fn by_hand(rule: impl Rule) -> Contestant {
     let circuit = Circuit::shared(rule);
     service(
         "hand-written",
-        by_hand::Breaker::new(AtOnce, circuit, Result::is_err),
+        by_hand::Breaker::new(Shared, circuit, Result::is_err),
     )
 }
 
 fn by_hand_function(rule: impl Rule) -> Contestant {
     let circuit = Circuit::shared(rule);
     function("hand-written, function", move |request| {
-        number(circuit.call(|| AtOnce.answer(request)))
+        number(circuit.call(|| Shared.answer(request)))
     })
 }
 
 fn mainstay(trip: Trip) -> Contestant {
     service(
         "mainstay",
-        breaker(trip).layer_with(EveryError).layer(AtOnce),
+        breaker(trip).layer_with(EveryError).layer(Shared),
     )
 }
 
@@ -124,7 +124,7 @@ fn mainstay_function(trip: Trip) -> Contestant {
         let Ok(permit) = breaker.try_acquire() else {
             return 0;
         };
-        let outcome = AtOnce.answer(request);
+        let outcome = Shared.answer(request);
         permit.record(match &outcome {
             Ok(_) => Verdict::Success,
             Err(_) => Verdict::Failure(Kind::Server),
@@ -136,7 +136,7 @@ fn mainstay_function(trip: Trip) -> Contestant {
 fn failsafe(policy: impl FailurePolicy + Send + Sync + 'static) -> Contestant {
     let breaker = Config::new().failure_policy(policy).build();
     function("failsafe, function", move |request| {
-        number(breaker.call(|| AtOnce.answer(request)))
+        number(breaker.call(|| Shared.answer(request)))
     })
 }
 
@@ -150,7 +150,7 @@ fn reliakit() -> Contestant {
         if !breaker.lock().unwrap().allow(now()) {
             return 0;
         }
-        let outcome = AtOnce.answer(request);
+        let outcome = Shared.answer(request);
         let mut breaker = breaker.lock().unwrap();
         match &outcome {
             Ok(_) => breaker.on_success(),
