@@ -230,7 +230,8 @@ impl<D: IdempotencyDb, S> IdempotencyLayer<D, S> {
     /// The promise to clients: for how long a key is remembered.
     ///
     /// A key that carries its own time (a version 7 UUID) and is older is refused with 412 instead of run, for its
-    /// record may have been reaped. Give [`reap`](crate::reap) at least this. Default: no key is too old. Keys may be made up to five
+    /// record may have been reaped. Give [`reap`](crate::reap) at least this, and make it
+    /// longer than [`handler_time_max`](Self::handler_time_max). Default: no key is too old. Keys may be made up to five
     /// minutes ahead of the database's clock; further ahead is a 400.
     #[must_use]
     pub fn retention(self, retention: Duration) -> Self {

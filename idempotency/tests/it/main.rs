@@ -19,7 +19,7 @@ mod layer;
 mod layer_options;
 mod lost_commits;
 mod mariadb;
-mod mariadb;
+mod model;
 mod races;
 mod stores;
 mod webhooks;
