@@ -18,6 +18,14 @@ pub struct Inbox;
 impl Inbox {
     /// Notes that `consumer` applies `message` in the transaction of `conn`, and says whether it has done so before.
     ///
+    /// | what happens | the next delivery is |
+    /// |---|---|
+    /// | crash before the commit, or the effect fails | [`Seen::First`]: nothing was left behind |
+    /// | crash after the commit, before the acknowledgement | [`Seen::Duplicate`] |
+    /// | it comes twice at once | the second waits for the first one's end, then is told the truth |
+    /// | two consumers get it | [`Seen::First`] once for each |
+    /// | it can never be applied | [`Seen::Duplicate`], once you have [buried](Self::bury) it |
+    ///
     /// Apply the message in the same transaction, then commit, then acknowledge: a crash before the commit leaves
     /// nothing behind and redelivery applies it; a crash after it leaves the row and redelivery is a
     /// [`Seen::Duplicate`]. Two deliveries at once: the second waits for the first one's end, then is told the truth.
@@ -57,6 +65,50 @@ impl Inbox {
         check(consumer, message)?;
         C::Database::inbox_once(conn, consumer, message).await
     }
+
+    /// Gives a message up: from now on it is a [`Seen::Duplicate`] for `consumer`, and it stands in the table a second time
+    /// under the consumer [`dead_letters`] names, for whoever looks after the dead.
+    ///
+    /// For a message that cannot be applied, after as many attempts as you like (the broker counts them). Do it in a
+    /// transaction of its own, after the one of the failed attempt was rolled back: what is written in that one is gone.
+    /// Then acknowledge. Burying twice is harmless. Two statements.
+    ///
+    /// ```
+    /// # use mainstay_idempotency::{Error, Inbox};
+    /// # async fn give_up(pool: sqlx::SqlitePool, id: &str) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut tx = pool.begin_with("begin immediate").await?;
+    /// Inbox::bury(&mut *tx, "billing", id).await?;
+    /// tx.commit().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`once`](Self::once).
+    ///
+    /// # Cancel safety
+    /// As [`once`](Self::once).
+    pub async fn bury<C>(
+        conn: &mut C,
+        consumer: impl AsRef<[u8]> + Send,
+        message: impl AsRef<[u8]> + Send,
+    ) -> Result<(), Error>
+    where
+        C: Connection,
+        C::Database: IdempotencyDb<Connection = C>,
+    {
+        let (consumer, message) = (consumer.as_ref(), message.as_ref());
+        let dead = dead_letters(consumer);
+        check(&dead, message)?;
+        for consumer in [consumer, &dead] {
+            _ = C::Database::inbox_once(conn, consumer, message).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The consumer under whose name a consumer's dead letters stand in `mainstay_inbox`: `dead `, then its own.
+pub fn dead_letters(consumer: impl AsRef<[u8]>) -> Vec<u8> {
+    [b"dead ", consumer.as_ref()].concat()
 }
 
 pub(crate) fn check(consumer: &[u8], message: &[u8]) -> Result<(), Error> {

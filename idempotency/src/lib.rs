@@ -85,6 +85,8 @@ mod fingerprint;
 mod inbox;
 #[cfg(feature = "sqlx")]
 mod inflight;
+#[cfg(feature = "sqlx")]
+mod jobs;
 mod key;
 #[cfg(feature = "axum")]
 mod layer;
@@ -115,7 +117,9 @@ pub use scope::Scope;
 pub use wait::Wait;
 
 #[cfg(feature = "sqlx")]
-pub use inbox::{INBOX_RETENTION, Inbox};
+pub use inbox::{INBOX_RETENTION, Inbox, dead_letters};
+#[cfg(feature = "sqlx")]
+pub use jobs::{Jobs, Ran};
 #[cfg(feature = "axum")]
 pub use layer::{IdempotencyLayer, IdempotencyService, ResponseFuture, Scoped, Unscoped};
 #[cfg(feature = "sqlx")]

@@ -14,11 +14,11 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use super::{Delivery, Verifier, WebhookError};
+use super::{Delivery, Verify, WebhookError};
 use crate::on_commit::OnCommit;
 use crate::store::{IdempotencyDb, Seen, roll_back, within};
 use crate::tx::{IdemTx, Returned, Slot};
-use crate::{Error, ErrorKind, inbox, telemetry};
+use crate::{Error, ErrorKind, INBOX_RETENTION, inbox, telemetry};
 
 /// Receives webhooks over one database: each delivery is applied once, however often it arrives.
 ///
@@ -44,6 +44,7 @@ pub struct Webhooks<D: Database> {
     tracker: TaskTracker,
     on_commit: OnCommit,
     effect_time_max: Duration,
+    retention: Duration,
 }
 
 /// What became of a delivery. Both are reasons to answer 2xx.
@@ -54,6 +55,19 @@ pub enum Received<T> {
     First(T),
     /// Applied before; nothing was run.
     Duplicate,
+}
+
+/// A mistake of the configuration: a late redelivery would find its mark deleted, and be applied again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name} redelivers for {redelivers:?}, but the inbox remembers for {retention:?} only")]
+#[non_exhaustive]
+pub struct RetentionTooShort {
+    /// Who redelivers.
+    pub name: String,
+    /// For how long.
+    pub redelivers: Duration,
+    /// How long the inbox remembers.
+    pub retention: Duration,
 }
 
 /// Senders give up after 15 to 30 s, and what is slower holds a connection for nobody.
@@ -71,6 +85,7 @@ impl<D: IdempotencyDb> Webhooks<D> {
             tracker: TaskTracker::new(),
             on_commit: OnCommit::default(),
             effect_time_max: EFFECT_TIME_MAX,
+            retention: INBOX_RETENTION,
         }
     }
 
@@ -99,6 +114,40 @@ impl<D: IdempotencyDb> Webhooks<D> {
         self
     }
 
+    /// For how long your reaper leaves inbox rows alone: what [`redelivers`](Self::redelivers) compares with. Default
+    /// [`INBOX_RETENTION`]. It deletes nothing: give the same time to [`reap_inbox`](crate::reap_inbox).
+    #[must_use]
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Says for how long `source` goes on delivering what was not acknowledged; the inbox must remember longer.
+    ///
+    /// [`STRIPE_REDELIVERS`](super::STRIPE_REDELIVERS) is three days; the schedule that Standard Webhooks gives as an example takes 75 h
+    /// 35 min. Every attempt is signed anew, so no tolerance filters a late one.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use mainstay_idempotency::webhook::{RetentionTooShort, STRIPE_REDELIVERS, Webhooks};
+    /// # fn f(pool: sqlx::SqlitePool) -> Result<(), RetentionTooShort> {
+    /// let webhooks = Webhooks::<sqlx::Sqlite>::new(pool).redelivers("stripe", STRIPE_REDELIVERS)?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`RetentionTooShort`]: set [`retention`](Self::retention) first.
+    pub fn redelivers(self, source: &str, time: Duration) -> Result<Self, RetentionTooShort> {
+        if self.retention > time {
+            return Ok(self);
+        }
+        Err(RetentionTooShort {
+            name: source.to_owned(),
+            redelivers: time,
+            retention: self.retention,
+        })
+    }
+
     /// Verifies a delivery, and applies it unless it was applied before.
     ///
     /// `source` names the sender: ids of two sources never meet. `effect` gets the transaction on loan and must let go
@@ -114,7 +163,7 @@ impl<D: IdempotencyDb> Webhooks<D> {
     /// sender's next attempt is a duplicate. An effect that panics rolls back, and the panic continues here.
     pub async fn receive<T, E, F, Fut>(
         &self,
-        verifier: &Verifier,
+        verifier: &impl Verify,
         source: &str,
         headers: &HeaderMap,
         body: Bytes,
@@ -140,7 +189,7 @@ impl<D: IdempotencyDb> Webhooks<D> {
 
     async fn verified<T, E, F, Fut>(
         &self,
-        verifier: &Verifier,
+        verifier: &impl Verify,
         source: &str,
         headers: &HeaderMap,
         body: Bytes,
@@ -295,6 +344,7 @@ impl<D: Database> Clone for Webhooks<D> {
             tracker: self.tracker.clone(),
             on_commit: self.on_commit.clone(),
             effect_time_max: self.effect_time_max,
+            retention: self.retention,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Signing and verifying: HMAC-SHA256 over `id.timestamp.body`.
+//! Standard Webhooks: HMAC-SHA256 over `id.timestamp.body`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,10 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use mainstay_errors::{Category, Descriptor, Fault};
 use sha2::Sha256;
 
-use super::Secret;
+use super::{Delivery, Secret, Verify, WebhookError};
 
 const ID: HeaderName = HeaderName::from_static("webhook-id");
 const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -24,7 +23,7 @@ pub const TOLERANCE: Duration = Duration::from_secs(5 * 60);
 pub const WEBHOOK_ID_BYTES_MAX: usize = 255;
 
 /// Most signatures of one delivery that are looked at: a rotation needs two, and each costs a hash of the body.
-const SIGNATURES_MAX: usize = 8;
+pub(super) const SIGNATURES_MAX: usize = 8;
 
 /// The three headers of a delivery, for a sender. `id` must be the same on every attempt and `now` that attempt's own.
 ///
@@ -64,18 +63,6 @@ pub struct SignError;
 pub struct Verifier {
     secrets: Vec<Secret>,
     tolerance: Duration,
-}
-
-/// A delivery whose signature is good. Only now may its body be parsed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Delivery {
-    /// The same on every attempt to deliver it.
-    pub id: String,
-    /// When this attempt was signed.
-    pub timestamp: SystemTime,
-    /// As it was signed.
-    pub body: Bytes,
 }
 
 impl Verifier {
@@ -145,86 +132,14 @@ impl Verifier {
     }
 }
 
-/// Why a delivery is not believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum WebhookError {
-    /// 401 `webhook_headers_invalid`: one of the three headers is missing, repeated or malformed, so nobody is known
-    /// to have signed this.
-    #[error("a webhook header is missing, repeated or malformed")]
-    Headers,
-    /// 401 `webhook_signature_invalid`: no signature is by a secret of ours over this id, time and body.
-    #[error("no signature fits")]
-    Signature,
-    /// 401 `webhook_timestamp_out_of_tolerance`: signed too long ago, or later than now.
-    #[error("signed outside the tolerance")]
-    Timestamp,
-    /// 409 `webhook_in_flight`, with `Retry-After: 1`: the same delivery is being applied.
-    #[error("the same delivery is being applied")]
-    InFlight,
-    /// 504 `webhook_timeout`: the effect took too long and was rolled back; deliver again.
-    #[error("the effect took too long")]
-    TimedOut,
-    /// 503 `webhook_outcome_unknown`: the commit went unanswered; deliver again.
-    #[error("the commit's outcome is unknown")]
-    OutcomeUnknown,
-}
-
-const HEADERS: Descriptor = Descriptor::new("webhook_headers_invalid", Category::Unauthenticated)
-    .with_title("Webhook headers invalid")
-    .with_docs("`webhook-id`, `webhook-timestamp` and `webhook-signature` are needed, each once, as Standard Webhooks writes them.")
-    .with_owner("mainstay_idempotency");
-const SIGNATURE_INVALID: Descriptor =
-    Descriptor::new("webhook_signature_invalid", Category::Unauthenticated)
-        .with_title("Webhook signature invalid")
-        .with_docs("No signature is by a known secret over this id, timestamp and body.")
-        .with_owner("mainstay_idempotency");
-const OUT_OF_TOLERANCE: Descriptor = Descriptor::new(
-    "webhook_timestamp_out_of_tolerance",
-    Category::Unauthenticated,
-)
-.with_title("Webhook timestamp out of tolerance")
-.with_docs(
-    "The delivery was signed too long ago, or by a clock that runs ahead. Sign each attempt anew.",
-)
-.with_owner("mainstay_idempotency");
-const IN_FLIGHT: Descriptor = Descriptor::new("webhook_in_flight", Category::Aborted)
-    .with_title("Webhook in flight")
-    .with_docs("The same delivery is being applied. Deliver it again to learn how that ended.")
-    .with_retry(mainstay_errors::Retry::After(Duration::from_secs(1)))
-    .with_owner("mainstay_idempotency");
-const TIMED_OUT: Descriptor = Descriptor::new("webhook_timeout", Category::DeadlineExceeded)
-    .with_title("The delivery took too long")
-    .with_docs("Applying the delivery was stopped and rolled back. Deliver it again.")
-    .with_retry(mainstay_errors::Retry::Backoff)
-    .with_outcome(mainstay_errors::Outcome::NotApplied)
-    .with_owner("mainstay_idempotency");
-const OUTCOME_UNKNOWN: Descriptor = Descriptor::new("webhook_outcome_unknown", Category::Unavailable)
-    .with_title("Outcome unknown")
-    .with_docs("The commit was sent and its answer was lost. Deliver again under the same id: it is applied once.")
-    .with_retry(mainstay_errors::Retry::SameKeyOnly)
-    .with_outcome(mainstay_errors::Outcome::Unknown)
-    .with_owner("mainstay_idempotency");
-
-impl Fault for WebhookError {
-    const CATALOG: &'static [Descriptor] = &[
-        HEADERS,
-        SIGNATURE_INVALID,
-        OUT_OF_TOLERANCE,
-        IN_FLIGHT,
-        TIMED_OUT,
-        OUTCOME_UNKNOWN,
-    ];
-
-    fn descriptor(&self) -> &'static Descriptor {
-        match self {
-            Self::Headers => &HEADERS,
-            Self::Signature => &SIGNATURE_INVALID,
-            Self::Timestamp => &OUT_OF_TOLERANCE,
-            Self::InFlight => &IN_FLIGHT,
-            Self::TimedOut => &TIMED_OUT,
-            Self::OutcomeUnknown => &OUTCOME_UNKNOWN,
-        }
+impl Verify for Verifier {
+    fn verify(
+        &self,
+        headers: &HeaderMap,
+        body: Bytes,
+        now: SystemTime,
+    ) -> Result<Delivery, WebhookError> {
+        Self::verify(self, headers, body, now)
     }
 }
 
@@ -237,7 +152,7 @@ fn mac(secret: &Secret, id: &[u8], timestamp: &[u8], body: &[u8]) -> Hmac<Sha256
     mac
 }
 
-fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], WebhookError> {
+pub(super) fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], WebhookError> {
     let mut lines = headers.get_all(name).iter();
     match (lines.next(), lines.next()) {
         (Some(line), None) => Ok(line.as_bytes()),
@@ -245,7 +160,7 @@ fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], Webhoo
     }
 }
 
-fn check_id(id: &[u8]) -> bool {
+pub(super) fn check_id(id: &[u8]) -> bool {
     (1..=WEBHOOK_ID_BYTES_MAX).contains(&id.len())
         && id
             .iter()
@@ -253,14 +168,14 @@ fn check_id(id: &[u8]) -> bool {
 }
 
 /// Digits only: what `parse` takes besides them (a sign) would give one time two texts.
-fn whole_seconds(timestamp: &[u8]) -> Option<u64> {
+pub(super) fn whole_seconds(timestamp: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(timestamp)
         .ok()
         .filter(|text| text.len() <= 12 && text.bytes().all(|byte| byte.is_ascii_digit()))?;
     text.parse().ok()
 }
 
-fn seconds(time: SystemTime) -> u64 {
+pub(super) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs()

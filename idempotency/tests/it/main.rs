@@ -15,6 +15,8 @@ mod cancellation;
 mod db;
 mod faults;
 mod ietf;
+mod inbox;
+mod jobs;
 mod layer;
 mod layer_options;
 mod lost_commits;

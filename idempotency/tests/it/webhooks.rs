@@ -7,7 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::HeaderMap;
 use mainstay_errors::{Category, Error, Outcome, Problem};
-use mainstay_idempotency::webhook::{Received, Secret, Verifier, Webhooks, sign};
+use mainstay_idempotency::webhook::{
+    Received, STRIPE_REDELIVERS, Secret, StripeSecret, StripeVerifier, Verifier, Webhooks, sign,
+};
+use mainstay_idempotency::{INBOX_RETENTION, reap_inbox};
 use sqlx::Pool;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
@@ -24,7 +27,9 @@ on_each!(
     an_effect_that_keeps_its_transaction_runs_again,
     an_effect_that_takes_too_long_is_rolled_back,
     a_delivery_in_progress_is_not_acknowledged,
-    a_sender_that_hangs_up_does_not_stop_the_effect
+    a_sender_that_hangs_up_does_not_stop_the_effect,
+    stripe_and_standard_webhooks_share_one_engine,
+    a_mark_outlives_the_longest_redelivery
 );
 
 struct Sender {
@@ -98,6 +103,81 @@ async fn a_delivery_is_applied_once_however_late_it_comes_again<D: TestDb>(pool:
             commits.load(Ordering::SeqCst)
         ),
         (1, 1)
+    );
+}
+
+/// A schedule of redeliveries: five attempts over three days, each signed anew, in its own format.
+async fn stripe_and_standard_webhooks_share_one_engine<D: TestDb>(pool: Pool<D>) {
+    use hmac::{KeyInit, Mac};
+    const TEXT: &str = "whsec_a_secret_of_stripe";
+    const EVENT: &str = r#"{"id":"evt_1","type":"charge.succeeded"}"#;
+    let secret = StripeSecret::new(TEXT).unwrap();
+    let webhooks = Webhooks::new(pool.clone())
+        .redelivers("stripe", STRIPE_REDELIVERS)
+        .unwrap();
+    let verifier = StripeVerifier::new(secret);
+    let deliver = async |hours: u64, body: &'static str, source: &str| {
+        let seconds = at(hours).duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(TEXT.as_bytes()).unwrap();
+        mac.update(format!("{seconds}.{body}").as_bytes());
+        let bytes = mac.finalize().into_bytes();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut headers = HeaderMap::new();
+        let value = format!("t={seconds},v1={hex}").parse().unwrap();
+        headers.insert("stripe-signature", value);
+        let effect = |mut tx: mainstay_idempotency::IdemTx<D>,
+                      delivery: mainstay_idempotency::webhook::Delivery| async move {
+            D::effect(&mut tx, &delivery.id)
+                .await
+                .map_err(Error::internal)
+        };
+        webhooks
+            .receive(&verifier, source, &headers, body.into(), at(hours), effect)
+            .await
+    };
+    assert_eq!(
+        deliver(0, EVENT, "stripe").await.unwrap(),
+        Received::First(())
+    );
+    for hours in [1, 8, 24, 72] {
+        assert_eq!(
+            deliver(hours, EVENT, "stripe").await.unwrap(),
+            Received::Duplicate
+        );
+    }
+    assert_eq!(
+        deliver(0, EVENT, "stripe live").await.unwrap(),
+        Received::First(())
+    );
+    let nameless = deliver(0, "{}", "stripe").await.unwrap_err();
+    assert_eq!(nameless.code(), "webhook_body_invalid");
+    assert_eq!(D::effects(&pool, "evt_1").await, 2);
+}
+
+/// 75 h 35 min is how long the schedule goes that Standard Webhooks gives as an example.
+async fn a_mark_outlives_the_longest_redelivery<D: TestDb>(pool: Pool<D>) {
+    let horizon = Duration::from_mins(75 * 60 + 35);
+    let webhooks = Webhooks::new(pool.clone());
+    let webhooks = webhooks.redelivers("provider", horizon).unwrap();
+    for (retention, time) in [
+        (Duration::from_mins(5), horizon),
+        (INBOX_RETENTION, INBOX_RETENTION),
+        (Duration::ZERO, Duration::ZERO),
+    ] {
+        let refused = webhooks.clone().retention(retention);
+        let refused = refused.redelivers("provider", time).unwrap_err();
+        assert_eq!((refused.retention, refused.redelivers), (retention, time));
+        assert!(refused.to_string().contains("provider redelivers for"));
+    }
+    let sender = sender();
+    assert_eq!(
+        sender.deliver(&webhooks, "msg_1", 0).await.unwrap(),
+        Received::First("applied")
+    );
+    reap_inbox(&pool, INBOX_RETENTION, 100).await.unwrap();
+    assert_eq!(
+        sender.deliver(&webhooks, "msg_1", 75).await.unwrap(),
+        Received::Duplicate
     );
 }
 

@@ -138,7 +138,7 @@ impl search::Model for Model {
                     may("crashes", n, state.with(n, Attempt::Gone));
                     if self.reads_back {
                         may("finds no database", n, state.with(n, Attempt::ToldUnknown));
-                        if !(state.old && !state.recorded) {
+                        if !state.old || state.recorded {
                             may("reads back", n, state.found(n));
                         }
                     } else {
