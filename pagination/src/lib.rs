@@ -120,6 +120,8 @@ mod mysql;
 mod openapi;
 mod page;
 #[cfg(feature = "sqlx")]
+mod per_parent;
+#[cfg(feature = "sqlx")]
 mod plan;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -166,6 +168,8 @@ pub use link::Links;
 pub use mainstay_pagination_derive::Keyset;
 pub use micros::UnixMicros;
 pub use page::{Page, PageInfo, Probe};
+#[cfg(feature = "sqlx")]
+pub use per_parent::{PARENTS_MAX, Parent, ParentsPlan, ParentsQuery, PerParent};
 #[cfg(feature = "sqlx")]
 pub use plan::PagePlan;
 pub use preset::{

@@ -1,6 +1,7 @@
 //! MySQL and MariaDB: how keys are read and bound. Its twins are `postgres.rs` and `sqlite.rs`.
 
 use std::fmt;
+use std::io::Write;
 
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
@@ -48,13 +49,15 @@ impl PageDb for MySql {
             Key::Text(value) => query.push_bind(value.as_str()),
             Key::Bytes(value) => query.push_bind(value.as_slice()),
             Key::Uuid(value) => query.push_bind(*value),
+            // sqlx panics on a parameter that cannot be encoded.
+            Key::Micros(_) | Key::Date(_) if !Self::bindable(key) => query.push("NULL"),
             Key::Micros(micros) => query
                 .push("CAST(")
-                .push_bind(Instant(*micros).to_string())
+                .push_bind(Instant(*micros))
                 .push(" AS DATETIME(6))"),
             Key::Date(days) => query
                 .push("CAST(")
-                .push_bind(Day(i64::from(*days)).to_string())
+                .push_bind(Day(i64::from(*days)))
                 .push(" AS DATE)"),
             Key::Time(micros) => match time(*micros) {
                 Some(time) => query.push_bind(time),
@@ -308,6 +311,33 @@ impl fmt::Display for Instant {
     }
 }
 
+/// As text of a fixed length, straight into the statement's buffer.
+macro_rules! bound_as_text {
+    ($what:ty, $length:literal) => {
+        impl Type<MySql> for $what {
+            fn type_info() -> MySqlTypeInfo {
+                <str as Type<MySql>>::type_info()
+            }
+        }
+
+        impl Encode<'_, MySql> for $what {
+            fn encode_by_ref(&self, buffer: &mut Vec<u8>) -> Result<IsNull, BoxDynError> {
+                buffer.push($length);
+                let start = buffer.len();
+                write!(buffer, "{self}")?;
+                // A year of five digits is not bindable, and would be read as something else.
+                if buffer.len() - start != $length {
+                    return Err("MySQL has no time outside the years 1 to 9999".into());
+                }
+                Ok(IsNull::No)
+            }
+        }
+    };
+}
+
+bound_as_text!(Day, 10);
+bound_as_text!(Instant, 26);
+
 impl Type<MySql> for UnixMicros {
     fn type_info() -> MySqlTypeInfo {
         <str as Type<MySql>>::type_info()
@@ -323,7 +353,7 @@ impl Encode<'_, MySql> for UnixMicros {
         if !DAYS.contains(&self.0.div_euclid(DAY)) {
             return Err("MySQL has no timestamp outside the years 1 to 9999".into());
         }
-        Encode::<MySql>::encode(Instant(self.0).to_string(), buffer)
+        Instant(self.0).encode_by_ref(buffer)
     }
 }
 

@@ -6,8 +6,7 @@ use crate::codec::CursorCodec;
 use crate::cursor::Cursor;
 use crate::database::PageDb;
 use crate::error::PageError;
-use crate::key::Key;
-use crate::keyset::OrderColumn;
+use crate::key::{Key, Keys};
 use crate::page::{Page, PageInfo};
 use crate::plan::Reading;
 use crate::request::PageDirection;
@@ -28,7 +27,7 @@ pub(crate) struct Read<T> {
     /// Whether there are more rows in the walk's direction.
     pub(crate) ahead: bool,
     /// The keys of the row walked last.
-    pub(crate) end: Option<Vec<Key>>,
+    pub(crate) end: Option<Keys>,
 }
 
 /// Turns rows into a page.
@@ -61,7 +60,7 @@ impl Reader<'_> {
         let ahead = self.cut::<D>(&mut found)?;
         let keys = |row: Option<&R>| row.map(|row| self.keys::<D>(row)).transpose();
         let (near, end) = (keys(found.first())?, keys(found.last())?);
-        let cursor = |keys: &Option<Vec<Key>>| keys.as_deref().map(|k| self.cursor(k)).transpose();
+        let cursor = |keys: &Option<Keys>| keys.as_deref().map(|k| self.cursor(k)).transpose();
         let (mut start_cursor, mut end_cursor) = (cursor(&near)?, cursor(&end)?);
         let (has_previous, has_next) = match direction {
             PageDirection::Forward => (before, ahead),
@@ -122,16 +121,17 @@ impl Reader<'_> {
             })
     }
 
-    fn keys<D: PageDb>(&self, row: &D::Row) -> Result<Vec<Key>, PageError> {
-        let read = |column: &OrderColumn| {
+    fn keys<D: PageDb>(&self, row: &D::Row) -> Result<Keys, PageError> {
+        let mut keys = Keys::new();
+        for column in self.reading.order.columns() {
             let key = D::read(row, column)?;
             if key.is_null() && column.nulls().is_none() {
                 return Err(PageError::NullKey {
                     column: column.name(),
                 });
             }
-            Ok(key)
-        };
-        self.reading.order.columns().map(read).collect()
+            keys.push(key);
+        }
+        Ok(keys)
     }
 }

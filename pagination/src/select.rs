@@ -12,7 +12,7 @@ use crate::cursor::{Cursor, CursorError};
 use crate::database::{PageDb, PageSource};
 use crate::error::PageError;
 use crate::fingerprint::Fingerprint;
-use crate::key::Key;
+use crate::key::Keys;
 use crate::keyset::KeysetDef;
 use crate::page::{Page, Probe};
 use crate::plan::{Outline, PagePlan, Piece};
@@ -160,7 +160,7 @@ impl<'a, D: PageDb> PageQuery<'a, D> {
         request: &PageRequest,
         codec: &CursorCodec,
     ) -> Result<PagePlan<D>, PageError> {
-        let rows = rows(request)?;
+        let rows = checked_rows(request.limit())?;
         let (anchor, bound) = self.places(request, codec)?;
         Ok(self.page(Piece {
             direction: request.direction(),
@@ -181,7 +181,7 @@ impl<'a, D: PageDb> PageQuery<'a, D> {
         &self,
         request: &PageRequest,
         codec: &CursorCodec,
-    ) -> Result<(Keys, Keys), PageError> {
+    ) -> Result<(Option<Keys>, Option<Keys>), PageError> {
         let direction = request.direction();
         let now = self.now.unwrap_or_else(system_time);
         let parameter = |direction| request.preset().cursor_parameter(direction);
@@ -213,7 +213,7 @@ impl<'a, D: PageDb> PageQuery<'a, D> {
         cursor: Option<&Cursor>,
         parameter: &'static str,
         now: SystemTime,
-    ) -> Result<Keys, PageError> {
+    ) -> Result<Option<Keys>, PageError> {
         let Some(cursor) = cursor else {
             return Ok(None);
         };
@@ -224,16 +224,13 @@ impl<'a, D: PageDb> PageQuery<'a, D> {
         if !keys.iter().all(D::bindable) {
             return Err(refused(CursorError::Malformed));
         }
-        Ok(Some(keys.into()))
+        Ok(Some(keys))
     }
 }
 
-/// A cursor's keys, if there is a cursor.
-pub(crate) type Keys = Option<Vec<Key>>;
-
 /// The page size, if it is one.
-pub(crate) fn rows(request: &PageRequest) -> Result<u32, LimitError> {
-    match request.limit() {
+pub(crate) const fn checked_rows(rows: u32) -> Result<u32, LimitError> {
+    match rows {
         0 => Err(LimitError::Zero),
         n if n > PAGE_ROWS_MAX => Err(LimitError::TooLarge { max: PAGE_ROWS_MAX }),
         n => Ok(n),
@@ -244,6 +241,6 @@ pub(crate) fn rows(request: &PageRequest) -> Result<u32, LimitError> {
     clippy::disallowed_methods,
     reason = "the edge: cursors expire by wall time, across instances; tests pass `now`"
 )]
-fn system_time() -> SystemTime {
+pub(crate) fn system_time() -> SystemTime {
     SystemTime::now()
 }

@@ -8,12 +8,12 @@ use sqlx::FromRow;
 use crate::codec::CursorCodec;
 use crate::database::{PageDb, PageSource};
 use crate::error::PageError;
-use crate::key::Key;
+use crate::key::Keys;
 use crate::page::Page;
 use crate::plan::Piece;
 use crate::reader::Read;
 use crate::request::{PageDirection, PageRequest};
-use crate::select::{PageQuery, rows};
+use crate::select::{PageQuery, checked_rows};
 
 impl<'a, D: PageDb> PageQuery<'a, D> {
     /// All pages from the request's place on, one after another, none of them empty.
@@ -90,18 +90,15 @@ struct Walker<'a, 'e, D: PageDb, S> {
     source: S,
     codec: &'e CursorCodec,
     direction: PageDirection,
-    /// Where it goes on: in keys, which do not expire however long a page takes.
-    at: Result<Place, PageError>,
+    /// In keys, which do not expire however long a page takes; none at the end.
+    at: Result<Option<Place>, PageError>,
 }
 
-/// Where a walk stands.
-enum Place {
-    Before {
-        anchor: Option<Vec<Key>>,
-        bound: Option<Vec<Key>>,
-        rows: u32,
-    },
-    End,
+/// Where a walk goes on.
+struct Place {
+    anchor: Option<Keys>,
+    bound: Option<Keys>,
+    rows: u32,
 }
 
 impl<'a, 'e, D: PageDb, S: PageSource<D>> Walker<'a, 'e, D, S> {
@@ -124,11 +121,11 @@ impl<'a, 'e, D: PageDb, S: PageSource<D>> Walker<'a, 'e, D, S> {
     where
         T: for<'r> FromRow<'r, D::Row>,
     {
-        let Place::Before {
+        let Some(Place {
             anchor,
             bound,
             rows,
-        } = self.at?
+        }) = self.at?
         else {
             return Ok(None);
         };
@@ -144,12 +141,12 @@ impl<'a, 'e, D: PageDb, S: PageSource<D>> Walker<'a, 'e, D, S> {
         }
         self.query = self.query.total(crate::Total::None);
         self.at = Ok(match end {
-            Some(keys) if ahead => Place::Before {
+            Some(keys) if ahead => Some(Place {
                 anchor: Some(keys),
                 bound,
                 rows,
-            },
-            _ => Place::End,
+            }),
+            _ => None,
         });
         Ok(Some((page, self)))
     }
@@ -159,11 +156,11 @@ fn begin<D: PageDb>(
     query: &PageQuery<'_, D>,
     request: &PageRequest,
     codec: &CursorCodec,
-) -> Result<Place, PageError> {
+) -> Result<Option<Place>, PageError> {
     let (anchor, bound) = query.places(request, codec)?;
-    Ok(Place::Before {
+    Ok(Some(Place {
         anchor,
         bound,
-        rows: rows(request)?,
-    })
+        rows: checked_rows(request.limit())?,
+    }))
 }

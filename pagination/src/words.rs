@@ -61,6 +61,8 @@ pub(crate) struct OrderBy<'a> {
     nulls_from: usize,
     /// How many leading columns are the same in every row and therefore left out.
     constant: usize,
+    /// What stands before the first.
+    open: &'static str,
 }
 
 impl<'a> OrderBy<'a> {
@@ -71,7 +73,14 @@ impl<'a> OrderBy<'a> {
             order,
             nulls_from: 0,
             constant: 0,
+            open: " ORDER BY ",
         }
+    }
+
+    /// Behind other terms.
+    pub(crate) const fn continued(mut self) -> Self {
+        self.open = ", ";
+        self
     }
 
     /// For the rows of one select, such that an index can give the order.
@@ -92,6 +101,7 @@ impl<'a> OrderBy<'a> {
                 Dialect::Sqlite => constant(at, ranges, |_| true),
                 Dialect::Postgres => 0,
             },
+            open: " ORDER BY ",
         }
     }
 }
@@ -112,11 +122,7 @@ fn constant(at: At<'_>, ranges: &[Range], kind: impl Fn(&Key) -> bool) -> usize 
 impl fmt::Display for OrderBy<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         for (i, column) in self.order.iter().enumerate().skip(self.constant) {
-            f.write_str(if i == self.constant {
-                " ORDER BY "
-            } else {
-                ", "
-            })?;
+            f.write_str(if i == self.constant { self.open } else { ", " })?;
             let name = Name(self.dialect, column);
             let nulls = column.nulls().filter(|_| i >= self.nulls_from);
             let clause = self.dialect != Dialect::Mysql;

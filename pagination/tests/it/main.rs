@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod allocations;
 mod collations;
 mod concurrent;
 mod cursors;
@@ -19,6 +20,7 @@ mod expressions;
 mod extractor;
 mod fuzz;
 mod kinds;
+mod parents;
 mod payments;
 mod plans;
 mod presets;

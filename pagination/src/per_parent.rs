@@ -1,0 +1,492 @@
+//! The first rows of many lists in one statement: nested lists without a query per parent.
+
+use std::fmt;
+use std::hash::Hash;
+use std::time::SystemTime;
+
+use sqlx::{FromRow, QueryBuilder};
+
+use crate::codec::CursorCodec;
+use crate::cursor::{Cursor, CursorError};
+use crate::database::{PageDb, PageSource, PushKey};
+use crate::error::PageError;
+use crate::fingerprint::Fingerprint;
+use crate::key::{Key, KeyKind, Keys};
+use crate::keyset::{KeysetDef, OrderColumn, Walk};
+use crate::page::{Page, PageInfo};
+use crate::plan::Reading;
+use crate::reader::{Behind, Reader};
+use crate::request::PageDirection;
+use crate::seek::{self, Dialect};
+use crate::select::{checked_rows, system_time};
+use crate::statement::{At, Statement};
+use crate::words::OrderBy;
+
+/// How many parents one statement has at most; for more there are several, one after another.
+pub const PARENTS_MAX: usize = 100;
+
+/// The column that tells whose row it is, after the caller's own.
+const PARENT: OrderColumn = OrderColumn::not_null("mainstay_parent", KeyKind::I64);
+
+type Base<'a, D> = dyn Fn(&mut QueryBuilder<D>, Parent<'_>) + Send + Sync + 'a;
+type Bind<'a> = dyn Fn(&Key) -> Fingerprint + Send + Sync + 'a;
+
+/// The parent in whose list the query is to look.
+#[derive(Clone, Copy, Debug)]
+pub struct Parent<'k>(Option<&'k Key>);
+
+impl Parent<'_> {
+    /// Writes the parent's key, to be compared with a column of the children.
+    pub fn push<D: PageDb>(self, query: &mut QueryBuilder<D>) {
+        match self.0 {
+            Some(key) => query.push_key(key.clone()),
+            None => query.push("parent.parent"),
+        };
+    }
+}
+
+impl KeysetDef {
+    /// Pages through the query that `base` writes for each of several parents, in one statement.
+    ///
+    /// Postgres gets a LATERAL join over the parents' keys, the others a select per parent, joined by UNION ALL:
+    /// either way each parent's rows are searched for where its page begins, and the cost is parents × rows. (A window
+    /// function would read all children.)
+    ///
+    /// ```
+    /// use mainstay_pagination::{Column, Cursor, CursorCodec, KeysetDef, Page, Parent};
+    /// use sqlx::{Connection, Executor, FromRow, QueryBuilder, Sqlite, SqliteConnection};
+    ///
+    /// const OLDEST: KeysetDef = KeysetDef::new("comments.oldest").unique_asc(Column::i64("id").not_null());
+    ///
+    /// #[derive(FromRow)]
+    /// struct Comment { id: i64 }
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # let mut connection = SqliteConnection::connect("sqlite::memory:").await?;
+    /// # connection.execute("CREATE TABLE comment (id INTEGER PRIMARY KEY, post INT); CREATE INDEX i ON comment (post, id);
+    /// #     INSERT INTO comment VALUES (1, 7), (2, 8), (3, 7), (4, 7), (5, 8)").await?;
+    /// # let codec = CursorCodec::unsigned();
+    /// let comments = OLDEST
+    ///     .per_parent(|q: &mut QueryBuilder<Sqlite>, post: Parent| {
+    ///         q.push("SELECT id FROM comment WHERE post = ");
+    ///         post.push(q);
+    ///     })
+    ///     .bind_to("comments");
+    /// let parents: [(i64, Option<Cursor>); 2] = [(7, None), (8, None)];
+    /// let pages: Vec<Page<Comment>> = comments.fetch(&mut connection, parents, 2, &codec).await?;
+    /// assert_eq!(pages[0].items[1].id, 3);
+    /// assert!(pages[0].info.has_next && !pages[1].info.has_next);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn per_parent<'a, D: PageDb>(
+        &self,
+        base: impl Fn(&mut QueryBuilder<D>, Parent<'_>) + Send + Sync + 'a,
+    ) -> PerParent<'a, D> {
+        PerParent {
+            order: *self,
+            base: Box::new(base),
+        }
+    }
+}
+
+/// A query per parent, not bound yet.
+#[must_use]
+pub struct PerParent<'a, D: PageDb> {
+    order: KeysetDef,
+    base: Box<Base<'a, D>>,
+}
+
+impl<D: PageDb> fmt::Debug for PerParent<'_, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PerParent")
+            .field("order", &self.order)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a, D: PageDb> PerParent<'a, D> {
+    /// Binds cursors to what narrows the lists, as [`Select::bind_to`](crate::Select::bind_to) does, and each to its
+    /// parent. A list of one parent that is bound to `(binding, Key::from(parent))` has the same cursors: the first
+    /// page comes from here and the next ones from there.
+    pub fn bind_to(self, binding: impl Hash + Send + Sync + 'a) -> ParentsQuery<'a, D> {
+        let order = self.order;
+        ParentsQuery {
+            order,
+            base: self.base,
+            bind: Box::new(move |parent| Fingerprint::of(&order, (&binding, parent))),
+            now: None,
+        }
+    }
+}
+
+/// A query per parent, ready to be fetched.
+#[must_use]
+pub struct ParentsQuery<'a, D: PageDb> {
+    order: KeysetDef,
+    base: Box<Base<'a, D>>,
+    bind: Box<Bind<'a>>,
+    now: Option<SystemTime>,
+}
+
+impl<D: PageDb> fmt::Debug for ParentsQuery<'_, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ParentsQuery")
+            .field("order", &self.order)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<D: PageDb> ParentsQuery<'_, D> {
+    /// The time that cursors are checked against and stamped with, instead of the system's.
+    pub const fn now(mut self, now: SystemTime) -> Self {
+        self.now = Some(now);
+        self
+    }
+
+    /// Fetches each parent's first `rows` rows, or the first behind its cursor: a page per parent, in the order of the
+    /// parents, in one statement per [`PARENTS_MAX`] of them.
+    ///
+    /// `has_next` is exact; `has_previous` is not asked for and false. The parents' keys are of one type; a parent
+    /// that is NULL has no children.
+    ///
+    /// # Errors
+    /// Every [`PageError`]; one refused cursor refuses them all.
+    ///
+    /// # Cancel safety
+    /// The statements only read; a dropped future leaves nothing behind.
+    pub fn fetch<'e, T, S, K, P>(
+        &self,
+        source: S,
+        parents: P,
+        rows: u32,
+        codec: &'e CursorCodec,
+    ) -> impl Future<Output = Result<Vec<Page<T>>, PageError>> + Send + use<'e, T, S, K, P, D>
+    where
+        S: PageSource<D> + 'e,
+        T: for<'r> FromRow<'r, D::Row> + Send,
+        P: IntoIterator<Item = (K, Option<Cursor>)>,
+        K: Into<Key>,
+    {
+        let plans = self.plans(parents, rows, codec);
+        async move {
+            let mut source = source;
+            let mut pages = Vec::new();
+            for plan in plans? {
+                pages.extend(plan.read(&mut source, codec).await?);
+            }
+            Ok(pages)
+        }
+    }
+
+    /// Plans the statements without sending them: to look at their SQL.
+    ///
+    /// The number of parents with and without a cursor is rounded up to a power of two, so that few texts are prepared.
+    ///
+    /// # Errors
+    /// [`PageError::Limit`], [`PageError::Cursor`].
+    pub fn plans<K: Into<Key>>(
+        &self,
+        parents: impl IntoIterator<Item = (K, Option<Cursor>)>,
+        rows: u32,
+        codec: &CursorCodec,
+    ) -> Result<Vec<ParentsPlan<D>>, PageError> {
+        let rows = checked_rows(rows)?;
+        let now = self.now.unwrap_or_else(system_time);
+        let mut children = Vec::new();
+        for (parent, cursor) in parents {
+            children.push(self.children(parent.into(), cursor.as_ref(), codec, now)?);
+        }
+        let plan = |children: &[Children]| self.plan(children.to_vec(), rows, now);
+        Ok(children.chunks(PARENTS_MAX).map(plan).collect())
+    }
+
+    fn children(
+        &self,
+        parent: Key,
+        cursor: Option<&Cursor>,
+        codec: &CursorCodec,
+        now: SystemTime,
+    ) -> Result<Children, PageError> {
+        let fingerprint = (self.bind)(&parent);
+        let refused = |source| PageError::Cursor {
+            parameter: PageDirection::Forward.cursor_parameter(),
+            source,
+        };
+        let anchor = match cursor {
+            None => None,
+            Some(cursor) => Some(
+                codec
+                    .decode(cursor, &self.order, fingerprint, now)
+                    .map_err(refused)?,
+            ),
+        };
+        if !anchor.iter().all(|keys| keys.iter().all(D::bindable)) {
+            return Err(refused(CursorError::Malformed));
+        }
+        Ok(Children {
+            parent,
+            fingerprint,
+            anchor,
+        })
+    }
+
+    fn plan(&self, children: Vec<Children>, rows: u32, now: SystemTime) -> ParentsPlan<D> {
+        let order = self.order.walk(PageDirection::Forward);
+        let mut query = QueryBuilder::<D>::new("SELECT page.* FROM (");
+        let mut numbers = Vec::new();
+        for group in groups(&children) {
+            let from = numbers.len();
+            numbers.extend(&group);
+            let members: Vec<&Children> = group.iter().filter_map(|i| children.get(*i)).collect();
+            let text = Group {
+                base: &*self.base,
+                order: &order,
+                members: &members,
+                from,
+                rows,
+            };
+            query = match D::DIALECT {
+                Dialect::Postgres => text.lateral(query),
+                Dialect::Sqlite | Dialect::Mysql => text.union(query),
+            };
+        }
+        let found = !numbers.is_empty();
+        query
+            .push(") AS page ORDER BY page.mainstay_parent")
+            .push(OrderBy::all(D::DIALECT, &order).continued());
+        ParentsPlan {
+            query: found.then_some(query),
+            numbers,
+            children,
+            reading: Reading {
+                order: self.order,
+                fingerprint: Fingerprint::of(&self.order, ()),
+                direction: PageDirection::Forward,
+                rows,
+                behind: Behind::NotAsked,
+                cursors: false,
+                now,
+            },
+        }
+    }
+}
+
+/// A parent and where its page begins.
+#[derive(Clone, Debug)]
+struct Children {
+    parent: Key,
+    fingerprint: Fingerprint,
+    anchor: Option<Keys>,
+}
+
+impl Children {
+    /// What decides the text: whether there is a cursor, and which of its keys are NULL.
+    fn state(&self) -> Option<Vec<bool>> {
+        let anchor = self.anchor.as_deref()?;
+        Some(anchor.iter().map(Key::is_null).collect())
+    }
+}
+
+/// The positions of the children by state, without parents that have none.
+fn groups(children: &[Children]) -> Vec<Vec<usize>> {
+    let mut groups: Vec<(Option<Vec<bool>>, Vec<usize>)> = Vec::new();
+    for (i, child) in children
+        .iter()
+        .enumerate()
+        .filter(|(_, c)| !c.parent.is_null())
+    {
+        let state = child.state();
+        match groups.iter_mut().find(|(known, _)| *known == state) {
+            Some((_, members)) => members.push(i),
+            None => groups.push((state, vec![i])),
+        }
+    }
+    groups.sort();
+    groups.into_iter().map(|(_, members)| members).collect()
+}
+
+/// Parents whose pages begin in the same way.
+struct Group<'g, 'a, D: PageDb> {
+    base: &'g Base<'a, D>,
+    order: &'g Walk,
+    members: &'g [&'g Children],
+    /// The number of the first.
+    from: usize,
+    rows: u32,
+}
+
+impl<D: PageDb> Group<'_, '_, D> {
+    /// A row of VALUES per parent, and the page once for all of them.
+    fn lateral(&self, mut query: QueryBuilder<D>) -> QueryBuilder<D> {
+        let Some(first) = self.members.first() else {
+            return query;
+        };
+        let keys = first.anchor.as_deref().unwrap_or_default();
+        query.push(if self.from == 0 { "" } else { " UNION ALL " });
+        query.push("SELECT page.*, parent.nr AS mainstay_parent FROM (VALUES ");
+        for i in 0..self.members.len().next_power_of_two() {
+            // What fills the list up to a power of two has no number and is passed over.
+            let number = match self.members.get(i) {
+                Some(_) => i64::try_from(self.from + i).unwrap_or(-1),
+                None => -1,
+            };
+            let child = self.members.get(i).unwrap_or(first);
+            query.push(if i == 0 { "(" } else { ", (" });
+            query
+                .push_key(number)
+                .push(", ")
+                .push_key(child.parent.clone());
+            let anchor = child.anchor.as_deref().unwrap_or_default();
+            for (key, column) in anchor.iter().zip(self.order.iter()) {
+                if !key.is_null() {
+                    query.push(", ");
+                    D::bind(&mut query, key, column.kind());
+                }
+            }
+            query.push(")");
+        }
+        query.push(") AS parent(nr, parent");
+        for i in (0..keys.len()).filter(|i| keys.get(*i).is_some_and(|key| !key.is_null())) {
+            query.push(", k").push(i);
+        }
+        query.push(") CROSS JOIN LATERAL (");
+        query = self.page(query, Parent(None), first, self.rows + 1);
+        query.push(") AS page WHERE parent.nr >= 0");
+        query
+    }
+
+    /// A select per parent.
+    fn union(&self, mut query: QueryBuilder<D>) -> QueryBuilder<D> {
+        for i in 0..self.members.len().next_power_of_two() {
+            // What fills the list up to a power of two reads no row.
+            let (child, rows) = match (self.members.get(i), self.members.first()) {
+                (Some(child), _) => (child, self.rows + 1),
+                (None, Some(first)) => (first, 0),
+                (None, None) => continue,
+            };
+            query.push(if self.from + i == 0 {
+                ""
+            } else {
+                " UNION ALL "
+            });
+            query.push("SELECT page.*, ");
+            query.push_key(i64::try_from(self.from + i).unwrap_or(-1));
+            query.push(" AS mainstay_parent FROM (");
+            query = self.page(query, Parent(Some(&child.parent)), child, rows);
+            query.push(") AS page");
+        }
+        query
+    }
+
+    fn page(
+        &self,
+        query: QueryBuilder<D>,
+        parent: Parent<'_>,
+        child: &Children,
+        rows: u32,
+    ) -> QueryBuilder<D> {
+        let back = self.order.reversed();
+        let seek = seek::plan(D::DIALECT, self.order, child.anchor.as_deref(), None);
+        let mut statement = Statement {
+            base: &|query| (self.base)(query, parent),
+            anchor: At {
+                order: self.order,
+                keys: child.anchor.as_deref().unwrap_or_default(),
+                lateral: parent.0.is_none(),
+            },
+            bound: At {
+                order: &back,
+                keys: &[],
+                lateral: false,
+            },
+            query,
+        };
+        statement.page(&seek, rows);
+        statement.query
+    }
+}
+
+/// The statement of up to [`PARENTS_MAX`] parents, and how its rows become their pages.
+#[must_use]
+pub struct ParentsPlan<D: PageDb> {
+    /// None if no parent can have children.
+    query: Option<QueryBuilder<D>>,
+    /// The position of each number's parent.
+    numbers: Vec<usize>,
+    children: Vec<Children>,
+    reading: Reading,
+}
+
+impl<D: PageDb> fmt::Debug for ParentsPlan<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ParentsPlan")
+            .field("sql", &self.sql())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<D: PageDb> ParentsPlan<D> {
+    /// The statement's text; empty if there is nothing to ask.
+    #[must_use]
+    pub fn sql(&self) -> String {
+        let query = self.query.as_ref();
+        query.map_or_else(String::new, |query| query.sql().as_str().to_owned())
+    }
+
+    /// The statement with its parameters, for instance to put EXPLAIN before it.
+    #[must_use]
+    pub fn into_query(self) -> Option<QueryBuilder<D>> {
+        self.query
+    }
+
+    async fn read<T, S>(
+        self,
+        source: &mut S,
+        codec: &CursorCodec,
+    ) -> Result<Vec<Page<T>>, PageError>
+    where
+        S: PageSource<D>,
+        T: for<'r> FromRow<'r, D::Row>,
+    {
+        let rows = match self.query {
+            Some(query) => source.rows(query).await.map_err(PageError::database)?,
+            None => Vec::new(),
+        };
+        tracing::debug!(
+            target: "mainstay_pagination",
+            keyset = self.reading.order.name(),
+            parents = self.children.len(),
+            limit = self.reading.rows,
+            rows = rows.len(),
+            "pages of parents read"
+        );
+        let mut found: Vec<Vec<D::Row>> = self.children.iter().map(|_| Vec::new()).collect();
+        for row in rows {
+            let Key::I64(number) = D::read(&row, &PARENT)? else {
+                continue;
+            };
+            let position = usize::try_from(number)
+                .ok()
+                .and_then(|n| self.numbers.get(n));
+            if let Some(list) = position.and_then(|position| found.get_mut(*position)) {
+                list.push(row);
+            }
+        }
+        let page = |(child, rows): (&Children, Vec<D::Row>)| {
+            if rows.is_empty() {
+                return Ok(Page {
+                    items: vec![],
+                    info: PageInfo::default(),
+                    total: None,
+                    cursors: vec![],
+                });
+            }
+            let reading = Reading {
+                fingerprint: child.fingerprint,
+                ..self.reading
+            };
+            Ok(Reader { reading, codec }.page(rows)?.page)
+        };
+        self.children.iter().zip(found).map(page).collect()
+    }
+}
