@@ -70,10 +70,11 @@ impl KeyKind {
 ///
 /// Floats are compared by bits here (`PartialEq` on [`Key::F64Bits`]), so that NaN equals itself and a
 /// round trip can be asserted; the database's own comparison decides the order of rows.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Key {
     /// SQL NULL.
+    #[default]
     Null,
     /// A boolean.
     Bool(bool),
@@ -147,26 +148,39 @@ impl Key {
 }
 
 /// The keys of one row, in the order's columns: what [`CursorCodec::decode`](crate::CursorCodec::decode) reads. A slice
-/// of [`Key`]s that needs no heap.
+/// of [`Key`]s that needs no heap for up to three.
 #[derive(Clone)]
-pub struct Keys {
-    keys: [Key; COLUMNS_MAX],
-    len: usize,
+pub struct Keys(Inline);
+
+/// Most orders have two columns, and what is moved about is better small.
+const INLINE: usize = 3;
+
+#[derive(Clone)]
+enum Inline {
+    Few([Key; INLINE], usize),
+    Many(Vec<Key>),
 }
 
 impl Keys {
     pub(crate) const fn new() -> Self {
-        Self {
-            keys: [const { Key::Null }; COLUMNS_MAX],
-            len: 0,
-        }
+        Self(Inline::Few([const { Key::Null }; INLINE], 0))
     }
 
-    /// No order has more than [`COLUMNS_MAX`] columns; a key beyond is dropped.
     pub(crate) fn push(&mut self, key: Key) {
-        if let Some(next) = self.keys.get_mut(self.len) {
-            *next = key;
-            self.len += 1;
+        match &mut self.0 {
+            Inline::Few(keys, len) => match keys.get_mut(*len) {
+                Some(next) => {
+                    *next = key;
+                    *len += 1;
+                }
+                None => {
+                    let mut all = Vec::with_capacity(COLUMNS_MAX);
+                    all.extend(keys.iter_mut().map(std::mem::take));
+                    all.push(key);
+                    self.0 = Inline::Many(all);
+                }
+            },
+            Inline::Many(keys) => keys.push(key),
         }
     }
 }
@@ -190,13 +204,19 @@ impl Deref for Keys {
     type Target = [Key];
 
     fn deref(&self) -> &[Key] {
-        self.keys.get(..self.len).unwrap_or_default()
+        match &self.0 {
+            Inline::Few(keys, len) => keys.get(..*len).unwrap_or_default(),
+            Inline::Many(keys) => keys,
+        }
     }
 }
 
 impl From<Keys> for Vec<Key> {
     fn from(keys: Keys) -> Self {
-        keys.keys.into_iter().take(keys.len).collect()
+        match keys.0 {
+            Inline::Few(keys, len) => keys.into_iter().take(len).collect(),
+            Inline::Many(keys) => keys,
+        }
     }
 }
 

@@ -36,53 +36,56 @@ static SEXTETS: [[u32; 256]; 4] = {
     sextets
 };
 
+#[expect(
+    clippy::slow_vector_initialization,
+    reason = "for a few bytes zeroed memory is the allocator's slow way"
+)]
 pub(super) fn encode(bytes: &[u8]) -> String {
-    // Six bytes are eight characters; they are loaded as eight.
-    let mut out = Vec::with_capacity(bytes.len().div_ceil(6) * 8);
+    // Room for whole groups of eight, cut afterwards: a whole number of words is also checked faster.
+    let len = bytes.len().div_ceil(6) * 8;
+    let mut out = Vec::with_capacity(len);
+    out.resize(len, 0);
     let mut rest = bytes;
-    while !rest.is_empty() {
-        let chunk = rest
-            .first_chunk()
-            .copied()
-            .unwrap_or_else(|| padded(rest, 0));
-        out.extend_from_slice(&chars_of(chunk));
+    for room in out.as_chunks_mut().0 {
+        // Six are wanted, but eight are one load.
+        *room = chars_of(match rest.first_chunk() {
+            Some(chunk) => u64::from_be_bytes(*chunk),
+            None => u64::from_be_bytes(padded(rest, 0)),
+        });
         rest = rest.get(6..).unwrap_or_default();
     }
-    // All of them are ASCII. (Cut afterwards: a whole number of words is checked faster.)
+    // All of them are ASCII.
     let mut text = String::from_utf8(out).unwrap_or_default();
     text.truncate((bytes.len() * 4).div_ceil(3));
     text
 }
 
 /// The bytes of the text, written to the front of `out`; nothing if it is not what [`encode`] makes of them, or if
-/// `out` has not some bytes more than that.
+/// `out` has no room for a multiple of six.
 pub(super) fn decode<'b>(text: &str, out: &'b mut [u8]) -> Option<&'b mut [u8]> {
-    let mut rest = text.as_bytes();
+    let (eight, rest) = text.as_bytes().as_chunks();
+    let len = text.len() * 3 / 4;
+    let end = text.len().div_ceil(8) * 6;
     // A character alone in the last group of four carries no byte.
-    if rest.len() % 4 == 1 {
+    if rest.len() % 4 == 1 || end > out.len() {
         return None;
     }
-    let (mut at, mut seen) = (0, 0);
-    while !rest.is_empty() {
+    let mut seen = 0;
+    let mut rooms = out.as_chunks_mut().0.iter_mut();
+    for (chars, room) in eight.iter().zip(&mut rooms) {
+        *room = bytes_of(chars, &mut seen);
+    }
+    if !rest.is_empty()
+        && let Some(room) = rooms.next()
+    {
         // 'A' is 0.
-        let chunk = rest
-            .first_chunk()
-            .copied()
-            .unwrap_or_else(|| padded(rest, b'A'));
-        let (bytes, bits) = bytes_of(chunk);
-        // Six of the eight count.
-        *out.get_mut(at..)?.first_chunk_mut()? = bytes;
-        seen |= bits;
-        at += 6;
-        rest = rest.get(8..).unwrap_or_default();
+        *room = bytes_of(&padded(rest, b'A'), &mut seen);
     }
     if seen & NONE != 0 {
         return None;
     }
     // What the last character has beyond the last byte must be 0: otherwise there were other texts of the same bytes.
-    let (bytes, beyond) = out
-        .get_mut(..at)?
-        .split_at_mut_checked(text.len() * 3 / 4)?;
+    let (bytes, beyond) = out.get_mut(..end)?.split_at_mut_checked(len)?;
     beyond.iter().all(|byte| *byte == 0).then_some(bytes)
 }
 
@@ -94,17 +97,16 @@ fn padded<const N: usize>(bytes: &[u8], with: u8) -> [u8; N] {
     chunk
 }
 
-/// Of the first six bytes.
-fn chars_of(bytes: [u8; 8]) -> [u8; 8] {
-    let x = u64::from_be_bytes(bytes);
-    #[expect(clippy::indexing_slicing, reason = "twelve bits index 4096")]
+/// Of the six highest bytes.
+#[expect(clippy::indexing_slicing, reason = "twelve bits index 4096")]
+fn chars_of(x: u64) -> [u8; 8] {
     let pair = |at: u32| u64::from(u16::from_le_bytes(PAIRS[(x >> at) as usize & 0xfff]));
     (pair(52) | pair(40) << 16 | pair(28) << 32 | pair(16) << 48).to_le_bytes()
 }
 
-/// In the first six bytes; and all bits that were seen.
+/// Adds all bits that it saw to `seen`.
 #[expect(clippy::indexing_slicing, reason = "a byte indexes 256")]
-fn bytes_of([a, b, c, d, e, f, g, h]: [u8; 8]) -> ([u8; 8], u32) {
+fn bytes_of([a, b, c, d, e, f, g, h]: &[u8; 8], seen: &mut u32) -> [u8; 6] {
     let [first, second, third, last] = &SEXTETS;
     let four = |a: u8, b: u8, c: u8, d: u8| {
         first[usize::from(a)]
@@ -112,9 +114,10 @@ fn bytes_of([a, b, c, d, e, f, g, h]: [u8; 8]) -> ([u8; 8], u32) {
             | third[usize::from(c)]
             | last[usize::from(d)]
     };
-    let (high, low) = (four(a, b, c, d), four(e, f, g, h));
-    let bytes = (u64::from(high) << 40 | u64::from(low) << 16).to_be_bytes();
-    (bytes, high | low)
+    let (high, low) = (four(*a, *b, *c, *d), four(*e, *f, *g, *h));
+    *seen |= high | low;
+    let [_, _, bytes @ ..] = (u64::from(high) << 24 | u64::from(low)).to_be_bytes();
+    bytes
 }
 
 #[cfg(test)]
@@ -126,7 +129,7 @@ mod tests {
     use super::*;
 
     fn decoded(text: &str) -> Option<Vec<u8>> {
-        decode(text, &mut [0; 96 + 4]).map(|bytes| bytes.to_vec())
+        decode(text, &mut [0; 102]).map(|bytes| bytes.to_vec())
     }
 
     #[test]
@@ -153,8 +156,9 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_nothing() {
         assert_eq!(decoded(&"A".repeat(128)).map(|b| b.len()), Some(96));
-        assert_eq!(decoded(&"A".repeat(129)), None);
-        assert_eq!(decoded(&"A".repeat(130)), None);
+        assert_eq!(decoded(&"A".repeat(130)).map(|b| b.len()), Some(97));
+        assert_eq!(decoded(&"A".repeat(137)), None);
+        assert_eq!(decoded(&"A".repeat(138)), None);
     }
 
     proptest! {

@@ -40,7 +40,7 @@ pub const CURSOR_CHARS_MAX: usize = 1024;
 /// [`CURSOR_CHARS_MAX`] characters of base64, in bytes.
 const BYTES_MAX: usize = CURSOR_CHARS_MAX / 4 * 3;
 /// Enough for a few numbers, times and UUIDs.
-const SHORT: usize = 60;
+const SHORT: usize = 66;
 const MAC_BYTES: usize = 16;
 const VERSION: u8 = 1 << 4;
 const VERSION_BITS: u8 = 0xf0;
@@ -187,10 +187,10 @@ impl CursorCodec {
         if text.len() > CURSOR_CHARS_MAX {
             return Err(CursorError::TooLong);
         }
-        if text.len() <= SHORT / 3 * 4 {
-            self.read(text, &mut [0; SHORT + 4], order, fingerprint, now)
+        if text.len() <= SHORT / 6 * 8 {
+            self.read(text, &mut [0; SHORT], order, fingerprint, now)
         } else {
-            self.read(text, &mut [0; BYTES_MAX + 4], order, fingerprint, now)
+            self.read(text, &mut [0; BYTES_MAX], order, fingerprint, now)
         }
     }
 

@@ -382,6 +382,46 @@ fn a_cursor_of_another_list_is_refused() {
     }
 }
 
+/// A filter is what it means: its cursors are good however it was spelt.
+#[test]
+fn equal_filters_spelt_differently_are_one_list() {
+    use std::collections::BTreeSet;
+
+    /// As an application does: parsed, sorted, without repetitions, in one case.
+    fn list(query: &str) -> Fingerprint {
+        let mut currencies = BTreeSet::new();
+        let mut from = None;
+        for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+            match name {
+                "currency" => currencies.extend(value.split(',').map(str::to_ascii_uppercase)),
+                "from" => from = value.parse::<i64>().ok(),
+                _ => {} // page size and cursor, above all
+            }
+        }
+        Fingerprint::of(&NEWEST, ("payments", currencies, from))
+    }
+    let cursor = signed()
+        .encode(&keys(), list("currency=EUR,USD&from=5"), now())
+        .unwrap();
+    for same in [
+        "currency=USD,EUR&from=5",
+        "from=5&currency=eur&currency=usd",
+        "currency=EUR,USD,EUR&from=005&limit=50&after=x",
+    ] {
+        let read = signed().decode(&cursor, &NEWEST, list(same), now());
+        assert_eq!(read.map(Into::into), Ok(keys()), "{same}");
+    }
+    for other in [
+        "currency=EUR&from=5",
+        "currency=EUR,USD",
+        "currency=EURUSD&from=5",
+        "",
+    ] {
+        let read = signed().decode(&cursor, &NEWEST, list(other), now());
+        assert_eq!(read, Err(CursorError::WrongQuery), "{other}");
+    }
+}
+
 #[test]
 fn a_cursor_expires_to_the_second() {
     let codec = signed().ttl(Duration::from_secs(60));

@@ -13,6 +13,7 @@
 mod allocations;
 mod collations;
 mod concurrent;
+mod cursor_memory;
 mod cursors;
 mod derive;
 mod every_order;
