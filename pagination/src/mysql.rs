@@ -161,17 +161,9 @@ impl PageDb for MySql {
         // One line per table of the join: how many rows of it per row of those before, and what share is kept.
         let mut product = 1.0;
         for row in rows {
-            let read = |name| row.try_get::<Option<f64>, _>(name);
-            let rows = match row.try_get::<Option<i64>, _>("rows") {
-                #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-                Ok(rows) => rows.unwrap_or(0) as f64,
-                Err(_) => row
-                    .try_get::<Option<u64>, _>("rows")
-                    .map(|rows| rows.unwrap_or(0) as f64)
-                    .map_err(PageError::database)?,
-            };
-            let kept = read("filtered").map_err(PageError::database)?;
-            product *= rows * kept.unwrap_or(100.0) / 100.0;
+            let rows = number(row, "rows").map_err(PageError::database)?;
+            let percent = number(row, "filtered").map_err(PageError::database)?;
+            product *= rows.unwrap_or(0.0) * percent.unwrap_or(100.0) / 100.0;
         }
         #[expect(
             clippy::cast_possible_truncation,
@@ -205,6 +197,28 @@ impl PageDb for MySql {
 /// `T::decode`, for this database.
 fn get<'r, T: Decode<'r, MySql>>(value: MySqlValueRef<'r>) -> Result<T, BoxDynError> {
     T::decode(value)
+}
+
+/// A number of EXPLAIN's, which servers give different types.
+fn number(row: &MySqlRow, name: &str) -> Result<Option<f64>, sqlx::Error> {
+    let value = row.try_get_raw(name)?;
+    if value.is_null() {
+        return Ok(None);
+    }
+    let info = value.type_info().into_owned();
+    let number = match info.name() {
+        "DOUBLE" => get::<f64>(value),
+        "FLOAT" => get::<f32>(value).map(f64::from),
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        name if name.contains("INT") => get::<i64>(value).map(|n| n as f64),
+        _ => bytes(value).and_then(|text| Ok(std::str::from_utf8(text)?.parse()?)),
+    };
+    number
+        .map(Some)
+        .map_err(|source| sqlx::Error::ColumnDecode {
+            index: name.to_owned(),
+            source,
+        })
 }
 
 /// A value as it came over the wire, whatever its type.

@@ -18,6 +18,12 @@ pub trait TestDb: PageDb {
     /// Whether it has floats that are not finite.
     const NOT_FINITE: bool;
 
+    /// What gathers statistics on the table `t`.
+    const ANALYZE: &'static str;
+
+    /// What CAST calls an integer of 64 bits.
+    const BIGINT: &'static str;
+
     /// The column type of a kind's name.
     fn column_type(kind: &str) -> &'static str;
 
@@ -89,6 +95,8 @@ macro_rules! runs {
 
 impl TestDb for Sqlite {
     const NOT_FINITE: bool = true;
+    const ANALYZE: &'static str = "ANALYZE t";
+    const BIGINT: &'static str = "bigint";
 
     fn column_type(kind: &str) -> &'static str {
         match kind {
@@ -114,6 +122,8 @@ impl TestDb for Sqlite {
 
 impl TestDb for Postgres {
     const NOT_FINITE: bool = true;
+    const ANALYZE: &'static str = "ANALYZE t";
+    const BIGINT: &'static str = "bigint";
 
     fn column_type(kind: &str) -> &'static str {
         match kind {
@@ -148,6 +158,8 @@ impl TestDb for Postgres {
 
 impl TestDb for MySql {
     const NOT_FINITE: bool = false;
+    const ANALYZE: &'static str = "ANALYZE TABLE t";
+    const BIGINT: &'static str = "SIGNED";
 
     fn column_type(kind: &str) -> &'static str {
         match kind {
