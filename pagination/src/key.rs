@@ -166,6 +166,7 @@ impl Keys {
         Self(Inline::Few([const { Key::Null }; INLINE], 0))
     }
 
+    #[inline]
     pub(crate) fn push(&mut self, key: Key) {
         match &mut self.0 {
             Inline::Few(keys, len) => match keys.get_mut(*len) {

@@ -36,15 +36,16 @@ static SEXTETS: [[u32; 256]; 4] = {
     sextets
 };
 
+/// Of the first `len` bytes. Zeros that follow them save the end an extra load.
 #[expect(
     clippy::slow_vector_initialization,
     reason = "for a few bytes zeroed memory is the allocator's slow way"
 )]
-pub(super) fn encode(bytes: &[u8]) -> String {
+pub(super) fn encode(bytes: &[u8], len: usize) -> String {
     // Room for whole groups of eight, cut afterwards: a whole number of words is also checked faster.
-    let len = bytes.len().div_ceil(6) * 8;
-    let mut out = Vec::with_capacity(len);
-    out.resize(len, 0);
+    let room = len.div_ceil(6) * 8;
+    let mut out = Vec::with_capacity(room);
+    out.resize(room, 0);
     let mut rest = bytes;
     for room in out.as_chunks_mut().0 {
         // Six are wanted, but eight are one load.
@@ -56,7 +57,7 @@ pub(super) fn encode(bytes: &[u8]) -> String {
     }
     // All of them are ASCII.
     let mut text = String::from_utf8(out).unwrap_or_default();
-    text.truncate((bytes.len() * 4).div_ceil(3));
+    text.truncate((len * 4).div_ceil(3));
     text
 }
 
@@ -78,8 +79,7 @@ pub(super) fn decode<'b>(text: &str, out: &'b mut [u8]) -> Option<&'b mut [u8]> 
     if !rest.is_empty()
         && let Some(room) = rooms.next()
     {
-        // 'A' is 0.
-        *room = bytes_of(&padded(rest, b'A'), &mut seen);
+        *room = bytes_of(&last_group(text.as_bytes(), rest), &mut seen);
     }
     if seen & NONE != 0 {
         return None;
@@ -87,6 +87,16 @@ pub(super) fn decode<'b>(text: &str, out: &'b mut [u8]) -> Option<&'b mut [u8]> 
     // What the last character has beyond the last byte must be 0: otherwise there were other texts of the same bytes.
     let (bytes, beyond) = out.get_mut(..end)?.split_at_mut_checked(len)?;
     beyond.iter().all(|byte| *byte == 0).then_some(bytes)
+}
+
+/// The rest of the text, and for the characters that it lacks 'A', which is 0.
+fn last_group(text: &[u8], rest: &[u8]) -> [u8; 8] {
+    let Some(last) = text.last_chunk() else {
+        return padded(rest, b'A');
+    };
+    let bits = rest.len() * 8;
+    let fill = u64::from_be_bytes([b'A'; 8]);
+    (u64::from_be_bytes(*last) << (64 - bits) | fill >> bits).to_be_bytes()
 }
 
 fn padded<const N: usize>(bytes: &[u8], with: u8) -> [u8; N] {
@@ -138,7 +148,7 @@ mod tests {
         for len in 0..=96 {
             for at in [0, 100, 160] {
                 let bytes = &all[at..at + len];
-                let text = encode(bytes);
+                let text = encode(bytes, bytes.len());
                 assert_eq!(text, URL_SAFE_NO_PAD.encode(bytes));
                 assert_eq!(decoded(&text).as_deref(), Some(bytes));
             }

@@ -20,6 +20,11 @@ impl<const N: usize> Buffer<N> {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 
+    /// The bytes, and the zeros after them.
+    pub(super) const fn all(&self) -> &[u8] {
+        &self.bytes
+    }
+
     #[cfg(feature = "aead")]
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         self.bytes.get_mut(..self.len).unwrap_or_default()
@@ -35,9 +40,17 @@ impl<const N: usize> Buffer<N> {
         Ok(())
     }
 
-    pub(super) fn tagged(&mut self, tag: u8, bytes: &[u8]) -> Result<(), CursorError> {
-        self.push(&[tag])?;
-        self.push(bytes)
+    pub(super) fn tagged<const M: usize>(
+        &mut self,
+        tag: u8,
+        bytes: &[u8; M],
+    ) -> Result<(), CursorError> {
+        let room = self.bytes.get_mut(self.len..).unwrap_or_default();
+        let (first, room) = room.split_first_mut().ok_or(CursorError::TooLong)?;
+        *room.first_chunk_mut().ok_or(CursorError::TooLong)? = *bytes;
+        *first = tag;
+        self.len += 1 + M;
+        Ok(())
     }
 
     /// With the length, in two bytes, between tag and bytes.

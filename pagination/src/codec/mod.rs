@@ -168,7 +168,7 @@ impl CursorCodec {
                 out.push(&tag)?;
             }
         }
-        Ok(Cursor::new(base64url::encode(out.bytes())))
+        Ok(Cursor::new(base64url::encode(out.all(), out.bytes().len())))
     }
 
     /// Reads a cursor's keys: one per column of `order`, each of its column's kind.
