@@ -46,34 +46,85 @@
 //!
 //! OFFSET reads and throws away everything before the page, and repeats or skips rows when others are
 //! inserted. Keyset pagination remembers the last row's sort key instead. What is hard is to say "after this
-//! key" so that the database *seeks* to it:
+//! key" so that the database *seeks* to it, because no form does on all of them:
 //!
-//! - `a > x OR (a = x AND b > y)` is a filter on Postgres and SQLite: it costs what OFFSET costs.
-//! - `(a, b) > (x, y)` seeks on Postgres, but cannot say mixed directions or NULLs, and on SQLite it bounds
-//!   only `a` if `b` is the rowid.
+//! - `a > x OR (a = x AND b > y)` is the way in on MySQL and MariaDB; on Postgres and SQLite it is a filter, which
+//!   costs what OFFSET costs.
+//! - `(a, b) > (x, y)` seeks on Postgres, but cannot say mixed directions or NULLs; MySQL and MariaDB read the index
+//!   from its start for it, and on SQLite it bounds only `a` if `b` is the rowid.
 //! - One text with optional parameters (`$1 IS NULL OR ...`) is fine until the server chooses a generic plan.
 //!
-//! So the order and the cursor's state choose the statement: one row value where that seeks (Postgres, one
-//! direction, NOT NULL), otherwise one index range per column joined by UNION ALL; the first page as well, where
-//! the order wants NULLs at the end where the index does not have them. [`seek`] is that rule, pure and
-//! without SQL. [`PagePlan::sql`] and [`PagePlan::strategy`] show what came of it.
+//! So the database, the order and the cursor's NULLs choose the statement: one row value on Postgres where the order
+//! has one direction and no NULLs, otherwise one index range per column joined by UNION ALL there and on SQLite, and
+//! by OR on MySQL and MariaDB; the first page as well, where the order wants NULLs at the end where the index does not
+//! have them. [`seek`] is that rule, pure and without SQL. [`PagePlan::sql`] and [`PagePlan::strategy`] show what came
+//! of it, and `PageQuery::statements` lists every text that a list can send.
+//!
+//! At a million rows, page of 20, exact flags on both sides (`cargo test -p mainstay-pagination depth`, 2 shared
+//! cores, debug build, best of 60):
+//!
+//! | | row 20 | row 500,000 | row 999,000 | OFFSET there |
+//! |---|---|---|---|---|
+//! | Postgres 15 | 0.56 ms, 28 buffers | 0.57 ms, 28 | 0.53 ms, 28 | 145 ms |
+//! | MariaDB 10.11 | 0.45 ms, 22 rows read | 0.46 ms, 22 | 0.45 ms, 22 | 1,045 ms |
+//! | SQLite 3 | 0.53 ms | 0.54 ms | 0.50 ms | 61 ms |
+//!
+//! # What a list can do
+//!
+//! - [`PageRequest`]: the first or the last rows, after a cursor, before one, or between two. `has_next` and
+//!   `has_previous` are exact on the side the page goes to; on the side it came from they are by [`Probe`].
+//! - [`Total`]: no count (the default), an exact one, one up to a cap, or the planner's estimate.
+//! - `PageQuery::pages` and `PageQuery::rows`: the whole list as a stream, a page at a time in memory, from any cursor
+//!   on, over a pool, a connection or one transaction.
+//! - `KeysetDef::per_parent`: the first rows of many lists in one statement, each with a cursor of its own.
+//! - Expressions and joined columns are columns by their output names ([`Column`], [`Column::joined`]).
+//! - `seeks` and `assert_seeks` (feature `proof`): the proof, by EXPLAIN, in your own tests.
 //!
 //! # The index
 //!
-//! Index the filter's equality columns, then the order's columns with their directions and without a NULLS
-//! clause: `CREATE INDEX ON payment (tenant, created_at DESC, id DESC)`. All directions turned round serve as
-//! well. If a nullable column *other than the first* has its NULLs where the database would not put them
-//! (Postgres: `ASC NULLS FIRST`, `DESC NULLS LAST`), declare the index with the same NULLS clauses as the order;
-//! SQLite has no such index and sorts the rows that share the columns before it.
+//! Index the filter's equality columns, then the order's columns with their directions:
+//! `CREATE INDEX ON payment (tenant, created_at DESC, id DESC)`. All directions turned round serve as well.
+//! [`KeysetDef::index_ddl`] writes it. What is particular:
+//!
+//! - **Postgres.** No NULLS clause, unless a nullable column *other than the first* has its NULLs where the database
+//!   would not put them (`ASC NULLS FIRST`, `DESC NULLS LAST`): then every column as the order has it.
+//! - **MySQL and MariaDB.** With a filter in front (`tenant = ?`), say which index to use: `FROM payment FORCE INDEX
+//!   (payment_newest)`, in generic code [`PushIndexHint`]. The optimizer prefers all of the tenant's rows by `ref` to the
+//!   range behind the cursor. Mixed directions need MySQL 8 or MariaDB 10.8. An expression needs a generated column.
+//! - **SQLite, MySQL and MariaDB** have no index with NULLs elsewhere. For the first column that does not matter. A later
+//!   one is sorted: on SQLite the rows that share the columns before it, on MySQL and MariaDB everything behind the
+//!   cursor. Where that is too much, order by whether it is NULL first: with `prio IS NULL AS prio_is_null` in the query
+//!   and in the index (an expression on SQLite, a generated column on MySQL), the order
+//!   `.asc(Column::bool("prio_is_null").not_null()).asc(Column::i64("prio").nulls_first())` has the NULLs last and seeks.
+//! - **A joined column** cannot stand in one index with the unique one: rows that share it are sorted, so it should have
+//!   few each. Without [`Column::joined`] Postgres would compare the two tables' columns as one row value, which no
+//!   index bounds.
 //!
 //! # What to know
 //!
 //! - A row whose sort key *changes* between two pages may be seen twice or not at all; that is in the nature of
-//!   every cursor. Pages within one REPEATABLE READ transaction see one snapshot.
+//!   every cursor. Rows that are not changed are seen exactly once, and keys only ever grow (or fall) along a walk,
+//!   whatever others write. Pages within one REPEATABLE READ transaction see one snapshot.
 //! - A growing key is not a change feed: a row that commits late stands behind a cursor that has passed its
 //!   place. To follow changes, use an outbox.
-//! - Orders that no index holds (a computed relevance) gain nothing here.
+//! - **Where keyset loses.** Orders that no index holds (a computed relevance, a sort chosen among dozens of columns)
+//!   gain nothing here: each page sorts the list. "Page 37 of 500" does not exist; there is no jumping but to an end
+//!   or to a cursor. A filter that the index does not have in front is read past row by row until a page is full.
+//!   Lists of a few hundred rows are as fast with OFFSET (and as wrong when others write).
+//! - Text is compared by the database, in the column's collation. On MySQL and MariaDB, ENUM and SET are no keys (they
+//!   are ordered by number and compared as text: select `kind + 0` and order by that), and instants are `DATETIME(6)` in
+//!   UTC or `TIMESTAMP(6)`; sqlx sets the session to UTC, and so it must stay.
+//! - A page between two cursors reads at most a page's rows beyond the second one (on Postgres with a row value, none).
+//! - MySQL itself was not at hand: the dialect is the one that is tested on MariaDB 10.11, and uses nothing that
+//!   MySQL 8 lacks.
 //! - A cursor is not authorization: the query itself selects what the caller may see.
+//!
+//! # What is not here
+//!
+//! - A filter language: the query is yours.
+//! - Microsoft SQL Server and Oracle, which sqlx does not speak.
+//! - A watermark for tailing a growing key (`pg_snapshot_xmin`): it is a predicate of the query, and the outbox has it.
+//! - `has_previous` per parent, and paging parents backward: the parent's own list takes the same cursors.
 //!
 //! # Features
 //!
@@ -81,14 +132,18 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `postgres`, `sqlite` | `KeysetDef::select` and `fetch` over sqlx |
+//! | `postgres`, `sqlite`, `mysql` | `KeysetDef::select`, `fetch`, streams and `per_parent` over sqlx; `mysql` is MariaDB's too |
+//! | `proof` | `seeks` and `assert_seeks`, for tests |
 //! | `axum` | the `Paged` extractor; `PageError` as a problem document that names the parameter |
+//! | `aead` | `CursorCodec::aead`: cursors that nobody can read |
+//! | `derive` | `#[derive(Keyset)]` |
+//! | `time`, `chrono`, `rust_decimal` | their types as fields of derived orders |
 //! | `utoipa` | OpenAPI schemas and parameters |
 //!
 //! # Tracing
 //!
 //! Target `mainstay_pagination`: one `debug` event per page with the order's name, strategy, direction, limit
-//! and number of rows; no keys, cursors or parameters.
+//! and number of rows, and one per statement of `per_parent`; no keys, cursors or parameters.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "mysql")]
