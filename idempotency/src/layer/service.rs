@@ -1,5 +1,6 @@
 //! Sorts requests: those that pass, those without a key, and those that run under one.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -59,8 +60,7 @@ where
     }
 
     fn call(&mut self, request: Request<R>) -> Self::Future {
-        // A body that is axum's already stays what it is.
-        let request = request.map(Body::new);
+        let request = ours(request, |request| request.map(Body::new));
         let config = Config::of_route(&self.config, &request);
         if !config.methods.contains(request.method()) {
             return ResponseFuture::passing(self.inner.call(request), None);
@@ -144,7 +144,7 @@ where
                     } else {
                         future.poll(cx)
                     };
-                    let response = ready!(polled)?.map(Body::new);
+                    let response = ours(ready!(polled)?, |response| response.map(Body::new));
                     let asked = lazy.take().and_then(Lazy::into_parts::<D>);
                     let Some((slot, config)) = asked else {
                         return Poll::Ready(Ok(response));
@@ -167,6 +167,17 @@ where
                 }
             }
         }
+    }
+}
+
+/// What has axum's body already stays as it is, and is moved once.
+fn ours<T: Any, U: Any>(message: T, convert: impl FnOnce(T) -> U) -> U {
+    let mut message = Some(message);
+    let same = (&mut message as &mut dyn Any).downcast_mut::<Option<U>>();
+    match (same.and_then(Option::take), message) {
+        (Some(same), _) => same,
+        (None, Some(other)) => convert(other),
+        (None, None) => unreachable!("taken only when it is the same"),
     }
 }
 

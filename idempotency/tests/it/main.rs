@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod allocations;
 mod app;
 mod cancellation;
 mod db;
@@ -22,6 +23,7 @@ mod layer_options;
 mod lost_commits;
 mod mariadb;
 mod model;
+mod processes;
 mod races;
 mod stores;
 mod webhooks;
