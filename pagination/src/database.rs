@@ -10,7 +10,7 @@ use crate::keyset::OrderColumn;
 use crate::quoted::Quoted;
 use crate::seek::Dialect;
 
-/// A database that can be paged through: `sqlx::Postgres` and `sqlx::Sqlite`, by feature. Sealed.
+/// A database that can be paged through: `sqlx::Postgres`, `sqlx::Sqlite` and `sqlx::MySql`, by feature. Sealed.
 ///
 /// Generic code needs this bound, and one on the row type:
 ///

@@ -55,9 +55,9 @@ macro_rules! constructors {
 
 impl Column<Undecided> {
     constructors! {
-        /// A boolean: Postgres `bool`, SQLite `INTEGER` 0 or 1.
+        /// A boolean: Postgres `bool`, SQLite `INTEGER` 0 or 1, MySQL and MariaDB `BOOLEAN`.
         bool => Bool,
-        /// An integer: Postgres `int2`, `int4` or `int8`, SQLite `INTEGER`.
+        /// An integer: Postgres `int2`, `int4` or `int8`, SQLite `INTEGER`, the signed integers of MySQL and MariaDB.
         i64 => I64,
         /// An integer that is never negative: the unsigned integers of MySQL and MariaDB, or one of the integers of
         /// the others.
@@ -71,19 +71,21 @@ impl Column<Undecided> {
         /// SQLite has no decimals: in a column of numeric affinity (`DECIMAL(10, 2)`) it keeps integers and floats, and
         /// those are the keys.
         decimal => Decimal,
-        /// Text: Postgres `text` or `varchar`, SQLite `TEXT`.
+        /// Text: Postgres `text` or `varchar`, SQLite `TEXT`, MySQL and MariaDB `VARCHAR`, `CHAR` or `TEXT` (not ENUM or SET).
         ///
         /// All keys of a row together fit a cursor up to about 700 bytes; a page that begins or ends at a longer
         /// one is an error (`PageError::KeyTooLarge`). Where users write the text, bound it: in the table,
         /// or with a column such as `left(title, 100) AS title_key` and an index on that expression.
         text => Text,
-        /// Bytes: Postgres `bytea`, SQLite `BLOB`.
+        /// Bytes: Postgres `bytea`, SQLite `BLOB`, MySQL and MariaDB `VARBINARY`, `BINARY` or `BLOB`.
         bytes => Bytes,
-        /// A UUID: Postgres `uuid`, SQLite `BLOB` of 16 bytes.
+        /// A UUID: Postgres `uuid`, SQLite `BLOB` of 16 bytes, MySQL and MariaDB `BINARY(16)`.
         uuid => Uuid,
-        /// An instant: Postgres `timestamptz`, SQLite `INTEGER` microseconds since the Unix epoch.
+        /// An instant: Postgres `timestamptz`, SQLite `INTEGER` microseconds since the Unix epoch, MySQL and MariaDB
+        /// `TIMESTAMP(6)` or a `DATETIME(6)` in UTC.
         timestamptz => Timestamptz,
-        /// A local time: Postgres `timestamp`, SQLite `INTEGER` microseconds since the Unix epoch.
+        /// A local time: Postgres `timestamp`, SQLite `INTEGER` microseconds since the Unix epoch, MySQL and MariaDB
+        /// `DATETIME(6)`.
         timestamp => Timestamp,
         /// A date: `date`, SQLite `INTEGER` days since the Unix epoch. (A date that SQLite keeps as text is a
         /// [`text`](Self::text) column.)
