@@ -4,17 +4,87 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
 use http::StatusCode;
-use sqlx::Pool;
+use mainstay_errors::Error;
+use mainstay_idempotency::webhook::{Received, Secret, Verifier, Webhooks, sign};
+use mainstay_idempotency::{Inbox, Jobs, Key, Ran, Seen, Wait, migrate, reap, reap_inbox};
+use sqlx::{MySql, Pool, Postgres, Sqlite};
+use tokio_util::task::TaskTracker;
 
 use crate::app::{App, request};
 use crate::db::{TestDb, on_each};
 
 on_each!(
+    a_connection_left_in_a_transaction_is_found,
     dropped_at_every_poll_a_keyed_request_is_done_or_never_was,
+    dropped_at_every_poll_a_refused_request_is_recorded_or_never_was,
     dropped_at_every_poll_a_request_without_a_key_leaves_no_half,
+    dropped_at_every_poll_a_duplicate_that_waits_is_forgotten,
+    dropped_at_every_poll_a_webhook_is_applied_or_never_was,
+    dropped_at_every_poll_a_job_is_done_or_never_was,
+    dropped_at_every_poll_a_message_is_as_its_transaction_is,
+    dropped_at_every_poll_upkeep_goes_on,
     a_client_that_left_does_not_stop_the_commit
 );
+
+/// Asks a pooled connection whether it is in a transaction. sqlx believes that it is not.
+trait Asked: TestDb {
+    fn in_transaction(conn: &mut Self::Connection) -> impl Future<Output = bool> + Send;
+}
+
+impl Asked for Postgres {
+    /// Outside a transaction each statement has one of its own.
+    async fn in_transaction(conn: &mut sqlx::PgConnection) -> bool {
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let id = sqlx::query_scalar::<_, String>("select pg_current_xact_id()::text");
+            ids.push(id.fetch_one(&mut *conn).await.unwrap());
+        }
+        ids[0] == ids[1]
+    }
+}
+
+impl Asked for Sqlite {
+    async fn in_transaction(conn: &mut sqlx::SqliteConnection) -> bool {
+        let begun = Self::raw(conn, "begin").await.is_ok();
+        _ = Self::raw(conn, "rollback").await;
+        !begun
+    }
+}
+
+impl Asked for MySql {
+    async fn in_transaction(conn: &mut sqlx::MySqlConnection) -> bool {
+        let asked = sqlx::query_scalar("select @@in_transaction = 1");
+        asked.fetch_one(conn).await.unwrap()
+    }
+}
+
+/// What the other tests rest on.
+async fn a_connection_left_in_a_transaction_is_found<D: Asked>(pool: Pool<D>) {
+    let mut conn = pool.acquire().await.unwrap();
+    assert!(!D::in_transaction(&mut conn).await);
+    D::raw(&mut conn, "begin").await.unwrap();
+    assert!(D::in_transaction(&mut conn).await);
+    _ = D::raw(&mut conn, "rollback").await;
+    assert!(!D::in_transaction(&mut conn).await);
+}
+
+/// Takes every connection that the pool has to give, and asks each.
+async fn assert_sound<D: Asked>(pool: &Pool<D>, when: usize) {
+    let mut all = Vec::new();
+    for _ in 0..pool.options().get_max_connections() {
+        all.push(pool.acquire().await.unwrap());
+    }
+    for conn in &mut all {
+        assert!(
+            !D::in_transaction(conn).await,
+            "after {when} polls a connection came back inside a transaction"
+        );
+    }
+}
 
 /// Gives up after so many polls, and drops what it polled.
 struct DropAfter<F> {
@@ -52,12 +122,13 @@ fn drop_after<F: Future>(polls: usize, future: F) -> DropAfter<F> {
     }
 }
 
-async fn dropped_at_every_poll_a_keyed_request_is_done_or_never_was<D: TestDb>(pool: Pool<D>) {
+async fn dropped_at_every_poll_a_keyed_request_is_done_or_never_was<D: Asked>(pool: Pool<D>) {
     let app = App::new(pool);
     for polls in 0.. {
         let (key, body) = (format!("k{polls}"), format!("ok {polls}"));
         let answer = drop_after(polls, app.call(request(Some(&key), &body))).await;
         app.idle().await;
+        assert_sound(&app.world.pool, polls).await;
         let before = app.effects(&body).await;
         let again = app.post(&key, &body).await;
         assert_eq!(again.status, StatusCode::CREATED, "after {polls} polls");
@@ -74,7 +145,158 @@ async fn dropped_at_every_poll_a_keyed_request_is_done_or_never_was<D: TestDb>(p
     }
 }
 
-async fn dropped_at_every_poll_a_request_without_a_key_leaves_no_half<D: TestDb>(pool: Pool<D>) {
+/// A refusal is recorded in a second transaction, after the first one's rollback.
+async fn dropped_at_every_poll_a_refused_request_is_recorded_or_never_was<D: Asked>(pool: Pool<D>) {
+    let app = App::new(pool);
+    for polls in 0.. {
+        let (key, body) = (format!("k{polls}"), format!("status 422 {polls}"));
+        let answer = drop_after(polls, app.call(request(Some(&key), &body))).await;
+        app.idle().await;
+        assert_sound(&app.world.pool, polls).await;
+        let again = app.post(&key, &body).await;
+        assert_eq!(again.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(
+            app.post(&key, &body).await.replayed(),
+            "after {polls} polls"
+        );
+        assert_eq!(app.effects(&body).await, 0, "after {polls} polls");
+        if answer.is_some() {
+            assert!(polls > 1, "the future was dropped at least once");
+            return;
+        }
+    }
+}
+
+async fn dropped_at_every_poll_a_duplicate_that_waits_is_forgotten<D: Asked>(pool: Pool<D>) {
+    let app = App::with(pool, |layer| layer.wait(Wait::Up(Duration::from_secs(20))));
+    for polls in 0..6 {
+        let key = format!("k{polls}");
+        let first = tokio::spawn({
+            let (app, key) = (app.clone(), key.clone());
+            async move { app.post(&key, "wait").await }
+        });
+        app.world.entered.notified().await;
+        let gone = drop_after(polls, app.call(request(Some(&key), "wait")));
+        let gone = tokio::time::timeout(Duration::from_millis(50), gone).await;
+        assert!(!matches!(gone, Ok(Some(_))), "the gate is shut");
+        app.world.gate.add_permits(1);
+        assert_eq!(first.await.unwrap().status, StatusCode::CREATED);
+        assert!(app.post(&key, "wait").await.replayed());
+        assert_sound(&app.world.pool, polls).await;
+    }
+}
+
+async fn dropped_at_every_poll_a_webhook_is_applied_or_never_was<D: Asked>(pool: Pool<D>) {
+    let (secret, tracker) = (Secret::generate(), TaskTracker::new());
+    let verifier = Verifier::new(secret.clone());
+    let webhooks = Webhooks::new(pool.clone()).tracker(tracker.clone());
+    let now: SystemTime = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let receive = async |id: &str| {
+        let headers = sign(&secret, id, now, b"").unwrap();
+        let effect = |mut tx: mainstay_idempotency::IdemTx<D>,
+                      delivery: mainstay_idempotency::webhook::Delivery| async move {
+            let effect = D::effect(&mut tx, &delivery.id).await;
+            effect.map_err(Error::internal)
+        };
+        webhooks
+            .receive(&verifier, "provider", &headers, Bytes::new(), now, effect)
+            .await
+            .unwrap()
+    };
+    for polls in 0.. {
+        let id = format!("msg_{polls}");
+        let received = drop_after(polls, receive(&id)).await;
+        tracker.close();
+        tracker.wait().await;
+        tracker.reopen();
+        assert_sound(&pool, polls).await;
+        let before = D::effects(&pool, &id).await;
+        let again = receive(&id).await;
+        assert_eq!(
+            again == Received::Duplicate,
+            before == 1,
+            "after {polls} polls"
+        );
+        assert_eq!(D::effects(&pool, &id).await, 1, "after {polls} polls");
+        if received.is_some() {
+            assert!(polls > 1, "the future was dropped at least once");
+            return;
+        }
+    }
+}
+
+async fn dropped_at_every_poll_a_job_is_done_or_never_was<D: Asked>(pool: Pool<D>) {
+    let tracker = TaskTracker::new();
+    let jobs = Jobs::new(pool.clone(), "jobs").tracker(tracker.clone());
+    let run = async |name: String| {
+        let key = Key::new(&name).unwrap();
+        jobs.run(&key, "", async move |mut tx| {
+            let effect = D::effect(&mut tx, &name).await;
+            effect.map_err(Error::internal)
+        })
+        .await
+        .unwrap()
+    };
+    for polls in 0.. {
+        let name = format!("job {polls}");
+        let ran = drop_after(polls, run(name.clone())).await;
+        tracker.close();
+        tracker.wait().await;
+        tracker.reopen();
+        assert_sound(&pool, polls).await;
+        let before = D::effects(&pool, &name).await;
+        let again = run(name.clone()).await;
+        assert_eq!(again == Ran::Before(()), before == 1, "after {polls} polls");
+        assert_eq!(D::effects(&pool, &name).await, 1, "after {polls} polls");
+        if ran.is_some() {
+            assert!(polls > 1, "the future was dropped at least once");
+            return;
+        }
+    }
+}
+
+/// The transaction is the consumer's own: what `once` left undone goes with its rollback.
+async fn dropped_at_every_poll_a_message_is_as_its_transaction_is<D: Asked>(pool: Pool<D>) {
+    for polls in 0.. {
+        let message = format!("m{polls}");
+        let mut tx = D::begin(&pool).await.unwrap();
+        let seen = drop_after(polls, Inbox::once(&mut *tx, "consumer", &message)).await;
+        D::rollback(tx).await;
+        assert_sound(&pool, polls).await;
+        let mut tx = D::begin(&pool).await.unwrap();
+        let again = Inbox::once(&mut *tx, "consumer", &message).await.unwrap();
+        D::rollback(tx).await;
+        assert_eq!(again, Seen::First, "after {polls} polls");
+        if seen.is_some() {
+            assert!(polls > 0, "the future was dropped at least once");
+            return;
+        }
+    }
+}
+
+async fn dropped_at_every_poll_upkeep_goes_on<D: Asked>(pool: Pool<D>) {
+    let hour = Duration::from_hours(1);
+    for polls in 0.. {
+        let migrated = drop_after(polls, migrate(&pool)).await;
+        let reaped = drop_after(polls, reap(&pool, hour, 10)).await;
+        let reaped_inbox = drop_after(polls, reap_inbox(&pool, hour, 10)).await;
+        let app = App::new(pool.clone());
+        let body = format!("ok {polls}");
+        // A writer that is still on its way may have SQLite's one place for a moment.
+        let mut answer = app.post(&body.replace(' ', "-"), &body).await;
+        while answer.status == StatusCode::SERVICE_UNAVAILABLE {
+            answer = app.post(&body.replace(' ', "-"), &body).await;
+        }
+        assert_eq!(answer.status, StatusCode::CREATED, "after {polls} polls");
+        if migrated.is_some() && reaped.is_some() && reaped_inbox.is_some() {
+            assert!(polls > 1, "the futures were dropped at least once");
+            break;
+        }
+    }
+    assert_sound(&pool, usize::MAX).await;
+}
+
+async fn dropped_at_every_poll_a_request_without_a_key_leaves_no_half<D: Asked>(pool: Pool<D>) {
     let app = App::with(pool, |layer| layer.required(false));
     for polls in 0.. {
         let body = format!("ok {polls}");
@@ -86,6 +308,7 @@ async fn dropped_at_every_poll_a_request_without_a_key_leaves_no_half<D: TestDb>
             StatusCode::CREATED,
             "after {polls} polls the pool is sound"
         );
+        assert_sound(&app.world.pool, polls).await;
         let effects = app.effects(&body).await;
         assert!(
             effects == 0 || effects == 1,
