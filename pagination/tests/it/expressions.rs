@@ -213,3 +213,52 @@ async fn mariadb_seeks_by_generated_columns() {
     drop(connection);
     maria.drop_database().await;
 }
+
+/// What is wrong is told, not only that something is.
+async fn a_missing_index_is_told<D: TestDb>(connection: &mut D::Connection, says: &[&str]) {
+    fill::<D>(connection).await;
+    D::run(connection, "CREATE INDEX score_only ON t (score)".into()).await;
+    let order = KeysetDef::new("no_index")
+        .asc(Column::text("name").not_null())
+        .unique_desc(Column::i64("id").not_null());
+    let sql = "SELECT id, name FROM t WHERE score = 3";
+    let plans = query::<D>(&order, sql).statements(&[Key::from("Na7Me"), Key::I64(5)]);
+    assert!(plans.len() >= 4);
+    for plan in plans {
+        let told = seeks(connection, plan).await.unwrap_err().to_string();
+        assert!(says.iter().any(|says| told.contains(says)), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn sqlite_tells_what_does_not_seek() {
+    a_missing_index_is_told::<Sqlite>(&mut sqlite().await, &["no key bounds", "are sorted"]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
+async fn postgres_tells_what_does_not_seek() {
+    let scratch = Scratch::create().await;
+    let mut connection = scratch.connect().await;
+    a_missing_index_is_told::<Postgres>(&mut connection, &["a key is a filter", "are sorted"])
+        .await;
+    // The session is as it was.
+    let seqscan = sqlx::query_scalar::<_, String>("SHOW enable_seqscan")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(seqscan, "on");
+    drop(connection);
+    scratch.drop_database().await;
+}
+
+#[tokio::test]
+#[ignore = "needs MAINSTAY_TEST_MARIADB_URL; tests/run provides it"]
+async fn mariadb_tells_what_does_not_seek() {
+    let maria = Maria::create().await;
+    let mut connection = maria.connect().await;
+    a_missing_index_is_told::<MySql>(&mut connection, &["all rows of the filter", "are sorted"])
+        .await;
+    drop(connection);
+    maria.drop_database().await;
+}
