@@ -3,7 +3,7 @@
 //! Postgres counts the buffers it touches and MariaDB the rows its engine hands over; SQLite has only the clock (as
 //! have the others, for what is printed): the best of many runs, so that a busy machine does not matter much.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mainstay_pagination::{
     Column, Fingerprint, Key, KeysetDef, Page, PageQuery, PageRequest, Probe, PushIndexHint,
@@ -12,6 +12,8 @@ use sqlx::{
     AssertSqlSafe, Connection, Execute, FromRow, MySql, MySqlConnection, PgConnection, Postgres,
     QueryBuilder, Row, Sqlite,
 };
+
+use tokio::time::Instant;
 
 use crate::support::{Maria, Scratch, TestDb, codec, sqlite};
 
