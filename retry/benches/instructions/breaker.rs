@@ -1,9 +1,15 @@
 //! The breaker, closed by each rule and refusing. Its service fails with an error, as breakers want.
 
-use std::time::Duration;
+use std::{
+    future::Future,
+    hint::black_box,
+    pin::pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use mainstay_retry::{Backoff, CircuitBreaker, EveryError, Kind, Trip, Verdict, breaker::Window};
-use tower::Layer;
+use tower::{Layer, Service};
 
 use crate::{
     Operation,
@@ -18,6 +24,7 @@ pub const OPERATIONS: &[Operation] = &[
     ("breaker_ewma", breaker_ewma),
     ("breaker_slow", breaker_slow),
     ("breaker_consecutive_or_time", breaker_consecutive_or_time),
+    ("breaker_call", breaker_call),
     ("breaker_reject_open", breaker_reject_open),
     ("breaker_reject_forced", breaker_reject_forced),
 ];
@@ -75,6 +82,19 @@ fn breaker_consecutive_or_time(n: u64) {
     let window = Window::time(Duration::from_secs(3_600));
     let trip = Trip::consecutive(5).or(Trip::failure_rate(0.5).window(window));
     closed(trip, n);
+}
+
+/// Without a layer: a permit that borrows the circuit.
+fn breaker_call(n: u64) {
+    let breaker = breaker(Trip::consecutive(5));
+    let mut cx = Context::from_waker(Waker::noop());
+    for request in 0..n {
+        let call = pin!(breaker.call(&EveryError, Inner.call(black_box(request))));
+        let Poll::Ready(Ok(Ok(response))) = call.poll(&mut cx) else {
+            panic!("not at once");
+        };
+        black_box(response);
+    }
 }
 
 fn breaker_reject_open(n: u64) {

@@ -10,10 +10,11 @@ use super::{
     BreakerHandle, CircuitBreakerBuilder, CircuitBreakerLayer, Permit,
     builder::{Settings, WhenOpen},
     events::News,
-    state::{Admission, Good, Machine, Recorded, Snapshot, State, Ticket, in_nanos},
+    permit::Slip,
+    state::{Admission, Good, Machine, Recorded, Snapshot, State, Ticket, Transition, in_nanos},
 };
 use crate::{
-    classify::HttpClassify,
+    classify::{Classify, HttpClassify},
     error::{CircuitOpen, Name},
 };
 
@@ -67,8 +68,42 @@ impl CircuitBreaker {
     /// # Errors
     /// [`CircuitOpen`] when the call must not be made.
     pub fn try_acquire(&self) -> Result<Permit, CircuitOpen> {
-        let circuit = &self.circuit;
-        circuit.try_acquire().map_err(|wait| circuit.refusal(wait))
+        match Slip::acquire(Arc::clone(&self.circuit)) {
+            Ok(slip) => Ok(Permit::new(slip)),
+            Err(wait) => Err(self.circuit.refusal(wait)),
+        }
+    }
+
+    /// Makes one call through the breaker. The future is not begun while the circuit is open. Its outcome comes out as
+    /// it was.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use mainstay_retry::{CircuitBreaker, EveryError, Trip};
+    ///
+    /// let mail = CircuitBreaker::builder("mail").trip(Trip::consecutive(1)).build().unwrap();
+    /// let send = || async { Err::<(), _>("connection refused") };
+    /// assert_eq!(mail.call(&EveryError, send()).await, Ok(Err("connection refused")));
+    /// assert!(mail.call(&EveryError, send()).await.is_err()); // not sent: the circuit is open
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`CircuitOpen`] when the call was not made.
+    ///
+    /// # Cancel safety
+    /// Dropping it drops the call and gives its permit back; the breaker counts it neither way.
+    #[inline]
+    pub async fn call<C, F, T, E>(&self, classify: &C, call: F) -> Result<Result<T, E>, CircuitOpen>
+    where
+        C: Classify<T, E>,
+        F: Future<Output = Result<T, E>>,
+    {
+        let circuit = &*self.circuit;
+        let mut slip = Slip::acquire(circuit).map_err(|wait| circuit.refusal(wait))?;
+        let outcome = call.await;
+        slip.settle(classify.classify(outcome.as_ref()).health());
+        Ok(outcome)
     }
 }
 
@@ -95,27 +130,18 @@ impl Circuit {
         self.machine.pass()
     }
 
-    /// Leave to make one call, or the wait until a probe in nanoseconds.
-    #[inline]
-    pub(super) fn try_acquire(self: &Arc<Self>) -> Result<Permit, u64> {
-        match self.pass().or_else(|| self.machine.pass_timed(now)) {
-            Some(ticket) => Ok(Permit::new(Arc::clone(self), ticket)),
-            None => self.ask(),
-        }
+    /// Lets a call in whose start matters, or in a state that does not count.
+    pub(super) fn pass_timed(&self) -> Option<Ticket> {
+        self.machine.pass_timed(now)
     }
 
-    #[cold]
-    fn ask(self: &Arc<Self>) -> Result<Permit, u64> {
-        let (admission, change) = self.machine.admit(now);
-        // Before anybody is told: a listener that panics must not keep the permit.
-        let admitted = match admission {
-            Admission::Granted(ticket) => Ok(Permit::new(Arc::clone(self), ticket)),
-            Admission::Refused(wait) => Err(in_nanos(wait)),
-        };
-        if let Some(change) = change {
-            self.news.tell(&self.name, change);
-        }
-        admitted
+    /// Lets a call in or refuses it; whoever asks has to [tell](Self::tell) of the change.
+    pub(super) fn admit(&self) -> (Admission, Option<Transition>) {
+        self.machine.admit(now)
+    }
+
+    pub(super) fn tell(&self, change: Transition) {
+        self.news.tell(&self.name, change);
     }
 
     /// Whether every call is let in now.
@@ -136,7 +162,7 @@ impl Circuit {
     fn would_refuse_slowly(&self) -> Option<u64> {
         let (refuse, change) = self.machine.would_refuse(now);
         if let Some(change) = change {
-            self.news.tell(&self.name, change);
+            self.tell(change);
         }
         refuse.map(in_nanos)
     }
@@ -165,13 +191,13 @@ impl Circuit {
         match recorded {
             Recorded::Counted => {}
             Recorded::Freed => self.news.tell_room(),
-            Recorded::Changed(change) => self.news.tell(&self.name, change),
+            Recorded::Changed(change) => self.tell(change),
         }
     }
 
     pub(super) fn force(&self, state: State) {
         if let Some(change) = self.machine.force(state, now()) {
-            self.news.tell(&self.name, change);
+            self.tell(change);
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use pin_project_lite::pin_project;
 
-use super::{Permit, circuit::Circuit};
+use super::{circuit::Circuit, permit::Slip};
 use crate::{
     classify::Classify,
     error::{BoxError, Error},
@@ -23,7 +23,7 @@ pin_project! {
     pub struct BreakerFuture<F, C> {
         #[pin]
         call: Call<F>,
-        permit: Permit,
+        slip: Slip<Arc<Circuit>>,
         classify: C,
     }
 }
@@ -31,7 +31,7 @@ pin_project! {
 pin_project! {
     #[project = CallProj]
     enum Call<F> {
-        // The wait until a probe, in nanoseconds. Who refuses is known from the permit, which is none: so there is one
+        // The wait until a probe, in nanoseconds. Who refuses is known from the slip, which is no leave: so there is one
         // thing to be dropped, and whoever drops a call that is over has one thing to look at.
         Refused { wait: u64 },
         Started { #[pin] future: F },
@@ -43,16 +43,16 @@ impl<F, C> BreakerFuture<F, C> {
     pub(super) fn refused(by: Arc<Circuit>, wait: u64, classify: C) -> Self {
         Self {
             call: Call::Refused { wait },
-            permit: Permit::refused(by),
+            slip: Slip::refused(by),
             classify,
         }
     }
 
     #[inline]
-    pub(super) fn started(future: F, permit: Permit, classify: C) -> Self {
+    pub(super) fn started(future: F, slip: Slip<Arc<Circuit>>, classify: C) -> Self {
         Self {
             call: Call::Started { future },
-            permit,
+            slip,
             classify,
         }
     }
@@ -72,20 +72,20 @@ where
         match this.call.project() {
             CallProj::Started { future } => match ready!(future.poll(cx)) {
                 Ok(response) => {
-                    this.permit
+                    this.slip
                         .settle(this.classify.classify(Ok(&response)).health());
                     Poll::Ready(Ok(response))
                 }
-                Err(error) => failed(this.permit, this.classify, error),
+                Err(error) => failed(this.slip, this.classify, error),
             },
-            CallProj::Refused { wait } => refused(this.permit, *wait),
+            CallProj::Refused { wait } => refused(this.slip, *wait),
         }
     }
 }
 
 #[inline(never)]
-fn refused<T>(permit: &mut Permit, wait: u64) -> Poll<Result<T, Error>> {
-    match permit.take_circuit() {
+fn refused<T>(slip: &mut Slip<Arc<Circuit>>, wait: u64) -> Poll<Result<T, Error>> {
+    match slip.take_circuit() {
         Some(circuit) => Poll::Ready(Err(circuit.refusal(wait).into())),
         None => Poll::Pending, // polled after it was ready
     }
@@ -94,12 +94,12 @@ fn refused<T>(permit: &mut Permit, wait: u64) -> Poll<Result<T, Error>> {
 /// Apart, so that the way of a success stays short.
 #[cold]
 #[inline(never)]
-fn failed<C, T, E>(permit: &mut Permit, classify: &C, error: E) -> Poll<Result<T, Error>>
+fn failed<C, T, E>(slip: &mut Slip<Arc<Circuit>>, classify: &C, error: E) -> Poll<Result<T, Error>>
 where
     C: Classify<T, E>,
     E: Into<BoxError> + 'static,
 {
-    permit.settle(classify.classify(Err(&error)).health());
+    slip.settle(classify.classify(Err(&error)).health());
     Poll::Ready(Err(Error::from_inner(error)))
 }
 

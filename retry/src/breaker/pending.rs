@@ -3,18 +3,19 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use pin_project_lite::pin_project;
 use tokio::{sync::futures::OwnedNotified, time::Sleep};
 
-use super::{Permit, circuit::Circuit};
+use super::{circuit::Circuit, permit::Slip};
 
 /// What a service keeps between two polls, or between its readiness and its call.
 pub(super) enum Held {
     /// A probe.
-    Reserved(Permit),
+    Reserved(Slip<Arc<Circuit>>),
     /// A place among those who wait for the circuit.
     Waiting(Pin<Box<Pending>>),
 }

@@ -1,10 +1,10 @@
 //! A call that a breaker let in.
 
-use std::sync::Arc;
+use std::{fmt, ops::Deref, sync::Arc};
 
 use super::{
     circuit::Circuit,
-    state::{Good, Ticket},
+    state::{Admission, Good, Ticket, in_nanos},
 };
 use crate::verdict::Verdict;
 
@@ -16,14 +16,56 @@ use crate::verdict::Verdict;
 #[derive(Debug)]
 #[must_use = "dropping a permit unrecorded tells the breaker nothing"]
 pub struct Permit {
-    /// Empty when the verdict has been told, or there is nobody to be told.
-    circuit: Option<Arc<Circuit>>,
-    ticket: Ticket,
+    slip: Slip<Arc<Circuit>>,
 }
 
 impl Permit {
+    pub(super) const fn new(slip: Slip<Arc<Circuit>>) -> Self {
+        Self { slip }
+    }
+
+    /// Tells the breaker how the call went. Ignored when the breaker has changed its state since it let the call in.
     #[inline]
-    pub(super) const fn new(circuit: Arc<Circuit>, ticket: Ticket) -> Self {
+    pub fn record(mut self, verdict: Verdict) {
+        self.slip.settle(verdict.health());
+    }
+}
+
+/// What a permit is inside, whether it shares the circuit or borrows it.
+pub(super) struct Slip<H: Deref<Target = Circuit>> {
+    /// Empty when the verdict has been told, or there is nobody to be told.
+    circuit: Option<H>,
+    ticket: Ticket,
+}
+
+impl<H: Deref<Target = Circuit> + Clone> Slip<H> {
+    /// Leave to make one call, or the wait until a probe in nanoseconds.
+    #[inline]
+    pub(super) fn acquire(circuit: H) -> Result<Self, u64> {
+        match circuit.pass().or_else(|| circuit.pass_timed()) {
+            Some(ticket) => Ok(Self::new(circuit, ticket)),
+            None => Self::ask(circuit),
+        }
+    }
+
+    #[cold]
+    fn ask(circuit: H) -> Result<Self, u64> {
+        let (admission, change) = circuit.admit();
+        // Before anybody is told: a listener that panics must not keep the permit.
+        let admitted = match admission {
+            Admission::Granted(ticket) => Ok(Self::new(circuit.clone(), ticket)),
+            Admission::Refused(wait) => Err(in_nanos(wait)),
+        };
+        if let Some(change) = change {
+            circuit.tell(change);
+        }
+        admitted
+    }
+}
+
+impl<H: Deref<Target = Circuit>> Slip<H> {
+    #[inline]
+    pub(super) const fn new(circuit: H, ticket: Ticket) -> Self {
         Self {
             circuit: Some(circuit),
             ticket,
@@ -32,13 +74,8 @@ impl Permit {
 
     /// No leave: of no generation, so that whatever becomes of it is told to nobody.
     #[inline]
-    pub(super) const fn refused(circuit: Arc<Circuit>) -> Self {
+    pub(super) const fn refused(circuit: H) -> Self {
         Self::new(circuit, Ticket::NONE)
-    }
-
-    /// The circuit of a permit that has not been settled.
-    pub(super) fn take_circuit(&mut self) -> Option<Arc<Circuit>> {
-        self.circuit.take()
     }
 
     /// Leave that nobody keeps count of.
@@ -49,16 +86,15 @@ impl Permit {
         }
     }
 
+    /// The circuit of a permit that has not been settled.
+    pub(super) const fn take_circuit(&mut self) -> Option<H> {
+        self.circuit.take()
+    }
+
     /// Whether the breaker is still in the state in which it gave this permit.
     pub(super) fn is_current(&self) -> bool {
         let circuit = self.circuit.as_ref();
         circuit.is_none_or(|circuit| circuit.is_current(self.ticket))
-    }
-
-    /// Tells the breaker how the call went. Ignored when the breaker has changed its state since it let the call in.
-    #[inline]
-    pub fn record(mut self, verdict: Verdict) {
-        self.settle(verdict.health());
     }
 
     #[inline(always)]
@@ -76,9 +112,14 @@ impl Permit {
             circuit.record_unusual(&self.ticket, good, health);
         }
     }
+
+    #[cold]
+    fn give_up(&mut self) {
+        self.settle(None);
+    }
 }
 
-impl Drop for Permit {
+impl<H: Deref<Target = Circuit>> Drop for Slip<H> {
     #[inline]
     fn drop(&mut self) {
         if self.circuit.is_some() {
@@ -87,9 +128,11 @@ impl Drop for Permit {
     }
 }
 
-impl Permit {
-    #[cold]
-    fn give_up(&mut self) {
-        self.settle(None);
+impl<H: Deref<Target = Circuit>> fmt::Debug for Slip<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slip")
+            .field("circuit", &self.circuit.as_deref())
+            .field("ticket", &self.ticket)
+            .finish()
     }
 }

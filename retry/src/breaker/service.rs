@@ -7,9 +7,10 @@ use std::{
 use tower_service::Service;
 
 use super::{
-    BreakerFuture, Permit, WhenOpen,
+    BreakerFuture, WhenOpen,
     circuit::Circuit,
     pending::{Held, Pending},
+    permit::Slip,
 };
 use crate::{
     classify::Classify,
@@ -82,8 +83,8 @@ where
         if matches!(self.found, Found::Nothing)
             && let Some(ticket) = self.circuit.pass()
         {
-            let permit = Permit::new(Arc::clone(&self.circuit), ticket);
-            return BreakerFuture::started(self.inner.call(request), permit, self.classify.clone());
+            let slip = Slip::new(Arc::clone(&self.circuit), ticket);
+            return BreakerFuture::started(self.inner.call(request), slip, self.classify.clone());
         }
         let acquired = match self.found {
             // It stays until `poll_ready` finds something else.
@@ -92,7 +93,7 @@ where
         };
         let classify = self.classify.clone();
         match acquired {
-            Ok(permit) => BreakerFuture::started(self.inner.call(request), permit, classify),
+            Ok(slip) => BreakerFuture::started(self.inner.call(request), slip, classify),
             Err(wait) => BreakerFuture::refused(Arc::clone(&self.circuit), wait, classify),
         }
     }
@@ -124,14 +125,14 @@ impl<S, C> Breaker<S, C> {
 
     /// Leave for the call that `poll_ready` was asked for, or the wait until a probe.
     #[cold]
-    fn acquire(&mut self) -> Result<Permit, u64> {
+    fn acquire(&mut self) -> Result<Slip<Arc<Circuit>>, u64> {
         match std::mem::replace(&mut self.found, Found::Nothing) {
-            Found::Nothing => self.circuit.try_acquire(),
+            Found::Nothing => Slip::acquire(Arc::clone(&self.circuit)),
             Found::Refusal(wait) => Err(wait),
             Found::Held(held) => match *held {
                 Held::Reserved(permit) if permit.is_current() => Ok(permit),
                 // The state has changed since: what was reserved is worth nothing.
-                Held::Reserved(_) => self.circuit.try_acquire(),
+                Held::Reserved(_) => Slip::acquire(Arc::clone(&self.circuit)),
                 // Called without being ready, which is wrong; the service inside was not asked either.
                 Held::Waiting(_) => Err(0),
             },
@@ -158,7 +159,7 @@ impl<S, C> Breaker<S, C> {
             }
             ready!(self.inner.poll_ready(cx)).map_err(Error::from_inner)?;
             // Somebody else may have been faster; then wait for the next.
-            if let Ok(permit) = self.circuit.try_acquire() {
+            if let Ok(permit) = Slip::acquire(Arc::clone(&self.circuit)) {
                 self.found = Found::Held(Box::new(Held::Reserved(permit)));
                 return Poll::Ready(Ok(()));
             }

@@ -38,13 +38,13 @@ impl<K> DeadlineLayer<K> {
     /// [`Untold`](super::Untold) where only this side is to know.
     ///
     /// ```
-    /// use std::time::Duration;
+    /// use std::time::{Duration, Instant};
     /// use mainstay_retry::{Deadline, DeadlineLayer, deadline::Untold};
     ///
     /// struct Query { text: String, until: Option<Deadline> }
     ///
     /// let any = DeadlineLayer::total(Duration::from_secs(5)).carried_by(Untold);
-    /// let told = DeadlineLayer::total(Duration::from_secs(5)).carried_by(|query: &mut Query, ours: Deadline, _now| {
+    /// let told = DeadlineLayer::total(Duration::from_secs(5)).carried_by(|query: &mut Query, ours: Deadline, _: Instant| {
     ///     let until = query.until.map_or(ours, |theirs| theirs.min(ours));
     ///     *query.until.insert(until)
     /// });

@@ -462,3 +462,39 @@ fn neither_a_healthy_call_nor_a_refusal_allocates() {
         );
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn plain_code_calls_through_the_breaker_and_keeps_its_own_error() {
+    let breaker = breaker(2);
+    let handle = breaker.handle();
+    for _ in 0..2 {
+        let outcome = breaker.call(&EveryError, async { Err::<(), _>(7) }).await;
+        assert_eq!(outcome, Ok(Err(7)));
+    }
+    assert_eq!(handle.state(), State::Open);
+
+    let begun = std::cell::Cell::new(false);
+    let call = async {
+        begun.set(true);
+        Ok::<_, u8>("late")
+    };
+    let open = breaker.call(&EveryError, call).await.unwrap_err();
+    assert_eq!((open.retry_after(), begun.get()), (secs(1), false));
+
+    advance(secs(1)).await;
+    // A probe whose caller leaves makes room for another.
+    let mut left = Box::pin(breaker.call(&EveryError, std::future::pending::<Result<(), u8>>()));
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(left.as_mut().poll(&mut cx).is_pending());
+    assert_eq!(handle.snapshot().probes_in_flight, 1);
+    assert!(
+        breaker
+            .call(&EveryError, async { Ok::<_, u8>(()) })
+            .await
+            .is_err()
+    );
+    drop(left);
+    let probe = breaker.call(&EveryError, async { Ok::<_, u8>("back") });
+    assert_eq!(probe.await, Ok(Ok("back")));
+    assert_eq!(handle.state(), State::Closed);
+}

@@ -81,8 +81,8 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         match self.map.try_acquire(&(self.key)(&request)) {
-            Ok(permit) => {
-                BreakerFuture::started(self.inner.call(request), permit, self.classify.clone())
+            Ok(slip) => {
+                BreakerFuture::started(self.inner.call(request), slip, self.classify.clone())
             }
             Err((circuit, wait)) => BreakerFuture::refused(circuit, wait, self.classify.clone()),
         }

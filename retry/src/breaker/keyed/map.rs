@@ -15,7 +15,7 @@ use std::{
 };
 
 use crate::{
-    breaker::{Permit, builder::Settings, circuit::Circuit},
+    breaker::{builder::Settings, circuit::Circuit, permit::Slip},
     clock,
     error::Name,
     policy::TARGET,
@@ -98,9 +98,9 @@ impl Map {
     pub(super) fn try_acquire<K: Hash + ?Sized>(
         &self,
         key: &K,
-    ) -> Result<Permit, (Arc<Circuit>, u64)> {
+    ) -> Result<Slip<Arc<Circuit>>, (Arc<Circuit>, u64)> {
         match self.circuit(self.hasher.hash_one(key)) {
-            Some(circuit) => circuit.try_acquire().map_err(|wait| (circuit, wait)),
+            Some(circuit) => Slip::acquire(Arc::clone(&circuit)).map_err(|wait| (circuit, wait)),
             None => {
                 if self.unguarded.fetch_add(1, Ordering::Relaxed) == 0 {
                     tracing::warn!(
@@ -108,7 +108,7 @@ impl Map {
                         "no place for a new key: its calls go through without a breaker",
                     );
                 }
-                Ok(Permit::uncounted())
+                Ok(Slip::uncounted())
             }
         }
     }

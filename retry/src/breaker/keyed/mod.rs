@@ -65,8 +65,10 @@ impl KeyedBreakers {
     /// # Errors
     /// [`CircuitOpen`] when the call must not be made.
     pub fn try_acquire<K: Hash + ?Sized>(&self, key: &K) -> Result<Permit, CircuitOpen> {
-        let permit = self.map.try_acquire(key);
-        permit.map_err(|(circuit, wait)| circuit.refusal(wait))
+        match self.map.try_acquire(key) {
+            Ok(slip) => Ok(Permit::new(slip)),
+            Err((circuit, wait)) => Err(circuit.refusal(wait)),
+        }
     }
 
     /// A handle on the circuit of `key`, which is made if it is not there. While the handle is held, the circuit is
