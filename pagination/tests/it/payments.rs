@@ -152,7 +152,7 @@ async fn one_keyset_pages_through_sqlite() {
 }
 
 #[tokio::test]
-#[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+#[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
 async fn one_keyset_pages_through_postgres() {
     let scratch = Scratch::create().await;
     let pool = PgPoolOptions::new()

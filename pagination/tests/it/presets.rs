@@ -232,6 +232,15 @@ async fn relay_answers_a_connection_whose_edges_lead_on() {
     );
     // Probed exactly: A precedes.
     assert_eq!(body["pageInfo"]["hasPreviousPage"], true);
+    // Each of two cursors is checked, and refused by its own name.
+    for (query, pointer) in [
+        (format!("first=2&after={a}&before=x"), "/before"),
+        (format!("last=2&after={a}x&before={a}"), "/after"),
+    ] {
+        let (status, _, problem) = ask(&mut app, &query).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert_eq!(problem["errors"][0]["pointer"], pointer, "{query}");
+    }
     let (_, body) = good(&mut app, &format!("last=2&after={a}")).await;
     assert_eq!(
         (&body["edges"][0]["node"], &body["edges"][1]["node"]),

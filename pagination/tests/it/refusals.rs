@@ -205,7 +205,7 @@ fn values_the_database_cannot_hold_are_malformed_cursors() {
 
 /// sqlx's `push_bind` panics on a value it cannot encode; a filter's value comes from a client.
 #[tokio::test]
-#[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+#[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
 async fn a_filter_postgres_cannot_hold_is_an_error_not_a_panic() {
     use mainstay_pagination::{PushKey, UnixMicros};
     use sqlx::Postgres;
