@@ -53,7 +53,18 @@
 //! | COMMIT sent, no answer | the key is read again on another connection; a replay, or a run, or 503 with `outcome: unknown` |
 //!
 //! For effects elsewhere (another service, a mail) one transaction cannot speak: put an event into the outbox in the
-//! same transaction.
+//! same transaction, or, where the answer depends on them, use the **[Leased](leased)** protocol: named steps, a token that is
+//! checked inside each step's transaction, and keys derived for the remote.
+//!
+//! | effect lives in | protocol | stores | promise |
+//! |---|---|---|---|
+//! | the same database | Local | Postgres, MySQL and MariaDB, SQLite | exactly once |
+//! | the same database, in steps | Leased | Postgres, MySQL and MariaDB, SQLite | exactly once per step |
+//! | a remote system | Leased + derived key | these, and memory | at least once per step; once if the remote honours the key; at most once and else *unknown* if it does not |
+//! | anywhere | Leased | Redis (one server) | once **while Redis remembers** the claim |
+//! | a consumer's database | inbox | Postgres, MySQL and MariaDB, SQLite | once, within its retention |
+//!
+//! MySQL and MariaDB are one store, tested on MariaDB 10.11; MySQL 8 has the same statements but was not at hand.
 //!
 //! # The rest
 //!
@@ -66,8 +77,8 @@
 //!
 //! # Features
 //!
-//! None are on by default: keys, scopes, fingerprints, signatures. `postgres` and `sqlite` bring the stores and the
-//! inbox, `axum` the layer and the extractor, `metrics` the counter `mainstay.idempotency.requests{outcome}`
+//! None are on by default: keys, scopes, fingerprints, signatures. `postgres`, `mysql` and `sqlite` bring the stores and the
+//! inbox, `redis` and `memory` leases without a database, `axum` the layer and the extractor, `metrics` the counter `mainstay.idempotency.requests{outcome}`
 //! (`ran`, `replayed`, `released`, or a problem's code), `conformance` the suite.
 //!
 //! # Tracing
@@ -90,6 +101,8 @@ mod jobs;
 mod key;
 #[cfg(feature = "axum")]
 mod layer;
+#[cfg(feature = "sqlx")]
+pub mod leased;
 #[cfg(feature = "sqlx")]
 mod local;
 #[cfg(feature = "sqlx")]
@@ -122,6 +135,8 @@ pub use inbox::{INBOX_RETENTION, Inbox, dead_letters};
 pub use jobs::{Jobs, Ran};
 #[cfg(feature = "axum")]
 pub use layer::{IdempotencyLayer, IdempotencyService, ResponseFuture, Scoped, Unscoped};
+#[cfg(feature = "sqlx")]
+pub use leased::derived_key;
 #[cfg(feature = "sqlx")]
 pub use refusal::IdempotencyError;
 #[cfg(feature = "sqlx")]

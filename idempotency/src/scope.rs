@@ -32,6 +32,12 @@ impl Scope {
         Self(hash.finalize().into())
     }
 
+    /// Reads what [`as_bytes`](Self::as_bytes) wrote.
+    #[cfg(feature = "sqlx")]
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
     /// The 32 bytes kept in the table.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

@@ -5,6 +5,7 @@
 
 mod inbox;
 mod keys;
+pub mod leased;
 
 use sqlx::Pool;
 

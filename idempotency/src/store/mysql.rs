@@ -18,10 +18,13 @@ use sqlx::{MySql, MySqlPool, Row, Transaction};
 use super::{Claim, Claimed, IdempotencyDb, Inserted, Seen, lock};
 use crate::{Error, ErrorKind, Fingerprint, Key, Recorded, Scope, Wait};
 
-const MIGRATIONS: &[(i32, &str)] = &[(
-    1,
-    include_str!("../../migrations/mysql/0001_keys_and_inbox.sql"),
-)];
+const MIGRATIONS: &[(i32, &str)] = &[
+    (
+        1,
+        include_str!("../../migrations/mysql/0001_keys_and_inbox.sql"),
+    ),
+    (2, include_str!("../../migrations/mysql/0002_leases.sql")),
+];
 
 /// The savepoint is gone as soon as this transaction is, also when a deadlock, a DDL statement or the handler ended it
 /// and another one was begun: `check_open` asks for it.
@@ -272,6 +275,21 @@ async fn name_locks(
     .map_err(error)
 }
 
+/// For a transaction that holds rows and no named locks: `wait_timeout` alone, put back by COMMIT and ROLLBACK.
+pub(crate) async fn limit_idle(
+    conn: &mut MySqlConnection,
+    idle_max: Duration,
+) -> Result<(), Error> {
+    sqlx::query(
+        "set @mainstay_wait_timeout = ifnull(@mainstay_wait_timeout, @@session.wait_timeout), session wait_timeout = ?",
+    )
+    .bind(setting_secs(idle_max))
+    .execute(conn)
+    .await
+    .map(|_| ())
+    .map_err(error)
+}
+
 /// Always in this order, so nobody waits in a circle.
 async fn lock_request_then_key(conn: &mut MySqlConnection, time: Duration) -> Result<Held, Error> {
     let held: Option<i64> = sqlx::query_scalar(
@@ -365,14 +383,14 @@ fn record_of(row: &sqlx::mysql::MySqlRow) -> Result<Option<(Fingerprint, Recorde
     Ok(Some((fingerprint, recorded)))
 }
 
-fn number_of(error: &sqlx::Error) -> Option<u16> {
+pub(crate) fn number_of(error: &sqlx::Error) -> Option<u16> {
     let refused = error
         .as_database_error()?
         .try_downcast_ref::<MySqlDatabaseError>()?;
     Some(refused.number())
 }
 
-fn error(error: sqlx::Error) -> Error {
+pub(crate) fn error(error: sqlx::Error) -> Error {
     let kind = match &error {
         sqlx::Error::Database(_) => number_of(&error).map_or(ErrorKind::Database, kind_of),
         sqlx::Error::Io(_)

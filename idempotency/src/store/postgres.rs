@@ -10,10 +10,13 @@ use sqlx::{PgPool, Postgres, Row, Transaction};
 use super::{Claim, Claimed, IdempotencyDb, Inserted, Seen, lock};
 use crate::{Error, ErrorKind, Fingerprint, Key, Recorded, Scope, Wait};
 
-const MIGRATIONS: &[(i32, &str)] = &[(
-    1,
-    include_str!("../../migrations/postgres/0001_keys_and_inbox.sql"),
-)];
+const MIGRATIONS: &[(i32, &str)] = &[
+    (
+        1,
+        include_str!("../../migrations/postgres/0001_keys_and_inbox.sql"),
+    ),
+    (2, include_str!("../../migrations/postgres/0002_leases.sql")),
+];
 
 /// `READ WRITE` refuses a standby: its snapshot may lack the record that the primary has.
 const BEGIN: &str = "begin isolation level read committed read write";
@@ -264,12 +267,12 @@ impl IdempotencyDb for Postgres {
 }
 
 /// As a setting takes it: 0 would mean no limit, and there is a largest.
-fn setting_ms(duration: Duration) -> String {
+pub(crate) fn setting_ms(duration: Duration) -> String {
     duration.as_millis().clamp(1, 2_147_483_647).to_string()
 }
 
 /// At most a hundred years: intervals, and times before now, have an end.
-fn interval_secs(duration: Duration) -> f64 {
+pub(crate) fn interval_secs(duration: Duration) -> f64 {
     duration.as_secs_f64().min(100.0 * 365.0 * 86_400.0)
 }
 
@@ -351,7 +354,7 @@ fn record_of(row: &sqlx::postgres::PgRow) -> Result<Option<(Fingerprint, Recorde
     Ok(Some((fingerprint, recorded)))
 }
 
-fn error(error: sqlx::Error) -> Error {
+pub(crate) fn error(error: sqlx::Error) -> Error {
     let kind = match &error {
         sqlx::Error::Database(refused) => match refused.code().as_deref() {
             Some("40001" | "40P01" | "55P03" | "57014") => ErrorKind::Busy,

@@ -9,10 +9,13 @@ use sqlx::{Row, Sqlite, SqlitePool, Transaction};
 use super::{Claim, Claimed, IdempotencyDb, Inserted, Seen};
 use crate::{Error, ErrorKind, Fingerprint, Key, Recorded, Scope, Wait};
 
-const MIGRATIONS: &[(i32, &str)] = &[(
-    1,
-    include_str!("../../migrations/sqlite/0001_keys_and_inbox.sql"),
-)];
+const MIGRATIONS: &[(i32, &str)] = &[
+    (
+        1,
+        include_str!("../../migrations/sqlite/0001_keys_and_inbox.sql"),
+    ),
+    (2, include_str!("../../migrations/sqlite/0002_leases.sql")),
+];
 
 /// A deferred transaction that reads before it writes fails with `SQLITE_BUSY_SNAPSHOT` at once, whatever the timeout.
 const BEGIN: &str = "begin immediate";
@@ -241,7 +244,7 @@ fn primary_code(error: &sqlx::Error) -> Option<u32> {
     Some(code.parse::<u32>().ok()? & 0xff)
 }
 
-fn error(error: sqlx::Error) -> Error {
+pub(crate) fn error(error: sqlx::Error) -> Error {
     let kind = match &error {
         // SQLITE_BUSY and SQLITE_LOCKED.
         sqlx::Error::Database(_) => match primary_code(&error) {

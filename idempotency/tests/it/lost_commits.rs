@@ -9,8 +9,10 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::StatusCode;
 use mainstay_errors::{Error, Outcome, Problem, Retry};
+use mainstay_idempotency::leased::{Claimed, Leases, Work};
+use mainstay_idempotency::store::Claim;
 use mainstay_idempotency::webhook::{Delivery, Received, Secret, Verifier, Webhooks, sign};
-use mainstay_idempotency::{IdemTx, IdempotencyDb};
+use mainstay_idempotency::{Fingerprint, IdemTx, IdempotencyDb, Key, Scope};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{MySql, Pool, Postgres, Sqlite};
@@ -428,6 +430,44 @@ async fn a_webhooks_lost_commit_is_read_from_its_mark_on_postgres() {
         for id in ["heard", "lost"] {
             assert_eq!(Postgres::effects(&pool, id).await, 1, "{id}");
         }
+        wired.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+async fn a_steps_lost_commit_is_read_from_its_journal_on_postgres() {
+    db::on::<Postgres, _>(|pool| async move {
+        let (wire, wired) = through_wire(&pool).await;
+        let leases = Leases::new(wired.clone());
+        let claim = Claim {
+            scope: Scope::new("t", "", "o"),
+            key: Key::new("k").unwrap(),
+            fingerprint: Fingerprint::new("POST", "/", ""),
+        };
+        let Claimed::Run(mut lease) = leases.claim(&claim, &Work::default()).await.unwrap() else {
+            panic!("new");
+        };
+        for (mode, step, committed) in [
+            (AFTER_COMMIT, "heard", true),
+            (BEFORE_COMMIT, "lost", false),
+        ] {
+            wire.set(mode);
+            let effect = move |mut tx: IdemTx<Postgres>, _| async move {
+                Postgres::effect(&mut tx, step).await
+            };
+            let done = lease.step(step, effect).await;
+            assert_eq!(done.is_ok(), committed, "{step}: {done:?}");
+            assert_eq!(
+                Postgres::effects(&pool, step).await,
+                i64::from(committed),
+                "{step}"
+            );
+            lease.step(step, effect).await.unwrap();
+            assert_eq!(Postgres::effects(&pool, step).await, 1, "{step}");
+        }
+        drop(lease);
         wired.close().await;
     })
     .await;

@@ -19,6 +19,8 @@ mod ietf;
 mod inbox;
 mod jobs;
 mod layer;
+mod leases;
+mod leases_redis;
 mod layer_options;
 mod lost_commits;
 mod mariadb;

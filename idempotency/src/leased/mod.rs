@@ -1,0 +1,186 @@
+//! The Leased protocol: for effects that no transaction of ours can take back.
+//!
+//! A claim commits at once, with a **fencing token** and a **lease**. Work goes on in named [steps](Lease::step), each in a
+//! transaction that locks the key's row and checks the token before its effects: an attempt that was paused past its
+//! lease finds another token there and commits nothing. Checking when the answer is recorded would be too late, because
+//! the effects are there by then. What a finished step returned is kept, so an attempt that takes over goes on behind it;
+//! a [`Completer`] takes over without waiting for the client to ask again.
+//!
+//! A remote system is [called](Lease::call) under a [derived key](derived_key) that is the same for every attempt. One
+//! that honours such keys is asked again after a crash. One that does not is never asked twice: the key becomes
+//! [`Unknown`](Claimed::Unknown), and somebody looks.
+//!
+//! | effect lives in | promise |
+//! |---|---|
+//! | the database of the leases, in [`Lease::step`] | exactly once per step |
+//! | a remote that honours the derived key, in [`Lease::call`] | once |
+//! | a remote that does not | at most once: after a crash it is unknown, and said so |
+//! | anything, with the leases in Redis | once **while Redis remembers**: a failover or a lost disk forgets claims |
+
+mod completer;
+mod derived;
+mod journal;
+mod lease;
+mod leases;
+mod sql;
+pub mod state;
+mod store;
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+pub use completer::Completer;
+pub use derived::{DerivedKey, derived_key};
+pub use journal::{RESULT_BYTES_MAX, STEP_BYTES_MAX};
+pub use lease::{Lease, LeaseError, Remote};
+pub use leases::{Claimed, Leases};
+pub use sql::LeasedDb;
+#[cfg(feature = "memory")]
+pub use store::memory::MemoryStore;
+#[cfg(feature = "redis")]
+pub use store::redis::RedisStore;
+
+use crate::store::Claim;
+use crate::{Error, Fingerprint, Key, Recorded, Scope};
+
+/// Proves which attempt speaks. Compared for equality where the effects are; later attempts have larger numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Token {
+    /// The number.
+    pub number: u64,
+    /// The run of the server that gave it, where numbers may be given twice by two runs (Redis); else empty.
+    pub run: Box<str>,
+}
+
+/// The key an attempt holds, and by which token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Whose key.
+    pub scope: Scope,
+    /// Which key.
+    pub key: Key,
+    /// By which token.
+    pub token: Token,
+}
+
+/// What a [`Completer`] needs to take work up again: who can, and with what.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Work {
+    /// The name under which a handler is registered; empty for work that only its client takes up again.
+    pub handler: String,
+    /// Whatever that handler needs: the request's body, most often.
+    pub input: Bytes,
+}
+
+/// What a store's claim found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taken {
+    /// The key is the caller's.
+    Ours {
+        /// Its token.
+        token: Token,
+        /// What earlier attempts have done, as [`LeasedStore::append`] was given it; empty for a new key.
+        journal: Vec<u8>,
+    },
+    /// Another attempt holds it.
+    InFlight {
+        /// Of the request that it runs.
+        fingerprint: Fingerprint,
+        /// What is left of its lease.
+        left: Duration,
+    },
+    /// Answered.
+    Done {
+        /// Of the request that ran.
+        fingerprint: Fingerprint,
+        /// Its answer.
+        recorded: Recorded,
+    },
+    /// Its last attempt does not know what a remote step did.
+    Unknown {
+        /// Of the request that ran.
+        fingerprint: Fingerprint,
+    },
+}
+
+/// Work whose lease is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Abandoned {
+    /// What to claim.
+    pub claim: Claim,
+    /// What to do.
+    pub work: Work,
+}
+
+/// Where leases are kept. [`Pool`](sqlx::Pool)s of Postgres, MySQL, MariaDB and SQLite are such stores, and the features
+/// `memory` and `redis` bring two more.
+///
+/// Each method is atomic by itself and decided by the store's own clock. Those that take a [`Holder`] change nothing and
+/// return `false` when its token is no longer the key's.
+///
+/// None of the futures is cancel-safe: [`Leases`] and [`Lease`] run them in tasks.
+pub trait LeasedStore: Clone + Send + Sync + 'static {
+    /// Creates and updates what the store needs.
+    fn migrate(&self) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Claims the key if it is free, or if its lease is over and it is claimed for the same request.
+    fn claim(
+        &self,
+        claim: &Claim,
+        work: &Work,
+        lease: Duration,
+    ) -> impl Future<Output = Result<Taken, Error>> + Send;
+
+    /// Milliseconds since 1970 by the store's clock.
+    fn now_ms(&self) -> impl Future<Output = Result<u64, Error>> + Send;
+
+    /// Whether the key is known, in whatever state.
+    fn exists(&self, scope: &Scope, key: &Key) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// Holds the key for another `lease` from now.
+    fn renew(
+        &self,
+        holder: &Holder,
+        lease: Duration,
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// Adds an entry to the key's journal, and holds it for another `lease`.
+    fn append(
+        &self,
+        holder: &Holder,
+        entry: &[u8],
+        lease: Duration,
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// Records the answer.
+    fn complete(
+        &self,
+        holder: &Holder,
+        recorded: &Recorded,
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// Gives the key back: free if its journal is empty, else to be taken over at once.
+    fn release(&self, holder: &Holder) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// Nobody knows what a remote step did.
+    fn lose(&self, holder: &Holder) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// Somebody has looked: an unknown key becomes claimed with its lease over, to be taken over. `false` when it is not unknown.
+    fn reopen(&self, scope: &Scope, key: &Key) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// At most `max` keys whose lease is over and whose work names this handler, those that have waited longest first.
+    fn abandoned(
+        &self,
+        handler: &str,
+        max: u32,
+    ) -> impl Future<Output = Result<Vec<Abandoned>, Error>> + Send;
+
+    /// Deletes at most `batch_max` keys older than `older_than` that are done, or released. What is claimed or unknown stays.
+    fn reap(
+        &self,
+        older_than: Duration,
+        batch_max: u32,
+    ) -> impl Future<Output = Result<u64, Error>> + Send;
+}

@@ -1,0 +1,271 @@
+//! Memory: the state machine itself, behind a mutex. For tests, and for single processes whose keys may die with them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::leased::state::{Change, Decision, State, change, request};
+use crate::leased::{Abandoned, Holder, LeasedStore, Taken, Token, Work};
+use crate::store::Claim;
+use crate::{Age, Error, Key, Recorded, Scope};
+
+/// Leases in this process. Clones share them. Its clock is tokio's, which tests can pause.
+#[derive(Debug, Clone)]
+pub struct MemoryStore {
+    keys: Arc<Mutex<HashMap<(Scope, Key), Entry>>>,
+    started: Instant,
+    started_ms: u64,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    state: State,
+    journal: Vec<u8>,
+    work: Work,
+    created_ms: u64,
+}
+
+impl MemoryStore {
+    /// Knows no keys.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this store's own clock: asked once, to count from"
+    )]
+    pub fn new() -> Self {
+        let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Self {
+            keys: Arc::default(),
+            started: Instant::now(),
+            started_ms: since_1970.map_or(0, millis),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.started_ms + millis(self.started.elapsed())
+    }
+
+    fn keys(&self) -> MutexGuard<'_, HashMap<(Scope, Key), Entry>> {
+        // Nothing panics while it is held, and an entry is whole at every moment.
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(
+        &self,
+        holder: &Holder,
+        to: impl FnOnce(&mut Entry, u64) -> Change,
+    ) -> Result<bool, Error> {
+        let now = self.now();
+        let mut keys = self.keys();
+        let Some(entry) = keys.get_mut(&(holder.scope, holder.key.clone())) else {
+            return Ok(false);
+        };
+        // What `to` writes beside the state must wait for the token's check.
+        let held =
+            matches!(entry.state, State::Claimed { token, .. } if token == holder.token.number);
+        if !held {
+            return Ok(false);
+        }
+        let wanted = to(entry, now);
+        let Some(changed) = change(&entry.state, holder.token.number, wanted) else {
+            return Ok(false);
+        };
+        entry.state = changed;
+        Ok(true)
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl LeasedStore for MemoryStore {
+    async fn migrate(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn claim(&self, claim: &Claim, work: &Work, lease: Duration) -> Result<Taken, Error> {
+        let now = self.now();
+        let mut keys = self.keys();
+        let entry = keys.entry((claim.scope, claim.key.clone())).or_default();
+        let of = match &entry.state {
+            State::Claimed { fingerprint, .. }
+            | State::Done { fingerprint, .. }
+            | State::Unknown { fingerprint, .. } => *fingerprint,
+            State::Absent | State::Released { .. } => claim.fingerprint,
+        };
+        let (fingerprint, after) =
+            match request(&entry.state, &claim.fingerprint, Age::Unknown, now) {
+                Decision::Run { after } => {
+                    entry.work = work.clone();
+                    entry.journal.clear();
+                    entry.created_ms = now;
+                    (claim.fingerprint, after.unwrap_or(0))
+                }
+                Decision::TakeOver { after } => (of, after),
+                Decision::InFlight { left_ms } => {
+                    return Ok(Taken::InFlight {
+                        fingerprint: of,
+                        left: Duration::from_millis(left_ms),
+                    });
+                }
+                // Whose it is, the caller compares.
+                Decision::Mismatch
+                | Decision::Replay(_)
+                | Decision::Unknown
+                | Decision::Refused(_) => {
+                    return Ok(match &entry.state {
+                        State::Done { recorded, .. } => Taken::Done {
+                            fingerprint: of,
+                            recorded: recorded.clone(),
+                        },
+                        State::Unknown { .. } => Taken::Unknown { fingerprint: of },
+                        State::Claimed { until_ms, .. } => Taken::InFlight {
+                            fingerprint: of,
+                            left: Duration::from_millis(until_ms.saturating_sub(now)),
+                        },
+                        State::Absent | State::Released { .. } => Taken::InFlight {
+                            fingerprint: of,
+                            left: Duration::ZERO,
+                        },
+                    });
+                }
+            };
+        let number = (after + 1).max(now);
+        entry.state = State::Claimed {
+            token: number,
+            fingerprint,
+            until_ms: until(now, lease),
+        };
+        Ok(Taken::Ours {
+            token: Token {
+                number,
+                run: "".into(),
+            },
+            journal: entry.journal.clone(),
+        })
+    }
+
+    async fn now_ms(&self) -> Result<u64, Error> {
+        Ok(self.now())
+    }
+
+    async fn exists(&self, scope: &Scope, key: &Key) -> Result<bool, Error> {
+        let keys = self.keys();
+        let state = keys.get(&(*scope, key.clone())).map(|entry| &entry.state);
+        Ok(!matches!(
+            state,
+            None | Some(State::Absent | State::Released { .. })
+        ))
+    }
+
+    async fn renew(&self, holder: &Holder, lease: Duration) -> Result<bool, Error> {
+        self.change(holder, |_, now| Change::Renew {
+            until_ms: until(now, lease),
+        })
+    }
+
+    async fn append(&self, holder: &Holder, entry: &[u8], lease: Duration) -> Result<bool, Error> {
+        self.change(holder, |at, now| {
+            at.journal.extend_from_slice(entry);
+            Change::Renew {
+                until_ms: until(now, lease),
+            }
+        })
+    }
+
+    async fn complete(&self, holder: &Holder, recorded: &Recorded) -> Result<bool, Error> {
+        self.change(holder, |at, _| {
+            at.journal.clear();
+            at.work.input.clear();
+            Change::Complete(recorded.clone())
+        })
+    }
+
+    async fn release(&self, holder: &Holder) -> Result<bool, Error> {
+        self.change(holder, |at, now_ms| Change::Release {
+            begun: !at.journal.is_empty(),
+            now_ms,
+        })
+    }
+
+    async fn lose(&self, holder: &Holder) -> Result<bool, Error> {
+        self.change(holder, |_, _| Change::Lose)
+    }
+
+    async fn reopen(&self, scope: &Scope, key: &Key) -> Result<bool, Error> {
+        let now = self.now();
+        let mut keys = self.keys();
+        let Some(entry) = keys.get_mut(&(*scope, key.clone())) else {
+            return Ok(false);
+        };
+        let State::Unknown { token, fingerprint } = entry.state else {
+            return Ok(false);
+        };
+        entry.state = State::Claimed {
+            token,
+            fingerprint,
+            until_ms: now,
+        };
+        Ok(true)
+    }
+
+    async fn abandoned(&self, handler: &str, max: u32) -> Result<Vec<Abandoned>, Error> {
+        let now = self.now();
+        let keys = self.keys();
+        let mut found: Vec<(u64, Abandoned)> = keys
+            .iter()
+            .filter_map(|((scope, key), entry)| {
+                let State::Claimed {
+                    until_ms,
+                    fingerprint,
+                    ..
+                } = entry.state
+                else {
+                    return None;
+                };
+                let claim = Claim {
+                    scope: *scope,
+                    key: key.clone(),
+                    fingerprint,
+                };
+                let over = until_ms <= now && !handler.is_empty() && entry.work.handler == handler;
+                over.then(|| {
+                    let work = entry.work.clone();
+                    (until_ms, Abandoned { claim, work })
+                })
+            })
+            .collect();
+        found.sort_by_key(|(until_ms, _)| *until_ms);
+        let max = usize::try_from(max).unwrap_or(usize::MAX);
+        Ok(found
+            .into_iter()
+            .take(max)
+            .map(|(_, found)| found)
+            .collect())
+    }
+
+    async fn reap(&self, older_than: Duration, batch_max: u32) -> Result<u64, Error> {
+        let now = self.now();
+        let mut left = u64::from(batch_max);
+        self.keys().retain(|_, entry| {
+            let ended = matches!(entry.state, State::Done { .. } | State::Released { .. });
+            let old = entry.created_ms.saturating_add(millis(older_than)) < now;
+            let goes = left > 0 && ended && old;
+            left -= u64::from(goes);
+            !goes
+        });
+        Ok(u64::from(batch_max) - left)
+    }
+}
+
+fn until(now_ms: u64, lease: Duration) -> u64 {
+    now_ms.saturating_add(millis(lease))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
