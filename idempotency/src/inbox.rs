@@ -51,7 +51,8 @@ impl Inbox {
     /// `SERIALIZABLE` a concurrent delivery ends in [`ErrorKind::Busy`]: roll back and run the transaction again.
     ///
     /// # Cancel safety
-    /// When dropped, nothing is known until the transaction is rolled back, which dropping the transaction does.
+    /// When dropped, nothing is known until the transaction is rolled back, which dropping the transaction does. On MySQL
+    /// close the connection instead: sqlx 0.9 cannot go on with one whose statement was dropped half way.
     pub async fn once<C>(
         conn: &mut C,
         consumer: impl AsRef<[u8]> + Send,

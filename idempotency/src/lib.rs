@@ -133,6 +133,8 @@ pub use wait::Wait;
 pub use inbox::{INBOX_RETENTION, Inbox, dead_letters};
 #[cfg(feature = "sqlx")]
 pub use jobs::{Jobs, Ran};
+#[cfg(feature = "utoipa")]
+pub use layer::IdempotencyOpenApi;
 #[cfg(feature = "axum")]
 pub use layer::{IdempotencyLayer, IdempotencyService, ResponseFuture, Scoped, Unscoped};
 #[cfg(feature = "sqlx")]

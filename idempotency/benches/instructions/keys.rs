@@ -16,7 +16,7 @@ pub const OPERATIONS: &[Operation] = &[
     }),
     ("fingerprint: 1 KiB", |n| of(Covers::Body, n)),
     ("fingerprint: 1 KiB of JSON", |n| {
-        of(Covers::CanonicalJson, n)
+        of(Covers::CanonicalJson, n);
     }),
     ("fingerprint: two fields", |n| {
         of(Covers::Fields(&["/amount", "/currency"]), n);

@@ -5,6 +5,8 @@ mod answer;
 mod extract;
 mod keyless;
 mod lazy;
+#[cfg(feature = "utoipa")]
+mod openapi;
 mod request;
 mod run;
 mod service;
@@ -20,6 +22,8 @@ use mainstay_errors::Problem;
 use sqlx::{Database, Pool};
 use tokio_util::task::TaskTracker;
 
+#[cfg(feature = "utoipa")]
+pub use self::openapi::IdempotencyOpenApi;
 pub use self::service::{IdempotencyService, ResponseFuture};
 use crate::codec::Codec;
 use crate::inflight::InFlight;

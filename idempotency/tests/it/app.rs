@@ -95,6 +95,11 @@ impl<D: TestDb> App<D> {
         async move { router.oneshot(request).await.unwrap() }
     }
 
+    /// To be served on a socket.
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
     pub fn runs(&self) -> usize {
         self.world.runs.load(Ordering::SeqCst)
     }

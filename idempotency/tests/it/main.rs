@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod abuse;
 mod allocations;
 mod app;
 mod cancellation;
@@ -25,6 +26,7 @@ mod layer_options;
 mod lost_commits;
 mod mariadb;
 mod model;
+mod openapi;
 mod processes;
 mod races;
 mod stores;
