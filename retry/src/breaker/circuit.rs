@@ -100,8 +100,34 @@ impl CircuitBreaker {
         F: Future<Output = Result<T, E>>,
     {
         let circuit = &*self.circuit;
-        let mut slip = Slip::acquire(circuit).map_err(|wait| circuit.refusal(wait))?;
+        let mut slip = match Slip::acquire(circuit) {
+            Ok(slip) => slip,
+            Err(wait) => return Err(circuit.refusal(wait)),
+        };
         let outcome = call.await;
+        slip.settle(classify.classify(outcome.as_ref()).health());
+        Ok(outcome)
+    }
+
+    /// [`call`](Self::call) for code that does not await, such as a driver that blocks its thread.
+    ///
+    /// # Errors
+    /// [`CircuitOpen`] when the call was not made.
+    #[inline]
+    pub fn call_blocking<C, T, E>(
+        &self,
+        classify: &C,
+        call: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Result<T, E>, CircuitOpen>
+    where
+        C: Classify<T, E>,
+    {
+        let circuit = &*self.circuit;
+        let mut slip = match Slip::acquire(circuit) {
+            Ok(slip) => slip,
+            Err(wait) => return Err(circuit.refusal(wait)),
+        };
+        let outcome = call();
         slip.settle(classify.classify(outcome.as_ref()).health());
         Ok(outcome)
     }
@@ -153,9 +179,13 @@ impl Circuit {
     /// Whether a call would be refused now, and the wait until a probe, in nanoseconds.
     #[inline]
     pub(super) fn would_refuse(&self) -> Option<u64> {
-        self.machine
-            .left_open(now)
-            .or_else(|| self.would_refuse_slowly())
+        self.left_open().or_else(|| self.would_refuse_slowly())
+    }
+
+    /// The refusal of a circuit that is open and stays so: the wait until a probe, in nanoseconds.
+    #[inline]
+    pub(super) fn left_open(&self) -> Option<u64> {
+        self.machine.left_open(now)
     }
 
     #[cold]

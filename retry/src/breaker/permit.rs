@@ -44,7 +44,10 @@ impl<H: Deref<Target = Circuit> + Clone> Slip<H> {
     pub(super) fn acquire(circuit: H) -> Result<Self, u64> {
         match circuit.pass().or_else(|| circuit.pass_timed()) {
             Some(ticket) => Ok(Self::new(circuit, ticket)),
-            None => Self::ask(circuit),
+            None => match circuit.left_open() {
+                Some(wait) => Err(wait),
+                None => Self::ask(circuit),
+            },
         }
     }
 

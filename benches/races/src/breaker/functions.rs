@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use circuitbreaker_rs::{CircuitBreaker as CircuitBreakerRs, DefaultPolicy};
 use failsafe::{CircuitBreaker as _, backoff, failure_policy};
-use mainstay_retry::{Kind, Trip, Verdict, breaker::Window};
+use mainstay_retry::{EveryError, Trip, breaker::Window};
 use reliakit_circuit::{CircuitBreaker as Reliakit, RollingBreaker};
 
 use super::ALONE;
@@ -89,18 +89,11 @@ fn alone<S: Inner>(inner: &S) -> Contestant<'static> {
 
 fn mainstay<S: Inner>(inner: &S, trip: Trip) -> Contestant<'static> {
     let inner = inner.clone();
-    prepared("mainstay, try_acquire and record", move || {
+    prepared("mainstay", move || {
         let breaker = breaker(trip);
         move |request| {
-            let Ok(permit) = breaker.try_acquire() else {
-                return 0;
-            };
-            let outcome = inner.answer(request);
-            permit.record(match &outcome {
-                Ok(_) => Verdict::Success,
-                Err(_) => Verdict::Failure(Kind::Server),
-            });
-            number(outcome)
+            let outcome = breaker.call_blocking(&EveryError, || inner.answer(request));
+            outcome.map_or(0, number)
         }
     })
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use circuitbreaker_rs::{CircuitBreaker as CircuitBreakerRs, DefaultPolicy};
 use failsafe::{CircuitBreaker as _, Config, FailurePolicy, backoff, failure_policy};
-use mainstay_retry::{EveryError, Kind, Trip, Verdict, breaker::Window};
+use mainstay_retry::{EveryError, Trip, breaker::Window};
 use reliakit_circuit::RollingBreaker;
 use tower::Layer;
 use tower::retry::Retry;
@@ -121,15 +121,8 @@ fn mainstay(trip: Trip) -> Contestant {
 fn mainstay_function(trip: Trip) -> Contestant {
     let breaker = breaker(trip);
     function("mainstay, function", move |request| {
-        let Ok(permit) = breaker.try_acquire() else {
-            return 0;
-        };
-        let outcome = Shared.answer(request);
-        permit.record(match &outcome {
-            Ok(_) => Verdict::Success,
-            Err(_) => Verdict::Failure(Kind::Server),
-        });
-        number(outcome)
+        let outcome = breaker.call_blocking(&EveryError, || Shared.answer(request));
+        outcome.map_or(0, number)
     })
 }
 
