@@ -277,6 +277,8 @@ mod statement;
 mod statements;
 #[cfg(feature = "sqlx")]
 mod stream;
+#[cfg(feature = "sqlx")]
+mod text;
 mod total;
 #[cfg(feature = "sqlx")]
 mod words;

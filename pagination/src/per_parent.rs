@@ -20,6 +20,7 @@ use crate::request::PageDirection;
 use crate::seek::{self, Dialect};
 use crate::select::{checked_rows, system_time};
 use crate::statement::{At, Statement};
+use crate::text::Text;
 use crate::words::OrderBy;
 
 /// How many parents one statement has at most; for more there are several, one after another.
@@ -251,9 +252,10 @@ impl<D: PageDb> ParentsQuery<'_, D> {
             };
         }
         let found = !numbers.is_empty();
-        query
-            .push(") AS page ORDER BY page.mainstay_parent")
+        let mut text = Text::new(query);
+        text.push(") AS page ORDER BY page.mainstay_parent")
             .push(OrderBy::all(D::DIALECT, &order).continued());
+        let query = text.finish();
         ParentsPlan {
             query: found.then_some(query),
             numbers,
@@ -399,10 +401,10 @@ impl<D: PageDb> Group<'_, '_, D> {
                 keys: &[],
                 lateral: false,
             },
-            query,
+            query: Text::new(query),
         };
         statement.page(&seek, rows);
-        statement.query
+        statement.query.finish()
     }
 }
 

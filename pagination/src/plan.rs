@@ -19,6 +19,7 @@ use crate::seek::{self, Strategy};
 #[cfg(feature = "proof")]
 use crate::seek::{Range, Then};
 use crate::statement::{At, Base, Statement};
+use crate::text::Text;
 
 /// What a plan is made from: an order, the caller's query, and how a page of it is made.
 #[derive(Clone, Copy)]
@@ -70,14 +71,16 @@ impl<D: PageDb> Outline<'_, '_, D> {
                 lateral: false,
             },
             // Room for all but very long queries, so that the text is allocated once.
-            query: QueryBuilder::new(String::with_capacity(768 * (branches().count() + 1))),
+            query: Text::new(QueryBuilder::new(String::with_capacity(
+                768 * (branches().count() + 1),
+            ))),
         };
         match &search {
             Some(search) => statement.page_and_behind(&seek, search, piece.rows + 1),
             None => statement.page(&seek, piece.rows + 1),
         }
         PagePlan {
-            query: statement.query,
+            query: statement.query.finish(),
             strategy: seek.strategy,
             #[cfg(feature = "proof")]
             nulls_alone: branches().filter(|select| is_nulls(select)).count(),

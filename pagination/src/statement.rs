@@ -9,8 +9,9 @@ use sqlx::QueryBuilder;
 
 use crate::database::PageDb;
 use crate::key::{Key, KeyKind};
-use crate::keyset::OrderColumn;
+use crate::keyset::{COLUMNS_MAX, OrderColumn};
 use crate::seek::{Bound, Dialect, Range, Seek, Then};
+use crate::text::Text;
 use crate::words::{Name, Names, OrderBy};
 
 /// The column that carries the probe's answer, after the caller's own.
@@ -37,8 +38,11 @@ pub(crate) struct Statement<'a, D: PageDb> {
     pub(crate) anchor: At<'a>,
     /// The bound, with the order turned round.
     pub(crate) bound: At<'a>,
-    pub(crate) query: QueryBuilder<D>,
+    pub(crate) query: Text<D>,
 }
+
+/// Positions are written as one digit.
+const _: () = assert!(COLUMNS_MAX <= 8);
 
 impl<D: PageDb> Statement<'_, D> {
     /// At most `rows` rows in the walk's order.
@@ -113,7 +117,7 @@ impl<D: PageDb> Statement<'_, D> {
     /// One select over the caller's query.
     fn branch(&mut self, at: At<'_>, ranges: &[Range], seek: &Seek, rows: u32) {
         self.query.push("(");
-        (self.base)(&mut self.query);
+        (self.base)(self.query.builder());
         // On a line of its own, in case the caller's query ends in a comment.
         self.query.push("\n) AS page");
         let whole = matches!(
@@ -171,7 +175,7 @@ impl<D: PageDb> Statement<'_, D> {
                     .push(" IS NULL")
                     .push(after);
             } else if dialect == Dialect::Postgres {
-                self.query.push(&name).push(" >= ");
+                self.query.push(name).push(" >= ");
                 self.key(at, i);
                 self.query.push(" AND ").push(name).push(" <= ");
                 self.key(at, i);
@@ -223,14 +227,28 @@ impl<D: PageDb> Statement<'_, D> {
 
     fn key(&mut self, at: At<'_>, i: usize) {
         if at.lateral {
-            self.query.push("parent.k").push(i);
+            self.query.push("parent.k").push(digit(i));
         } else if let (Some(key), Some(column)) = (at.keys.get(i), at.order.get(i)) {
-            D::bind(&mut self.query, key, column.kind());
+            self.query.bind(key, column.kind());
         }
     }
 
     fn limit(&mut self, rows: u32) {
         self.query.push(" LIMIT ");
-        D::bind(&mut self.query, &Key::I64(i64::from(rows)), KeyKind::I64);
+        self.query.bind(&Key::I64(i64::from(rows)), KeyKind::I64);
+    }
+}
+
+/// A position in an order as text.
+pub(crate) const fn digit(i: usize) -> &'static str {
+    match i {
+        0 => "0",
+        1 => "1",
+        2 => "2",
+        3 => "3",
+        4 => "4",
+        5 => "5",
+        6 => "6",
+        _ => "7",
     }
 }

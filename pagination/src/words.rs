@@ -1,38 +1,38 @@
 //! The words of a statement that name columns: quoted as the database quotes, ordered as it can be told.
 //!
-//! Each is written through `Display` straight into the statement, without a text of its own.
-
-use std::fmt::{self, Formatter};
+//! Each is written straight into the statement, without a text of its own.
 
 use crate::key::Key;
 use crate::keyset::{Direction, Nulls, OrderColumn};
 use crate::quoted::Quoted;
 use crate::seek::{self, Dialect, Range, Then};
 use crate::statement::At;
+use crate::text::Words;
 
 /// `page."created_at"`.
+#[derive(Clone, Copy)]
 pub(crate) struct Name<'a>(pub(crate) Dialect, pub(crate) &'a OrderColumn);
 
-impl fmt::Display for Name<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str("page.")?;
-        Quoted(self.0, self.1.name()).fmt(f)
+impl Words for Name<'_> {
+    fn write(self, out: &mut String) {
+        out.push_str("page.");
+        Quoted(self.0, self.1.name()).write(out);
     }
 }
 
 /// A column, or several as a row value.
 pub(crate) struct Names<'a>(pub(crate) Dialect, pub(crate) &'a [OrderColumn]);
 
-impl fmt::Display for Names<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+impl Words for Names<'_> {
+    fn write(self, out: &mut String) {
         if let [column] = self.1 {
-            return Name(self.0, column).fmt(f);
+            return Name(self.0, column).write(out);
         }
         for (i, column) in self.1.iter().enumerate() {
-            f.write_str(if i == 0 { "(" } else { ", " })?;
-            Name(self.0, column).fmt(f)?;
+            out.push_str(if i == 0 { "(" } else { ", " });
+            Name(self.0, column).write(out);
         }
-        f.write_str(")")
+        out.push(')');
     }
 }
 
@@ -119,10 +119,10 @@ fn constant(at: At<'_>, ranges: &[Range], kind: impl Fn(&Key) -> bool) -> usize 
     ranges.iter().map(agreed).min().unwrap_or(0).min(most)
 }
 
-impl fmt::Display for OrderBy<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+impl Words for OrderBy<'_> {
+    fn write(self, out: &mut String) {
         for (i, column) in self.order.iter().enumerate().skip(self.constant) {
-            f.write_str(if i == self.constant { self.open } else { ", " })?;
+            out.push_str(if i == self.constant { self.open } else { ", " });
             let name = Name(self.dialect, column);
             let nulls = column.nulls().filter(|_| i >= self.nulls_from);
             let clause = self.dialect != Dialect::Mysql;
@@ -131,15 +131,18 @@ impl fmt::Display for OrderBy<'_> {
                     Nulls::First => Direction::Desc,
                     Nulls::Last => Direction::Asc,
                 };
-                write!(f, "{name} IS NULL{}, ", direction.word())?;
+                name.write(out);
+                out.push_str(" IS NULL");
+                out.push_str(direction.word());
+                out.push_str(", ");
             }
-            write!(f, "{name}{}", column.direction().word())?;
+            name.write(out);
+            out.push_str(column.direction().word());
             match nulls.filter(|_| clause) {
-                Some(Nulls::First) => f.write_str(" NULLS FIRST")?,
-                Some(Nulls::Last) => f.write_str(" NULLS LAST")?,
+                Some(Nulls::First) => out.push_str(" NULLS FIRST"),
+                Some(Nulls::Last) => out.push_str(" NULLS LAST"),
                 None => {}
             }
         }
-        Ok(())
     }
 }
