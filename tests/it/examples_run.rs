@@ -59,6 +59,7 @@ fn assert_lines(printed: &str, lines: &[&str]) {
 fn promised(source: &str) -> String {
     source
         .lines()
+        .skip_while(|line| !line.starts_with("//! It prints"))
         .skip_while(|line| *line != "//! ```text")
         .skip(1)
         .take_while(|line| *line != "//! ```")
@@ -135,6 +136,18 @@ async fn idempotent_orders_replays_and_refuses_by_the_key() {
             "orders: 3",
         ],
     );
+}
+
+#[tokio::test]
+async fn idempotent_payment_happens_once_whatever_is_lost_repeated_or_killed() {
+    let printed = run("idempotent_payment").await;
+    let promised = promised(include_str!("../../examples/idempotent_payment.rs"));
+    // How long the takeover took is another time each run.
+    let without_time = |text: &str| {
+        let lines = text.lines().filter(|line| !line.contains(" ms; "));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(without_time(&printed), without_time(&promised));
 }
 
 #[tokio::test]
