@@ -102,7 +102,7 @@ fn service(pool: SqlitePool, stops: Stops) -> Router {
         .route("/payments", post(pay).layer(idempotency))
         .with_state(stops)
         .layer(ProblemLayer::new(
-            &Registry::new().with::<IdempotencyError>(),
+            Registry::new().with::<IdempotencyError>(),
         ))
 }
 

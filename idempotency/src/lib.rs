@@ -66,20 +66,52 @@
 //!
 //! MySQL and MariaDB are one store, tested on MariaDB 10.11; MySQL 8 has the same statements but was not at hand.
 //!
+//! # Both halves in one picture
+//!
+//! ```text
+//! client                                              server
+//! AttachIdempotencyKeyLayer   one key per call        ProblemLayer
+//!   RetryLayer                any number of             authentication
+//!     attempt timeout         attempts with it            IdempotencyLayer   key, scope, fingerprint; claims, begins
+//!       HTTP                                        ──▶     handler          writes through IdemTx
+//!                             ◀── the first answer,       IdempotencyLayer   records, commits, then answers
+//!                                 on every attempt
+//! ```
+//!
+//! The client half is `AttachIdempotencyKeyLayer` of `mainstay-retry`: a key is made **once per logical call, above whatever
+//! tries again**. Below it, each attempt would be a call of its own, and so would each effect. Its version 7 UUIDs carry their time, so
+//! that [`retention`](IdempotencyLayer::retention) can refuse what is too old to be remembered.
+//!
+//! A duplicate that arrives while the first request runs is told 409, or waits ([`Wait`]): within a process for that request's task,
+//! holding no connection; on Postgres and MySQL in the server's lock queue, where it takes over within some ten
+//! milliseconds when the first one's process is killed. A server that is busy with a statement of a client that
+//! is gone notices only if it is told to look: set `client_connection_check_interval` to `50ms` on Postgres (in
+//! `postgresql.conf`, or in the connection's options), and TCP keepalives for hosts that vanish.
+//!
 //! # The rest
 //!
-//! - [`Inbox`] deduplicates messages in a consumer's own transaction; [`webhook`] verifies Standard Webhooks and applies
-//!   each delivery once.
-//! - [`reap`] and [`reap_inbox`] delete old rows in batches: call them from a task of yours. [`IdempotencyLayer::retention`] refuses
-//!   keys that carry their own time and are older than what is kept.
+//! - [`Covers`] says what makes two requests the same: the raw body, the sense of its JSON, or chosen fields.
+//! - [`IdempotencyLayer::route`] gives a route settings of its own; [`codec`] seals answers at rest; `IdempotencyLayer::openapi` (feature
+//!   `utoipa`) describes all of it.
+//! - What streams is collected: an answer that is larger than [`response_bytes_max`](IdempotencyLayer::response_bytes_max), never ends or breaks
+//!   off cannot be repeated, so it is not committed.
+//! - [`Inbox`] deduplicates messages in a consumer's own transaction; [`webhook`] verifies Standard Webhooks and Stripe's
+//!   signatures and applies each delivery once; [`Jobs`] runs jobs by key.
+//! - [`reap`] and [`reap_inbox`] delete old rows in batches: call them from a task of yours.
 //! - The tables `mainstay_key` and `mainstay_inbox` are public: see `migrations/`. Create them with [`migrate`].
 //! - [`store::IdempotencyDb`] is what a database must do; the `conformance` feature holds the suite that proves it.
 //!
 //! # Features
 //!
 //! None are on by default: keys, scopes, fingerprints, signatures. `postgres`, `mysql` and `sqlite` bring the stores and the
-//! inbox, `redis` and `memory` leases without a database, `axum` the layer and the extractor, `metrics` the counter `mainstay.idempotency.requests{outcome}`
-//! (`ran`, `replayed`, `released`, or a problem's code), `conformance` the suite.
+//! inbox, `redis` and `memory` leases without a database, `axum` the layer and the extractor, `aead` a codec, `utoipa` the
+//! layer's part of an OpenAPI document, `conformance` the suite, and `metrics` these, through the facade of that name:
+//!
+//! | metric | kind | labels |
+//! |---|---|---|
+//! | `mainstay.idempotency.requests` | counter | `outcome`: `ran`, `replayed`, `released`, or a problem's code; the replay rate is `replayed` over all |
+//! | `mainstay.idempotency.wait.duration` | histogram, seconds | how long duplicates waited |
+//! | `mainstay.webhook.deliveries` | counter | `outcome`: `first`, `duplicate`, `refused` |
 //!
 //! # Tracing
 //!
