@@ -57,8 +57,9 @@ impl<D: IdempotencyDb> Local<D> {
         let time = self.wait.time().unwrap_or_default();
         let (tx, claimed) = loop {
             let left = time.saturating_sub(since.elapsed());
-            let (pool, wait) = (self.pool.clone(), Wait::Up(left));
-            let claiming = claim_in_tx::<D>(pool, claim.clone(), self.idle_max, wait);
+            let (pool, claim_of, idle_max) = (self.pool.clone(), claim.clone(), self.idle_max);
+            let claiming =
+                async move { D::begin_claim(&pool, &claim_of, idle_max, Wait::Up(left)).await };
             let patience = self.idle_max.saturating_add(left);
             let busy = match within(&self.tracker, patience, claiming).await {
                 Ok(claimed) => break claimed,
@@ -74,13 +75,19 @@ impl<D: IdempotencyDb> Local<D> {
                 settled => return settled,
             }
         };
-        let opened = match self.decide(claim, claimed) {
-            Ok(None) => return Ok(Opened::Run(tx)),
-            Ok(Some(recorded)) => Ok(Opened::Replay(recorded)),
-            Err(refusal) => Err(refusal),
-        };
-        self.roll_back(tx).await;
-        opened
+        match (self.decide(claim, claimed), tx) {
+            (Ok(None), Some(tx)) => Ok(Opened::Run(tx)),
+            (decided, tx) => {
+                if let Some(tx) = tx {
+                    self.roll_back(tx).await;
+                }
+                match decided? {
+                    Some(recorded) => Ok(Opened::Replay(recorded)),
+                    // No store says "fresh" without a transaction.
+                    None => Err(Error::from(ErrorKind::TransactionEnded).into()),
+                }
+            }
+        }
     }
 
     pub(crate) async fn roll_back(&self, tx: Transaction<'static, D>) {

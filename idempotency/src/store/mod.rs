@@ -131,6 +131,27 @@ pub trait IdempotencyDb: Database {
         pool: &Pool<Self>,
     ) -> impl Future<Output = Result<Transaction<'static, Self>, Error>> + Send;
 
+    /// [Begins](Self::begin) and [claims](Self::claim), in as few round trips as the database allows. A transaction is
+    /// returned with [`Claimed::Fresh`]; what comes with other findings is to be rolled back.
+    fn begin_claim(
+        pool: &Pool<Self>,
+        claim: &Claim,
+        idle_max: Duration,
+        wait: Wait,
+    ) -> impl Future<Output = Result<(Option<Transaction<'static, Self>>, Claimed), Error>> + Send
+    {
+        async move {
+            let mut tx = Self::begin(pool).await?;
+            match Self::claim(&mut tx, claim, idle_max, wait).await {
+                Ok(claimed) => Ok((Some(tx), claimed)),
+                Err(error) => {
+                    Self::rollback(tx).await;
+                    Err(error)
+                }
+            }
+        }
+    }
+
     /// Claims the key until the transaction ends. Another holder is waited for as `wait` says, by a lock of the database
     /// and not by asking again; a holder that is seen to run a different request is not waited for.
     ///

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgConnection;
-use sqlx::{PgPool, Postgres, Row, Transaction};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, Row, SqlSafeStr, SqlStr, Transaction};
 
 use super::{Claim, Claimed, IdempotencyDb, Inserted, Seen, lock};
 use crate::{Error, ErrorKind, Fingerprint, Key, Recorded, Scope, Wait};
@@ -16,6 +16,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
         include_str!("../../migrations/postgres/0001_keys_and_inbox.sql"),
     ),
     (2, include_str!("../../migrations/postgres/0002_leases.sql")),
+    (3, include_str!("../../migrations/postgres/0003_claim.sql")),
 ];
 
 /// `READ WRITE` refuses a standby: its snapshot may lack the record that the primary has.
@@ -57,6 +58,62 @@ impl IdempotencyDb for Postgres {
 
     async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>, Error> {
         pool.begin_with(BEGIN).await.map_err(not_begun)
+    }
+
+    /// A record is read without a transaction: one round trip, and nothing in the log. Else the claim comes with the BEGIN
+    /// that makes a transaction of it: a second one.
+    async fn begin_claim(
+        pool: &PgPool,
+        claim: &Claim,
+        idle_max: Duration,
+        wait: Wait,
+    ) -> Result<(Option<Transaction<'static, Postgres>>, Claimed), Error> {
+        let mut conn = pool.acquire().await.map_err(error)?;
+        for _ in 0..2 {
+            // A lock that is held is seen by failing to share it, so that an error in the server's log remains for races.
+            let row = sqlx::query(
+                "select k.fingerprint, k.status::bigint, k.headers, k.body, (extract(epoch from clock_timestamp()) * 1000)::bigint, \
+                 case when k.fingerprint is null then pg_try_advisory_xact_lock_shared($3) end \
+                 from (select 1) one left join mainstay_key k on k.scope = $1 and k.key = $2",
+            )
+            .bind(claim.scope.as_bytes())
+            .bind(claim.key.as_bytes())
+            .bind(claim.lock())
+            .fetch_one(&mut *conn)
+            .await
+            .map_err(error)?;
+            if let Some((fingerprint, recorded)) = record_of(&row)? {
+                let found = Claimed::Recorded {
+                    fingerprint,
+                    recorded,
+                };
+                return Ok((None, found));
+            }
+            if row.try_get::<Option<bool>, _>(5).map_err(error)? == Some(false) {
+                break;
+            }
+            match Transaction::begin(conn, Some(claim_and_begin(claim, idle_max))).await {
+                Ok(tx) => {
+                    let now_ms: i64 = row.try_get(4).map_err(error)?;
+                    let now_ms = now_ms.try_into().unwrap_or(0);
+                    return Ok((Some(tx), Claimed::Fresh { now_ms }));
+                }
+                Err(refused) => match code_of(&refused).as_deref() {
+                    Some("MS001") => break,
+                    Some("MS002") => {}
+                    _ => return Err(not_begun(refused)),
+                },
+            }
+            conn = pool.acquire().await.map_err(error)?;
+        }
+        let mut tx = Self::begin(pool).await?;
+        match Self::claim(&mut tx, claim, idle_max, wait).await {
+            Ok(claimed) => Ok((Some(tx), claimed)),
+            Err(error) => {
+                Self::rollback(tx).await;
+                Err(error)
+            }
+        }
     }
 
     async fn claim(
@@ -264,6 +321,27 @@ impl IdempotencyDb for Postgres {
         .map_err(error)?;
         Ok(deleted.rows_affected())
     }
+}
+
+/// One simple query: its statements share a transaction, which the BEGIN at the end keeps open. Where the claim fails there
+/// is none to keep, and the connection is as clean as before. Its arguments are numbers and hexadecimal digits.
+fn claim_and_begin(claim: &Claim, idle_max: Duration) -> SqlStr {
+    let (request, key) = (claim.request_lock(), claim.lock());
+    let (scope_hex, key_hex) = (hex(claim.scope.as_bytes()), hex(claim.key.as_bytes()));
+    let idle_ms = setting_ms(idle_max);
+    AssertSqlSafe(format!(
+        "set transaction isolation level read committed read write; \
+         select mainstay_claim({request}, {key}, decode('{scope_hex}', 'hex'), decode('{key_hex}', 'hex'), '{idle_ms}'); begin"
+    ))
+    .into_sql_str()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 /// As a setting takes it: 0 would mean no limit, and there is a largest.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -38,9 +38,11 @@ const SWALLOW_COMMIT: u8 = 6;
 const SWALLOWED: u8 = 7;
 
 /// A wire to a database that misbehaves once, at a COMMIT.
-struct Wire {
+pub struct Wire {
     addr: SocketAddr,
     mode: Arc<AtomicU8>,
+    /// How often the client has spoken after the server, on all connections: round trips.
+    pub flights: Arc<AtomicUsize>,
 }
 
 impl Wire {
@@ -50,19 +52,29 @@ impl Wire {
             listener.local_addr().unwrap(),
             Arc::new(AtomicU8::new(PASS)),
         );
+        let flights = Arc::new(AtomicUsize::new(0));
         tokio::spawn({
-            let mode = Arc::clone(&mode);
+            let (mode, flights) = (Arc::clone(&mode), Arc::clone(&flights));
             async move {
                 while let Ok((client, _)) = listener.accept().await {
                     if mode.load(Ordering::SeqCst) == DOWN {
                         continue;
                     }
                     let server = TcpStream::connect(&upstream).await.unwrap();
-                    tokio::spawn(carry(client, server, Arc::clone(&mode)));
+                    tokio::spawn(carry(
+                        client,
+                        server,
+                        Arc::clone(&mode),
+                        Arc::clone(&flights),
+                    ));
                 }
             }
         });
-        Self { addr, mode }
+        Self {
+            addr,
+            mode,
+            flights,
+        }
     }
 
     fn set(&self, mode: u8) {
@@ -76,13 +88,21 @@ impl Wire {
     }
 }
 
-async fn carry(mut client: TcpStream, mut server: TcpStream, mode: Arc<AtomicU8>) {
+async fn carry(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    mode: Arc<AtomicU8>,
+    flights: Arc<AtomicUsize>,
+) {
+    let mut server_spoke = true;
     let (mut from_client, mut from_server) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     loop {
         tokio::select! {
             read = client.read(&mut from_client) => {
                 let Ok(length @ 1..) = read else { return };
                 let sent = &from_client[..length];
+                flights.fetch_add(usize::from(server_spoke), Ordering::SeqCst);
+                server_spoke = false;
                 let commit = sent.windows(7).any(|bytes| bytes == b"COMMIT\0" || bytes == b"commit;");
                 match mode.load(Ordering::SeqCst) {
                     BEFORE_COMMIT if commit => return mode.store(PASS, Ordering::SeqCst),
@@ -104,6 +124,7 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, mode: Arc<AtomicU8>
             }
             read = server.read(&mut from_server) => {
                 let Ok(length @ 1..) = read else { return };
+                server_spoke = true;
                 if client.write_all(&from_server[..length]).await.is_err() { return }
             }
         }
@@ -111,7 +132,7 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, mode: Arc<AtomicU8>
 }
 
 /// A pool that goes through the wire to the database of `pool`.
-async fn through_wire(pool: &Pool<Postgres>) -> (Wire, Pool<Postgres>) {
+pub async fn through_wire(pool: &Pool<Postgres>) -> (Wire, Pool<Postgres>) {
     let options = pool.connect_options();
     let wire = Wire::start(format!("{}:{}", options.get_host(), options.get_port())).await;
     let options = (*options).clone().host("127.0.0.1").port(wire.addr.port());

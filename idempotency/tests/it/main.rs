@@ -29,5 +29,6 @@ mod model;
 mod openapi;
 mod processes;
 mod races;
+mod round_trips;
 mod stores;
 mod webhooks;
