@@ -139,12 +139,13 @@
 //! | `retry_one_failure`: no wait, then success | 268 | 150 | short |
 //! | `retry_one_failure_hand_written` | 70 | | |
 //! | `retry_refused`: no budget left | 158 | | |
-//! | `breaker_consecutive` | 58 | 60 | met |
-//! | `breaker_count`: a rate of the last 100 calls | 82 | 60 | short |
-//! | `breaker_time`: a rate over time | 211 | 100 | short |
-//! | `breaker_time_full`: the same with 10 million calls | 211 | as when empty | met |
+//! | `breaker_consecutive` | 61 | 60 | 1 over |
+//! | `breaker_count`: a rate of the last 100 calls | 86 | 60 | short |
+//! | `breaker_time`: a rate over time | 216 | 100 | short |
+//! | `breaker_time_full`: the same with 10 million calls | 216 | as when empty | met |
+//! | `breaker_call`: five in a row, without a layer | 65 | | |
 //! | `breaker_ewma`: a weighted average | 105 | | |
-//! | `breaker_slow`: slow calls | 694 | | |
+//! | `breaker_slow`: slow calls | 727 | | |
 //! | `breaker_reject_open` | 226 | 70 | short |
 //! | `breaker_reject_forced` | 119 | 70 | short |
 //! | `stack_generic_deadline`: deadline, retry, budget, breaker | 322 | 300 | met but for the clock, see below |
@@ -153,7 +154,9 @@
 //! | `stack_http_bare`: the HTTP request and response alone | 264 | | |
 //! | `clock`, `clock_tokio`: one look at std's, at tokio's | 32, 46 | | |
 //!
-//! None of these but HTTP's allocates. What is short, and why:
+//! None of these but HTTP's allocates. In time, beside what one would write by hand in the same run: retry with its budget
+//! 1.1 times (the goal is 1.4), the breaker 1.07 to 1.17 times by each rule, and two threads on one breaker no more than
+//! 1.4 times (the goal). What is short, and why:
 //!
 //! * The clock is tokio's, which costs 14 instructions more in this crate's own builds than in a program's, because tests
 //!   can pause it. The stack looks twice: 294 in a program. A window in time and an open circuit look once, and another 50

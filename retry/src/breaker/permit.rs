@@ -42,17 +42,20 @@ impl<H: Deref<Target = Circuit> + Clone> Slip<H> {
     /// Leave to make one call, or the wait until a probe in nanoseconds.
     #[inline]
     pub(super) fn acquire(circuit: H) -> Result<Self, u64> {
-        match circuit.pass().or_else(|| circuit.pass_timed()) {
+        match circuit.pass() {
             Some(ticket) => Ok(Self::new(circuit, ticket)),
-            None => match circuit.left_open() {
-                Some(wait) => Err(wait),
-                None => Self::ask(circuit),
-            },
+            None => Self::ask(circuit),
         }
     }
 
-    #[cold]
+    #[inline(never)]
     fn ask(circuit: H) -> Result<Self, u64> {
+        if let Some(ticket) = circuit.pass_timed() {
+            return Ok(Self::new(circuit, ticket));
+        }
+        if let Some(wait) = circuit.left_open() {
+            return Err(wait);
+        }
         let (admission, change) = circuit.admit();
         // Before anybody is told: a listener that panics must not keep the permit.
         let admitted = match admission {
@@ -106,13 +109,12 @@ impl<H: Deref<Target = Circuit>> Slip<H> {
         let Some(circuit) = self.circuit.take() else {
             return;
         };
-        let good = if health == Some(true) {
-            circuit.record_good(&self.ticket)
-        } else {
-            Good::Unusual
-        };
-        if good != Good::Counted {
-            circuit.record_unusual(&self.ticket, good, health);
+        if health != Some(true) {
+            return circuit.record_unusual(&self.ticket, Good::Unusual, health);
+        }
+        match circuit.record_good(&self.ticket) {
+            Good::Counted => {}
+            good => circuit.record_unusual(&self.ticket, good, health),
         }
     }
 
