@@ -52,7 +52,8 @@ impl Inbox {
     ///
     /// # Cancel safety
     /// When dropped, nothing is known until the transaction is rolled back, which dropping the transaction does. On MySQL
-    /// close the connection instead: sqlx 0.9 cannot go on with one whose statement was dropped half way.
+    /// use [`rollback_cut_off`](IdempotencyDb::rollback_cut_off): sqlx 0.9 cannot go on with a connection whose statement was
+    /// dropped half way.
     pub async fn once<C>(
         conn: &mut C,
         consumer: impl AsRef<[u8]> + Send,

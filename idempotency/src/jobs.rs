@@ -206,7 +206,10 @@ impl<D: IdempotencyDb> Jobs<D> {
         let result = match ran {
             Ok(Ok(Ok(result))) => result,
             failed => {
-                local.roll_back(tx).await;
+                match failed {
+                    Ok(Ok(_)) => local.roll_back(tx).await,
+                    Ok(Err(_)) | Err(_) => local.roll_back_cut_off(tx).await,
+                }
                 return match failed {
                     Ok(Err(panic)) => resume_unwind(panic),
                     Ok(Ok(failed)) => failed.map(Ran::Now).map_err(Into::into),

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::IdempotencyError;
 use crate::key::{Age, SKEW_MAX};
-use crate::store::{Claim, Claimed, IdempotencyDb, Inserted, roll_back, within};
+use crate::store::{Claim, Claimed, IdempotencyDb, Inserted, roll_back, roll_back_cut_off, within};
 use crate::{Error, ErrorKind, Fingerprint, Recorded, Wait};
 
 /// As long as for ever: a deadline must be a time.
@@ -94,6 +94,11 @@ impl<D: IdempotencyDb> Local<D> {
         roll_back(&self.tracker, tx).await;
     }
 
+    /// When a statement of `tx` may have been dropped half way.
+    pub(crate) async fn roll_back_cut_off(&self, tx: Transaction<'static, D>) {
+        roll_back_cut_off(&self.tracker, &self.pool, tx).await;
+    }
+
     async fn lookup(
         &self,
         claim: &Claim,
@@ -165,7 +170,7 @@ impl<D: IdempotencyDb> Local<D> {
                 return Err(error.into());
             }
             Err(elapsed) => {
-                self.roll_back(tx).await;
+                self.roll_back_cut_off(tx).await;
                 return Err(Error::new(ErrorKind::Unavailable, elapsed).into());
             }
         }

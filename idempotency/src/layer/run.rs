@@ -146,7 +146,12 @@ where
     let answered = match answer {
         Ok(answered) => answered,
         Err(unanswered) => {
-            local.roll_back(tx).await;
+            match unanswered {
+                Unanswered::ServiceError(_) => local.roll_back(tx).await,
+                Unanswered::Panicked(_) | Unanswered::Refused(_) => {
+                    local.roll_back_cut_off(tx).await;
+                }
+            }
             return match unanswered {
                 Unanswered::Panicked(panic) => Ran::Panicked(panic),
                 Unanswered::ServiceError(error) => Ran::ServiceError(error),

@@ -187,6 +187,16 @@ pub trait IdempotencyDb: Database {
     /// after a mere drop of the transaction the key stays in flight until its connection is used again, or for `idle_max`.
     fn rollback(tx: Transaction<'static, Self>) -> impl Future<Output = ()> + Send;
 
+    /// As [`rollback`](Self::rollback), when a statement of `tx` may have been dropped half way: by a handler that ran out
+    /// of time, or panicked. sqlx's connections to MySQL do not survive that, and are thrown away.
+    fn rollback_cut_off(
+        pool: &Pool<Self>,
+        tx: Transaction<'static, Self>,
+    ) -> impl Future<Output = ()> + Send {
+        _ = pool;
+        Self::rollback(tx)
+    }
+
     /// Fails with [`ErrorKind::TransactionEnded`] when a commit of `tx` would commit nothing: a statement failed and
     /// aborted it, or it was ended behind sqlx's back.
     fn check_open(
@@ -316,6 +326,20 @@ pub(crate) async fn roll_back<D: IdempotencyDb>(
         Ok(())
     };
     // A statement may still be running on the server, for longer than anybody wants to wait for its rollback.
+    _ = within(tracker, ROLLBACK_PATIENCE, rollback).await;
+}
+
+/// As [`roll_back`], when a statement of `tx` may have been dropped half way.
+pub(crate) async fn roll_back_cut_off<D: IdempotencyDb>(
+    tracker: &TaskTracker,
+    pool: &Pool<D>,
+    tx: Transaction<'static, D>,
+) {
+    let pool = pool.clone();
+    let rollback = async move {
+        D::rollback_cut_off(&pool, tx).await;
+        Ok(())
+    };
     _ = within(tracker, ROLLBACK_PATIENCE, rollback).await;
 }
 

@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use sqlx::mysql::{MySqlConnection, MySqlDatabaseError};
-use sqlx::{MySql, MySqlPool, Row, Transaction};
+use sqlx::{Connection, MySql, MySqlPool, Row, Transaction};
 
 use super::{Claim, Claimed, IdempotencyDb, Inserted, Seen, lock};
 use crate::{Error, ErrorKind, Fingerprint, Key, Recorded, Scope, Wait};
@@ -114,6 +114,21 @@ impl IdempotencyDb for MySql {
         if let Err(error) = sqlx::raw_sql(ROLLBACK).execute(&mut *tx).await {
             tracing::debug!(%error, "rollback failed");
         }
+    }
+
+    async fn rollback_cut_off(pool: &MySqlPool, mut tx: Transaction<'static, MySql>) {
+        // What the server still answers to the dropped statement would be taken for the answer to the next one
+        // (transact-rs/sqlx #563). The pool gives no connection out of its hands, so another one takes its place in it,
+        // only to be killed: the pool throws that away, and opens the next one with its own hooks.
+        let Ok(mut stand_in) = MySqlConnection::connect_with(&pool.connect_options()).await else {
+            return Self::rollback(tx).await;
+        };
+        _ = sqlx::raw_sql("kill connection_id()")
+            .execute(&mut stand_in)
+            .await;
+        let cut_off = std::mem::replace(&mut *tx, stand_in);
+        // The server rolls back and lets go of the locks once it notices.
+        _ = cut_off.close_hard().await;
     }
 
     async fn check_open(tx: &mut Transaction<'static, MySql>) -> Result<(), Error> {

@@ -16,7 +16,7 @@ use tracing::Instrument;
 
 use super::{Delivery, Verify, WebhookError};
 use crate::on_commit::OnCommit;
-use crate::store::{IdempotencyDb, Seen, roll_back, within};
+use crate::store::{IdempotencyDb, Seen, roll_back, roll_back_cut_off, within};
 use crate::tx::{IdemTx, Returned, Slot};
 use crate::{Error, ErrorKind, INBOX_RETENTION, inbox, telemetry};
 
@@ -263,7 +263,10 @@ impl<D: IdempotencyDb> Webhooks<D> {
         let value = match applied {
             Ok(Ok(Ok(value))) => value,
             failed => {
-                roll_back(&self.tracker, tx).await;
+                match failed {
+                    Ok(Ok(_)) => roll_back(&self.tracker, tx).await,
+                    Ok(Err(_)) | Err(_) => roll_back_cut_off(&self.tracker, &self.pool, tx).await,
+                }
                 return match failed {
                     Ok(Err(panic)) => resume_unwind(panic),
                     Ok(Ok(applied)) => applied.map(Received::First).map_err(Into::into),
