@@ -97,7 +97,7 @@
 //!   off cannot be repeated, so it is not committed.
 //! - [`Inbox`] deduplicates messages in a consumer's own transaction; [`webhook`] verifies Standard Webhooks and Stripe's
 //!   signatures and applies each delivery once; [`Jobs`] runs jobs by key.
-//! - [`reap`] and [`reap_inbox`] delete old rows in batches: call them from a task of yours.
+//! - A [`Reaper`] deletes old rows, batch by batch, in a task; [`reap`] and [`reap_inbox`] are its statements.
 //! - The tables `mainstay_key` and `mainstay_inbox` are public: see `migrations/`. Create them with [`migrate`].
 //! - [`store::IdempotencyDb`] is what a database must do; the `conformance` feature holds the suite that proves it.
 //!
@@ -142,6 +142,8 @@ mod on_commit;
 mod policy;
 mod recorded;
 #[cfg(feature = "sqlx")]
+mod reaper;
+#[cfg(feature = "sqlx")]
 mod refusal;
 mod scope;
 #[cfg(feature = "sqlx")]
@@ -171,6 +173,8 @@ pub use layer::IdempotencyOpenApi;
 pub use layer::{IdempotencyLayer, IdempotencyService, ResponseFuture, Scoped, Unscoped};
 #[cfg(feature = "sqlx")]
 pub use leased::derived_key;
+#[cfg(feature = "sqlx")]
+pub use reaper::{Reaped, Reaper, RetentionTooShort};
 #[cfg(feature = "sqlx")]
 pub use refusal::IdempotencyError;
 #[cfg(feature = "sqlx")]

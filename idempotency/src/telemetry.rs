@@ -25,3 +25,22 @@ pub(crate) fn delivery(outcome: &'static str) {
     #[cfg(feature = "metrics")]
     metrics::counter!("mainstay.webhook.deliveries", "outcome" => outcome).increment(1);
 }
+
+/// Rows that the reaper deleted, by table: `keys`, `leases`, `inbox`.
+pub(crate) fn reaped(table: &'static str, rows: u64) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("mainstay.idempotency.reaped", "table" => table).increment(rows);
+}
+
+/// A claim of a lease, by what it found: `run`, `taken_over`, `replay`, `in_flight`, `mismatch`, `unknown` or `refused`; and what
+/// became of attempts that did not get to their end: `fenced`, `lost`.
+pub(crate) fn lease(outcome: &'static str) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("mainstay.idempotency.leases", "outcome" => outcome).increment(1);
+}
+
+/// The age of a lease at its attempt's end, in seconds.
+pub(crate) fn lease_age(age: Duration) {
+    #[cfg(feature = "metrics")]
+    metrics::histogram!("mainstay.idempotency.lease.age").record(age.as_secs_f64());
+}

@@ -46,6 +46,10 @@ impl Journal {
         Some(journal)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn get(&self, step: &str) -> Option<&Progress> {
         self.0.get(step)
     }

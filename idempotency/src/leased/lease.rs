@@ -10,13 +10,14 @@ use futures_util::FutureExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::Pool;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::journal::{self, Journal, Progress};
 use super::{DerivedKey, Holder, LeasedDb, LeasedStore, derived_key};
 use crate::tx::{Returned, Slot};
-use crate::{Error, ErrorKind, IdemTx, Recorded};
+use crate::{Error, ErrorKind, IdemTx, Recorded, telemetry};
 
 /// The right to work on a key, until it is [completed](Self::complete), [released](Self::release) or taken over.
 ///
@@ -35,6 +36,7 @@ pub struct Lease<S: LeasedStore> {
     fenced: CancellationToken,
     /// Cancelled by the drop: ends the renewal.
     ended: CancellationToken,
+    since: Instant,
     tracker: TaskTracker,
 }
 
@@ -84,6 +86,7 @@ impl<S: LeasedStore> Lease<S> {
             in_step: Arc::default(),
             fenced: CancellationToken::new(),
             ended: CancellationToken::new(),
+            since: Instant::now(),
             tracker,
         };
         lease.keep_renewed();
@@ -118,6 +121,11 @@ impl<S: LeasedStore> Lease<S> {
                 }
             }
         });
+    }
+
+    /// Whether an attempt before this one has left steps.
+    pub(super) fn goes_on(&self) -> bool {
+        !self.journal.is_empty()
     }
 
     /// The key, and the token that proves the hold on it. A remote that can compare tokens may be sent it.
@@ -166,6 +174,7 @@ impl<S: LeasedStore> Lease<S> {
             Some(Progress::Started) if remote == Remote::ActsAgain => {
                 self.write(|store, holder| async move { store.lose(&holder).await })
                     .await?;
+                telemetry::lease("lost");
                 return Err(LeaseError::Unknown);
             }
             Some(Progress::Started) => {}
@@ -236,7 +245,10 @@ impl<S: LeasedStore> Lease<S> {
         let writing = write(self.store.clone(), self.holder.clone());
         match self.tracker.spawn(writing).await {
             Ok(Ok(true)) => Ok(()),
-            Ok(Ok(false)) => Err(LeaseError::Fenced),
+            Ok(Ok(false)) => {
+                telemetry::lease("fenced");
+                Err(LeaseError::Fenced)
+            }
             Ok(Err(error)) => Err(LeaseError::Store(error)),
             Err(error) => Err(LeaseError::Store(Error::new(ErrorKind::Unavailable, error))),
         }
@@ -313,6 +325,7 @@ where
         Ok(Some(_)) => {}
         Ok(None) => {
             D::rollback(tx).await;
+            telemetry::lease("fenced");
             return Err(LeaseError::Fenced);
         }
         Err(error) => {
@@ -425,6 +438,7 @@ fn not_kept<E>(step: &str) -> LeaseError<E> {
 impl<S: LeasedStore> Drop for Lease<S> {
     fn drop(&mut self) {
         self.ended.cancel();
+        telemetry::lease_age(self.since.elapsed());
     }
 }
 

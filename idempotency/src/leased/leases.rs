@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 use super::{Holder, Lease, LeasedStore, Taken, Work};
 use crate::key::SKEW_MAX;
 use crate::store::Claim;
-use crate::{Age, Error, ErrorKind, Key, Recorded, Scope};
+use crate::{Age, Error, ErrorKind, Key, Recorded, Scope, telemetry};
 
 /// Long enough for a renewal to fail twice; short enough for a client to wait for the next attempt.
 const LEASE_TIME: Duration = Duration::from_secs(30);
@@ -130,6 +130,20 @@ impl<S: LeasedStore> Leases<S> {
     /// # Cancel safety
     /// Runs in a task; dropped before it is done, it releases what it has claimed.
     pub async fn claim(&self, claim: &Claim, work: &Work) -> Result<Claimed<S>, Error> {
+        let claimed = self.find(claim, work).await?;
+        telemetry::lease(match &claimed {
+            Claimed::Run(lease) if lease.goes_on() => "taken_over",
+            Claimed::Run(_) => "run",
+            Claimed::Replay(_) => "replay",
+            Claimed::InFlight { .. } => "in_flight",
+            Claimed::Mismatch => "mismatch",
+            Claimed::Unknown => "unknown",
+            Claimed::Refused(_) => "refused",
+        });
+        Ok(claimed)
+    }
+
+    async fn find(&self, claim: &Claim, work: &Work) -> Result<Claimed<S>, Error> {
         if work.handler.len() > HANDLER_BYTES_MAX {
             return Err(ErrorKind::InvalidId.into());
         }

@@ -29,6 +29,7 @@ mod model;
 mod openapi;
 mod processes;
 mod races;
+mod reaper;
 mod round_trips;
 mod stores;
 mod webhooks;
