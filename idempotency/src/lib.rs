@@ -96,7 +96,7 @@
 //! - What streams is collected: an answer that is larger than [`response_bytes_max`](IdempotencyLayer::response_bytes_max), never ends or breaks
 //!   off cannot be repeated, so it is not committed.
 //! - [`Inbox`] deduplicates messages in a consumer's own transaction; [`webhook`] verifies Standard Webhooks and Stripe's
-//!   signatures and applies each delivery once; [`Jobs`] runs jobs by key.
+//!   signatures and applies each delivery once; [`Jobs`] and [`LeasedJobs`] run jobs by key.
 //! - A [`Reaper`] deletes old rows, batch by batch, in a task; [`reap`] and [`reap_inbox`] are its statements.
 //! - The tables `mainstay_key` and `mainstay_inbox` are public: see `migrations/`. Create them with [`migrate`].
 //! - [`store::IdempotencyDb`] is what a database must do; the `conformance` feature holds the suite that proves it.
@@ -166,7 +166,7 @@ pub use wait::Wait;
 #[cfg(feature = "sqlx")]
 pub use inbox::{INBOX_RETENTION, Inbox, dead_letters};
 #[cfg(feature = "sqlx")]
-pub use jobs::{Jobs, Ran};
+pub use jobs::{Jobs, LeasedJobs, LentLease, Ran};
 #[cfg(feature = "utoipa")]
 pub use layer::IdempotencyOpenApi;
 #[cfg(feature = "axum")]

@@ -19,6 +19,7 @@ mod faults;
 mod ietf;
 mod inbox;
 mod jobs;
+mod jobs_leased;
 mod layer;
 mod layer_options;
 mod leases;

@@ -1,5 +1,7 @@
 //! Jobs: what a queue or a schedule may start more than once runs once, and its result is there for whoever asks again.
 
+mod leased;
+
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, resume_unwind};
@@ -15,6 +17,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+pub use self::leased::{LeasedJobs, LentLease};
 use crate::local::{Kept, Local, Opened};
 use crate::on_commit::OnCommit;
 use crate::store::{Claim, IdempotencyDb};
@@ -22,7 +25,8 @@ use crate::tx::{IdemTx, Returned, Slot};
 use crate::{Error, ErrorKind, Fingerprint, IdempotencyError, Key, Recorded, Scope, Wait};
 
 /// Runs jobs by key over one database: the key, the job's writes and its result commit in one transaction, the same
-/// Local protocol as that of requests. For a job whose effects are elsewhere one transaction cannot speak.
+/// Local protocol as that of requests. A job whose effects are elsewhere is one of
+/// [`LeasedJobs`].
 ///
 /// ```
 /// # use mainstay_idempotency::{Jobs, Key, Ran};
@@ -152,11 +156,7 @@ impl<D: IdempotencyDb> Jobs<D> {
         E: Into<AnyError> + Send + 'static,
         T: Serialize + DeserializeOwned + Send + 'static,
     {
-        let claim = Claim {
-            scope: Scope::new("", "", ["mainstay job ", &*self.name].concat()),
-            key: key.clone(),
-            fingerprint: Fingerprint::new("job", &*self.name, input),
-        };
+        let claim = claim_of(&self.name, key, input.as_ref());
         let this = self.clone();
         let task = async move { this.apply(&claim, job).await };
         match self.tracker.spawn(task.in_current_span()).await {
@@ -217,18 +217,12 @@ impl<D: IdempotencyDb> Jobs<D> {
                 };
             }
         };
-        let body = match serde_json::to_vec(&result) {
-            Ok(body) => body,
-            Err(error) => {
+        let recorded = match result_of(&result) {
+            Ok(recorded) => recorded,
+            Err(refusal) => {
                 local.roll_back(tx).await;
-                tracing::error!(key = ?claim.key, %error, "the result cannot be kept, rolling back");
-                return Err(IdempotencyError::ResponseNotKept.into());
+                return Err(refusal.into());
             }
-        };
-        let recorded = Recorded {
-            status: 200,
-            headers: HeaderMap::new(),
-            body: body.into(),
         };
         match local.commit(tx, claim, &recorded).await? {
             Kept::Ours => {
@@ -238,6 +232,28 @@ impl<D: IdempotencyDb> Jobs<D> {
             Kept::Theirs(recorded) => before(&recorded),
         }
     }
+}
+
+/// A job's key belongs to the job's name, for whoever starts it.
+fn claim_of(name: &str, key: &Key, input: &[u8]) -> Claim {
+    Claim {
+        scope: Scope::new("", "", ["mainstay job ", name].concat()),
+        key: key.clone(),
+        fingerprint: Fingerprint::new("job", name, input),
+    }
+}
+
+/// What is kept of a result.
+fn result_of<T: Serialize>(result: &T) -> Result<Recorded, IdempotencyError> {
+    let body = serde_json::to_vec(result).map_err(|error| {
+        tracing::error!(%error, "the job's result cannot be kept");
+        IdempotencyError::ResponseNotKept
+    })?;
+    Ok(Recorded {
+        status: 200,
+        headers: HeaderMap::new(),
+        body: body.into(),
+    })
 }
 
 fn before<T: DeserializeOwned>(recorded: &Recorded) -> Result<Ran<T>, AnyError> {
