@@ -1,5 +1,6 @@
 //! One attempt's hold on a key.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
@@ -201,7 +202,7 @@ impl<S: LeasedStore> Lease<S> {
     ///
     /// # Cancel safety
     /// Runs in a task of its own: a drop does not stop it.
-    pub async fn complete(self, recorded: Recorded) -> Result<(), LeaseError<Error>> {
+    pub async fn complete(self, recorded: Recorded) -> Result<(), LeaseError<Infallible>> {
         self.write(|store, holder| async move { store.complete(&holder, &recorded).await })
             .await
     }
@@ -214,7 +215,7 @@ impl<S: LeasedStore> Lease<S> {
     ///
     /// # Cancel safety
     /// As [`complete`](Self::complete).
-    pub async fn release(self) -> Result<(), LeaseError<Error>> {
+    pub async fn release(self) -> Result<(), LeaseError<Infallible>> {
         self.write(|store, holder| async move { store.release(&holder).await })
             .await
     }
@@ -226,7 +227,7 @@ impl<S: LeasedStore> Lease<S> {
     ///
     /// # Cancel safety
     /// As [`complete`](Self::complete).
-    pub async fn lose(self) -> Result<(), LeaseError<Error>> {
+    pub async fn lose(self) -> Result<(), LeaseError<Infallible>> {
         self.write(|store, holder| async move { store.lose(&holder).await })
             .await
     }

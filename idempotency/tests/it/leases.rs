@@ -17,7 +17,7 @@ use sqlx::Pool;
 use tokio::sync::{Notify, Semaphore};
 use uuid::{NoContext, Timestamp, Uuid};
 
-use crate::db::{TestDb, on_each};
+use crate::db::{self, TestDb, on_each};
 
 on_each!(
     passes_the_suite_of_leases,
@@ -286,6 +286,53 @@ async fn the_completer_takes_up_what_was_left_behind<D: TestDb + LeasedDb>(pool:
     for name in ["one", "two"] {
         assert_eq!(D::effects(&pool, name).await, 1, "{name}");
     }
+}
+
+/// A process that is stopped in the middle of a step would hold the row, and with it the key, for as long as it is.
+async fn a_frozen_step_is_ended_by_the_server<D: TestDb + LeasedDb>(pool: Pool<D>) {
+    let leases = Leases::new(pool.clone()).lease_time(Duration::from_secs(1));
+    let mut frozen = run(&leases, "k").await;
+    let thaw = Arc::new(Semaphore::new(0));
+    let step_frozen = tokio::spawn({
+        let thaw = Arc::clone(&thaw);
+        async move {
+            let done = frozen
+                .step("one", move |mut tx, _| async move {
+                    D::effect(&mut tx, "one").await?;
+                    thaw.acquire().await.unwrap().forget();
+                    Ok::<_, sqlx::Error>(())
+                })
+                .await;
+            (frozen, done)
+        }
+    });
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let mut other = loop {
+        match leases.claim(&claim_of("k"), &Work::default()).await {
+            Ok(Claimed::Run(lease)) => break lease,
+            found => assert!(matches!(found, Ok(Claimed::InFlight { .. })), "{found:?}"),
+        }
+        assert!(tokio::time::Instant::now() < deadline, "the server ends it");
+        tokio::task::yield_now().await;
+    };
+    step(&mut other, "one").await.unwrap();
+    thaw.add_permits(1);
+    let (_frozen, done) = step_frozen.await.unwrap();
+    assert!(matches!(done, Err(LeaseError::Store(_))), "{done:?}");
+    other.complete(answer()).await.unwrap();
+    assert_eq!(D::effects(&pool, "one").await, 1);
+}
+
+#[tokio::test]
+#[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
+async fn a_frozen_step_is_ended_by_the_server_on_postgres() {
+    db::on::<sqlx::Postgres, _>(a_frozen_step_is_ended_by_the_server).await;
+}
+
+#[tokio::test]
+#[ignore = "needs MAINSTAY_TEST_MARIADB_URL; tests/run provides it"]
+async fn a_frozen_step_is_ended_by_the_server_on_mariadb() {
+    db::on::<sqlx::MySql, _>(a_frozen_step_is_ended_by_the_server).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use mainstay_idempotency::{ErrorKind, Inbox, Seen, conformance, store};
 use sqlx::Pool;
 
+use crate::app::App;
 use crate::db::{TestDb, on_each};
 
 on_each!(
@@ -12,7 +13,8 @@ on_each!(
     check_open_tells_a_transaction_that_was_ended_from_one_that_was_not,
     what_is_kept_for_ever_is_never_reaped,
     an_inbox_takes_no_empty_and_no_endless_names,
-    two_crates_and_the_users_own_migrations_share_a_database
+    two_crates_and_the_users_own_migrations_share_a_database,
+    a_database_of_the_first_version_is_brought_up_with_its_records
 );
 
 async fn passes_the_conformance_suite<D: TestDb>(pool: Pool<D>) {
@@ -75,4 +77,26 @@ async fn two_crates_and_the_users_own_migrations_share_a_database<D: TestDb>(poo
     drop(conn);
     mainstay_idempotency::migrate(&pool).await.unwrap();
     mainstay_idempotency::migrate(&pool).await.unwrap();
+}
+
+/// Migrations are forward only: what version 1 wrote is replayed by this one.
+async fn a_database_of_the_first_version_is_brought_up_with_its_records<D: TestDb>(pool: Pool<D>) {
+    let app = App::new(pool.clone());
+    assert!(!app.post("k", "ok").await.replayed());
+    let mut conn = pool.acquire().await.unwrap();
+    for undone in [
+        "drop table mainstay_lease",
+        "delete from mainstay_idempotency_migrations where version > 1",
+    ] {
+        D::raw(&mut conn, undone).await.unwrap();
+    }
+    if D::NAME == "PostgreSQL" {
+        D::raw(&mut conn, "drop function mainstay_claim")
+            .await
+            .unwrap();
+    }
+    drop(conn);
+    mainstay_idempotency::migrate(&pool).await.unwrap();
+    assert!(app.post("k", "ok").await.replayed());
+    assert!(!app.post("new", "ok").await.replayed());
 }
