@@ -17,6 +17,7 @@
 //! | a remote that does not | at most once: after a crash it is unknown, and said so |
 //! | anything, with the leases in Redis | once **while Redis remembers**: a failover or a lost disk forgets claims |
 
+mod answer;
 mod completer;
 mod derived;
 mod journal;
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use answer::Admitted;
 pub use completer::Completer;
 pub use derived::{DerivedKey, derived_key};
 pub use journal::{RESULT_BYTES_MAX, STEP_BYTES_MAX};
