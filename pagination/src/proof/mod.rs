@@ -53,13 +53,14 @@ pub(crate) mod sqlite;
 ///
 /// # Cancel safety
 /// On Postgres, a dropped future leaves the session with its planner settings changed and a prepared statement
-/// `mainstay_proof`: close such a connection.
+/// `mainstay_proof`: close such a connection. An error does not, nor a verdict.
 pub async fn seeks<D: PageDb>(
     connection: &mut D::Connection,
     plan: PagePlan<D>,
 ) -> Result<(), SeekError> {
     let claim = Claim {
         keys: plan.order().columns().map(OrderColumn::name).collect(),
+        joined: plan.order().columns().any(OrderColumn::is_joined),
         anchored: plan.is_anchored(),
         rows: u64::from(plan.rows()) + 1,
         nulls_alone: plan.nulls_alone,
@@ -133,6 +134,8 @@ impl fmt::Display for Scans {
 pub struct Claim {
     /// The key columns, by their output names.
     pub(crate) keys: Vec<&'static str>,
+    /// Whether there is a key of another table than the unique one's.
+    pub(crate) joined: bool,
     /// Whether it begins at a cursor.
     pub(crate) anchored: bool,
     /// How many rows it reads at most, per select.

@@ -4,9 +4,6 @@ use sqlx::{Arguments, AssertSqlSafe, Execute, QueryBuilder, Row, Sqlite, SqliteC
 
 use super::{Claim, Verdict};
 
-/// The names of the statement's own subselects.
-const OURS: [&str; 3] = ["page", "r", "probe"];
-
 /// A line of the plan.
 struct Step {
     parent: i64,
@@ -49,9 +46,13 @@ fn faults(steps: &[Step], claim: &Claim) -> Vec<String> {
     parents.dedup();
     for parent in parents {
         let select = || steps.iter().filter(|step| step.parent == parent);
+        // Subselects that are made beside, whose rows are then read under their names.
+        let made: Vec<&str> = select()
+            .filter_map(|step| subselect(&step.detail))
+            .collect();
         let tables: Vec<&str> = select()
             .map(|step| step.detail.as_str())
-            .filter(|detail| is_table(detail))
+            .filter(|detail| is_table(detail, &made))
             .collect();
         if tables.is_empty() {
             continue;
@@ -59,6 +60,11 @@ fn faults(steps: &[Step], claim: &Claim) -> Vec<String> {
         for table in &tables {
             if claim.anchored && table.starts_with("SCAN ") {
                 faults.push(format!("a table is read from its start: {table}"));
+            }
+            if table.contains(" AUTOMATIC ") {
+                faults.push(format!(
+                    "a table is read whole, for an index of this statement's own: {table}"
+                ));
             }
         }
         let bounded = tables.iter().any(|table| {
@@ -77,8 +83,15 @@ fn faults(steps: &[Step], claim: &Claim) -> Vec<String> {
     faults
 }
 
+/// The name of the subselect that a line makes.
+fn subselect(detail: &str) -> Option<&str> {
+    detail
+        .strip_prefix("CO-ROUTINE ")
+        .or(detail.strip_prefix("MATERIALIZE "))
+}
+
 /// Whether a line reads a table (rather than the rows that were found).
-fn is_table(detail: &str) -> bool {
+fn is_table(detail: &str, made: &[&str]) -> bool {
     let Some(rest) = detail
         .strip_prefix("SCAN ")
         .or(detail.strip_prefix("SEARCH "))
@@ -86,6 +99,6 @@ fn is_table(detail: &str) -> bool {
         return false;
     };
     let name = rest.split(' ').next().unwrap_or_default();
-    let found = OURS.contains(&name) && !rest.contains(" USING ");
+    let found = made.contains(&name) && !rest.contains(" USING ");
     !(found || rest.starts_with('(') || rest.contains("CONSTANT ROW"))
 }

@@ -26,6 +26,7 @@ mod parents;
 mod payments;
 mod plans;
 mod presets;
+mod proof;
 mod refusals;
 mod streams;
 mod support;
