@@ -41,7 +41,7 @@ impl Parent<'_> {
     pub fn push<D: PageDb>(self, query: &mut QueryBuilder<D>) {
         match self.0 {
             Some(key) => query.push_key(key.clone()),
-            None => query.push("parent.parent"),
+            None => query.push("mainstay_parent.parent"),
         };
     }
 }
@@ -325,7 +325,7 @@ impl<D: PageDb> Group<'_, '_, D> {
         };
         let keys = first.anchor.as_deref().unwrap_or_default();
         query.push(if self.from == 0 { "" } else { " UNION ALL " });
-        query.push("SELECT page.*, parent.nr AS mainstay_parent FROM (VALUES ");
+        query.push("SELECT page.*, mainstay_parent.nr AS mainstay_parent FROM (VALUES ");
         for i in 0..self.members.len().next_power_of_two() {
             // What fills the list up to a power of two has no number and is passed over.
             let number = match self.members.get(i) {
@@ -347,13 +347,13 @@ impl<D: PageDb> Group<'_, '_, D> {
             }
             query.push(")");
         }
-        query.push(") AS parent(nr, parent");
+        query.push(") AS mainstay_parent(nr, parent");
         for i in (0..keys.len()).filter(|i| keys.get(*i).is_some_and(|key| !key.is_null())) {
             query.push(", k").push(i);
         }
         query.push(") CROSS JOIN LATERAL (");
         query = self.page(query, Parent(None), first, self.rows + 1);
-        query.push(") AS page WHERE parent.nr >= 0");
+        query.push(") AS page WHERE mainstay_parent.nr >= 0");
         query
     }
 

@@ -26,7 +26,7 @@ pub(crate) struct At<'a> {
     /// The order as walked from there.
     pub(crate) order: &'a [OrderColumn],
     pub(crate) keys: &'a [Key],
-    /// Whether the keys stand in the statement's own columns (`parent.k0`), of which these are one row: only
+    /// Whether the keys stand in the statement's own columns (`mainstay_parent.k0`), of which these are one row: only
     /// which of them are NULL is written.
     pub(crate) lateral: bool,
 }
@@ -227,7 +227,7 @@ impl<D: PageDb> Statement<'_, D> {
 
     fn key(&mut self, at: At<'_>, i: usize) {
         if at.lateral {
-            self.query.push("parent.k").push(digit(i));
+            self.query.push("mainstay_parent.k").push(digit(i));
         } else if let (Some(key), Some(column)) = (at.keys.get(i), at.order.get(i)) {
             self.query.bind(key, column.kind());
         }

@@ -241,3 +241,40 @@ async fn postgres_reads_no_more_of_a_hundred_parents_than_it_returns() {
     connection.close().await.unwrap();
     scratch.drop_database().await;
 }
+
+/// The query may call its own tables as it likes.
+#[tokio::test]
+#[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
+async fn postgres_finds_the_parent_behind_a_table_of_that_name() {
+    #[derive(FromRow)]
+    struct Node {
+        id: i64,
+    }
+    let scratch = Scratch::create().await;
+    let mut connection = scratch.connect().await;
+    Postgres::run(
+        &mut connection,
+        "CREATE TABLE node (id bigint PRIMARY KEY, parent bigint);
+         INSERT INTO node VALUES (1, NULL), (2, 1), (3, 1), (4, 2), (5, NULL)"
+            .into(),
+    )
+    .await;
+    let nodes = KeysetDef::new("nodes")
+        .unique_asc(Column::i64("id").not_null())
+        .per_parent(|q: &mut QueryBuilder<Postgres>, parent: Parent<'_>| {
+            q.push("SELECT parent.id FROM node AS parent WHERE parent.parent = ");
+            parent.push(q);
+        })
+        .bind_to("nodes");
+    let pages: Vec<Page<Node>> = nodes
+        .fetch(&mut connection, [(1_i64, None), (2, None)], 5, &codec())
+        .await
+        .unwrap();
+    let ids = |page: &Page<Node>| page.items.iter().map(|node| node.id).collect::<Vec<_>>();
+    assert_eq!(
+        pages.iter().map(ids).collect::<Vec<_>>(),
+        [vec![2, 3], vec![4]]
+    );
+    drop(connection);
+    scratch.drop_database().await;
+}
