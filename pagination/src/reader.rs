@@ -125,6 +125,13 @@ impl Reader<'_> {
         let mut keys = Keys::new();
         for column in self.reading.order.columns() {
             let key = D::read(row, column)?;
+            // As an anchor it would find nothing, which looks like the list's end.
+            if !D::bindable(&key) {
+                return Err(PageError::key_type(
+                    column,
+                    "a value that cannot be asked for",
+                ));
+            }
             if key.is_null() && column.nulls().is_none() {
                 return Err(PageError::NullKey {
                     column: column.name(),

@@ -318,3 +318,58 @@ async fn the_outermost_values_of_mariadb_are_kept() {
     drop(connection);
     maria.drop_database().await;
 }
+
+/// A key that no anchor can name would end the walk before its time.
+#[tokio::test]
+#[ignore = "needs MAINSTAY_TEST_MARIADB_URL; tests/run provides it"]
+async fn a_value_that_cannot_be_asked_for_is_an_error_and_not_the_end() {
+    use futures_util::TryStreamExt;
+    use mainstay_pagination::{PageError, PageRequest};
+
+    #[derive(sqlx::FromRow)]
+    struct Row {
+        #[expect(dead_code, reason = "it is the walk that counts")]
+        id: i64,
+    }
+    let maria = Maria::create().await;
+    let mut connection = maria.connect().await;
+    for (column, value, order) in [
+        (
+            "date",
+            "'0000-05-05'",
+            KeysetDef::new("x").asc(Column::date("k").not_null()),
+        ),
+        (
+            "time(6)",
+            "'-838:59:59.999999'",
+            KeysetDef::new("x").asc(Column::time("k").not_null()),
+        ),
+    ] {
+        MySql::run(
+            &mut connection,
+            format!(
+                "CREATE TABLE t (id bigint PRIMARY KEY, k {column} NOT NULL);
+                 INSERT INTO t VALUES (1, {value}), (2, {value}), (3, {value})"
+            ),
+        )
+        .await;
+        let list = order
+            .unique_asc(Column::i64("id").not_null())
+            .select(|q: &mut QueryBuilder<MySql>| {
+                q.push("SELECT id, k FROM t");
+            })
+            .unbound();
+        let (request, codec) = (PageRequest::first(1), codec());
+        let rows: Result<Vec<Row>, PageError> = list
+            .rows(&mut connection, &request, &codec)
+            .try_collect()
+            .await;
+        match rows {
+            Ok(rows) => assert_eq!(rows.len(), 3, "{value}"),
+            Err(error) => assert!(!error.is_callers_mistake(), "{value}: {error}"),
+        }
+        MySql::run(&mut connection, "DROP TABLE t".into()).await;
+    }
+    drop(connection);
+    maria.drop_database().await;
+}
