@@ -271,7 +271,7 @@ fn implementation(input: &DeriveInput, krate: &TokenStream, orders: &[Order]) ->
             #[doc = #of_keys]
             #[must_use]
             #vis fn #method(&self) -> #krate::Keys {
-                #krate::Keys::from([#(#keys),*])
+                <#krate::Keys as ::core::convert::From<_>>::from([#(#keys),*])
             }
         }
     });

@@ -123,6 +123,24 @@ fn a_row_may_be_generic() {
     assert_eq!(kinds, [KeyKind::Text, KeyKind::I64]);
 }
 
+/// What is written there needs nothing in scope.
+mod without_prelude {
+    #![no_implicit_prelude]
+
+    #[derive(::mainstay_pagination::Keyset)]
+    #[keyset(name = "newest", order = "rank desc nulls last, id", unique = "id")]
+    pub(crate) struct Bare {
+        pub(crate) id: i64,
+        pub(crate) rank: ::core::option::Option<i64>,
+    }
+}
+
+#[test]
+fn a_derived_order_needs_no_prelude() {
+    let row = without_prelude::Bare { id: 1, rank: None };
+    assert_eq!(*row.newest_keys(), [Key::Null, Key::I64(1)]);
+}
+
 #[test]
 fn mistakes_are_refused_with_a_message_to_act_on() {
     trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
