@@ -118,7 +118,7 @@
 //! Target `mainstay_idempotency`. Keys are logged (escaped), bodies, scopes and secrets are not.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(feature = "sqlx")]
+#[cfg(feature = "axum")]
 pub mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -126,7 +126,7 @@ mod error;
 mod fingerprint;
 #[cfg(feature = "sqlx")]
 mod inbox;
-#[cfg(feature = "sqlx")]
+#[cfg(feature = "axum")]
 mod inflight;
 #[cfg(feature = "sqlx")]
 mod jobs;
@@ -140,9 +140,9 @@ mod local;
 #[cfg(feature = "sqlx")]
 mod on_commit;
 mod policy;
-mod recorded;
 #[cfg(feature = "sqlx")]
 mod reaper;
+mod recorded;
 #[cfg(feature = "sqlx")]
 mod refusal;
 mod scope;

@@ -188,6 +188,10 @@ impl<D: IdempotencyDb> Local<D> {
     ///
     /// The key is free in between, so it is claimed again; an attempt that took it meanwhile wins. Paid only by
     /// refusals: a savepoint would cost every success a round trip.
+    #[cfg_attr(
+        not(feature = "axum"),
+        expect(dead_code, reason = "jobs have no refusals to record")
+    )]
     pub(crate) async fn record_without_effects(
         &self,
         tx: Transaction<'static, D>,

@@ -34,6 +34,10 @@ impl Scope {
 
     /// Reads what [`as_bytes`](Self::as_bytes) wrote.
     #[cfg(feature = "sqlx")]
+    #[cfg_attr(
+        not(any(feature = "postgres", feature = "mysql", feature = "sqlite")),
+        allow(dead_code, reason = "the databases read it back")
+    )]
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 /// A keyed request, by what became of it: `ran`, `replayed`, `released`, or the code of a refusal. The replay rate is
 /// `replayed` over all.
+#[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "the layer's"))]
 pub(crate) fn request(outcome: &'static str) {
     #[cfg(feature = "metrics")]
     metrics::counter!("mainstay.idempotency.requests", "outcome" => outcome).increment(1);
 }
 
 /// How long a duplicate waited for the first request of its key, in seconds.
+#[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "the layer's"))]
 pub(crate) fn waited(time: Duration) {
     #[cfg(feature = "metrics")]
     metrics::histogram!("mainstay.idempotency.wait.duration").record(time.as_secs_f64());

@@ -23,6 +23,10 @@ mod derived;
 mod journal;
 mod lease;
 mod leases;
+#[cfg_attr(
+    not(any(feature = "postgres", feature = "mysql", feature = "sqlite")),
+    allow(dead_code, reason = "what the files of the databases share")
+)]
 mod sql;
 pub mod state;
 mod store;
