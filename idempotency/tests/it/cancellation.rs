@@ -279,7 +279,7 @@ async fn dropped_at_every_poll_a_job_is_done_or_never_was<D: Asked>(pool: Pool<D
 }
 
 /// The transaction is the consumer's own: what `once` left undone goes with its rollback. sqlx's connections to MySQL do
-/// not survive a statement that is dropped half way: with a mere rollback this hangs or panics there.
+/// not survive a statement that is dropped half way: with a mere rollback this hung or panicked there, now and then.
 async fn dropped_at_every_poll_a_message_is_as_its_transaction_is<D: Asked>(pool: Pool<D>) {
     for polls in 0.. {
         let message = format!("m{polls}");
