@@ -100,6 +100,41 @@ pub trait PageDb: Database + sealed::Sealed {
     ) -> RowsFuture<'_, Self>;
 }
 
+/// What is the same on every database but for the types, which sqlx' generics would ask a bound each for.
+#[cfg(any(feature = "postgres", feature = "sqlite", feature = "mysql"))]
+macro_rules! common {
+    ($row:ty) => {
+        fn is_some(row: &$row, column: &str) -> Result<bool, PageError> {
+            row.try_get_raw(column)
+                .map(|value| !value.is_null())
+                .map_err(PageError::database)
+        }
+
+        fn is_blank(row: &$row) -> Result<bool, PageError> {
+            for i in 0..row.len().saturating_sub(1) {
+                if !row.try_get_raw(i).map_err(PageError::database)?.is_null() {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        }
+
+        fn pool_rows(pool: &Pool<Self>, mut query: QueryBuilder<Self>) -> RowsFuture<'_, Self> {
+            Box::pin(async move { query.build().fetch_all(pool).await })
+        }
+
+        fn connection_rows(
+            connection: &mut Self::Connection,
+            mut query: QueryBuilder<Self>,
+        ) -> RowsFuture<'_, Self> {
+            Box::pin(async move { query.build().fetch_all(connection).await })
+        }
+    };
+}
+
+#[cfg(any(feature = "postgres", feature = "sqlite", feature = "mysql"))]
+pub(crate) use common;
+
 pub(crate) mod sealed {
     pub trait Sealed {}
 }

@@ -11,7 +11,7 @@ use sqlx::{Decode, Encode, MySql, Pool, QueryBuilder, Row, Type, TypeInfo, Value
 use uuid::Uuid;
 
 use crate::calendar::{DAY, date_of, days_of};
-use crate::database::{PageDb, RowsFuture, sealed};
+use crate::database::{PageDb, RowsFuture, common, sealed};
 use crate::error::PageError;
 use crate::key::{Key, KeyKind};
 use crate::keyset::OrderColumn;
@@ -143,20 +143,7 @@ impl PageDb for MySql {
         key.map_err(|source| PageError::decode(column, source))
     }
 
-    fn is_some(row: &MySqlRow, column: &str) -> Result<bool, PageError> {
-        row.try_get_raw(column)
-            .map(|value| !value.is_null())
-            .map_err(PageError::database)
-    }
-
-    fn is_blank(row: &MySqlRow) -> Result<bool, PageError> {
-        for i in 0..row.len().saturating_sub(1) {
-            if !row.try_get_raw(i).map_err(PageError::database)?.is_null() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
+    common!(MySqlRow);
 
     fn explained_rows(rows: &[MySqlRow]) -> Result<u64, PageError> {
         // One line per table of the join: how many rows of it per row of those before, and what share is kept.
@@ -181,17 +168,6 @@ impl PageDb for MySql {
         claim: crate::proof::Claim,
     ) -> Result<crate::proof::Verdict, sqlx::Error> {
         crate::proof::mysql::judge(connection, query, &claim).await
-    }
-
-    fn pool_rows(pool: &Pool<Self>, mut query: QueryBuilder<Self>) -> RowsFuture<'_, Self> {
-        Box::pin(async move { query.build().fetch_all(pool).await })
-    }
-
-    fn connection_rows(
-        connection: &mut Self::Connection,
-        mut query: QueryBuilder<Self>,
-    ) -> RowsFuture<'_, Self> {
-        Box::pin(async move { query.build().fetch_all(connection).await })
     }
 }
 

@@ -7,7 +7,7 @@ use sqlx::postgres::{PgArgumentBuffer, PgRow, PgTypeInfo, PgValueFormat, PgValue
 use sqlx::{Decode, Encode, Pool, Postgres, QueryBuilder, Row, Type, TypeInfo, ValueRef};
 use uuid::Uuid;
 
-use crate::database::{PageDb, RowsFuture, sealed};
+use crate::database::{PageDb, RowsFuture, common, sealed};
 use crate::decimal;
 use crate::error::PageError;
 use crate::key::{Key, KeyKind};
@@ -124,20 +124,7 @@ impl PageDb for Postgres {
         key.map_err(|source| PageError::decode(column, source))
     }
 
-    fn is_some(row: &PgRow, column: &str) -> Result<bool, PageError> {
-        row.try_get_raw(column)
-            .map(|value| !value.is_null())
-            .map_err(PageError::database)
-    }
-
-    fn is_blank(row: &PgRow) -> Result<bool, PageError> {
-        for i in 0..row.len().saturating_sub(1) {
-            if !row.try_get_raw(i).map_err(PageError::database)?.is_null() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
+    common!(PgRow);
 
     const EXPLAIN_ROWS: Option<&'static str> = Some("EXPLAIN ");
 
@@ -159,17 +146,6 @@ impl PageDb for Postgres {
         claim: crate::proof::Claim,
     ) -> Result<crate::proof::Verdict, sqlx::Error> {
         crate::proof::postgres::judge(connection, query, &claim).await
-    }
-
-    fn pool_rows(pool: &Pool<Self>, mut query: QueryBuilder<Self>) -> RowsFuture<'_, Self> {
-        Box::pin(async move { query.build().fetch_all(pool).await })
-    }
-
-    fn connection_rows(
-        connection: &mut Self::Connection,
-        mut query: QueryBuilder<Self>,
-    ) -> RowsFuture<'_, Self> {
-        Box::pin(async move { query.build().fetch_all(connection).await })
     }
 }
 

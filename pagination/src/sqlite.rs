@@ -6,7 +6,7 @@ use sqlx::sqlite::{SqliteArgumentsBuffer, SqliteRow, SqliteTypeInfo, SqliteValue
 use sqlx::{Decode, Encode, Pool, QueryBuilder, Row, Sqlite, Type, TypeInfo, ValueRef};
 use uuid::Uuid;
 
-use crate::database::{PageDb, RowsFuture, sealed};
+use crate::database::{PageDb, RowsFuture, common, sealed};
 use crate::decimal;
 use crate::error::PageError;
 use crate::key::{Key, KeyKind};
@@ -101,20 +101,7 @@ impl PageDb for Sqlite {
         key.map_err(|source| PageError::decode(column, source))
     }
 
-    fn is_some(row: &SqliteRow, column: &str) -> Result<bool, PageError> {
-        row.try_get_raw(column)
-            .map(|value| !value.is_null())
-            .map_err(PageError::database)
-    }
-
-    fn is_blank(row: &SqliteRow) -> Result<bool, PageError> {
-        for i in 0..row.len().saturating_sub(1) {
-            if !row.try_get_raw(i).map_err(PageError::database)?.is_null() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
+    common!(SqliteRow);
 
     const EXPLAIN_ROWS: Option<&'static str> = None;
 
@@ -129,17 +116,6 @@ impl PageDb for Sqlite {
         claim: crate::proof::Claim,
     ) -> Result<crate::proof::Verdict, sqlx::Error> {
         crate::proof::sqlite::judge(connection, query, &claim).await
-    }
-
-    fn pool_rows(pool: &Pool<Self>, mut query: QueryBuilder<Self>) -> RowsFuture<'_, Self> {
-        Box::pin(async move { query.build().fetch_all(pool).await })
-    }
-
-    fn connection_rows(
-        connection: &mut Self::Connection,
-        mut query: QueryBuilder<Self>,
-    ) -> RowsFuture<'_, Self> {
-        Box::pin(async move { query.build().fetch_all(connection).await })
     }
 }
 

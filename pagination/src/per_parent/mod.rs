@@ -1,33 +1,35 @@
 //! The first rows of many lists in one statement: nested lists without a query per parent.
 
+mod group;
+mod plan;
+
 use std::fmt;
 use std::hash::Hash;
 use std::time::SystemTime;
 
 use sqlx::{FromRow, QueryBuilder};
 
+pub use self::plan::ParentsPlan;
+
+use self::group::{Children, Group, groups};
 use crate::codec::CursorCodec;
 use crate::cursor::{Cursor, CursorError};
 use crate::database::{PageDb, PageSource, PushKey};
 use crate::error::PageError;
 use crate::fingerprint::Fingerprint;
-use crate::key::{Key, KeyKind, Keys};
-use crate::keyset::{KeysetDef, OrderColumn, Walk};
-use crate::page::{Page, PageInfo};
+use crate::key::Key;
+use crate::keyset::KeysetDef;
+use crate::page::Page;
 use crate::plan::Reading;
-use crate::reader::{Behind, Reader};
+use crate::reader::Behind;
 use crate::request::PageDirection;
-use crate::seek::{self, Dialect};
+use crate::seek::Dialect;
 use crate::select::{checked_rows, system_time};
-use crate::statement::{At, Statement};
 use crate::text::Text;
 use crate::words::OrderBy;
 
 /// How many parents one statement has at most; for more there are several, one after another.
 pub const PARENTS_MAX: usize = 100;
-
-/// The column that tells whose row it is, after the caller's own.
-const PARENT: OrderColumn = OrderColumn::not_null("mainstay_parent", KeyKind::I64);
 
 type Base<'a, D> = dyn Fn(&mut QueryBuilder<D>, Parent<'_>) + Send + Sync + 'a;
 type Bind<'a> = dyn Fn(&Key) -> Fingerprint + Send + Sync + 'a;
@@ -270,225 +272,5 @@ impl<D: PageDb> ParentsQuery<'_, D> {
                 now,
             },
         }
-    }
-}
-
-/// A parent and where its page begins.
-#[derive(Clone, Debug)]
-struct Children {
-    parent: Key,
-    fingerprint: Fingerprint,
-    anchor: Option<Keys>,
-}
-
-impl Children {
-    /// What decides the text: whether there is a cursor, and which of its keys are NULL.
-    fn state(&self) -> Option<Vec<bool>> {
-        let anchor = self.anchor.as_deref()?;
-        Some(anchor.iter().map(Key::is_null).collect())
-    }
-}
-
-/// The positions of the children by state, without parents that have none.
-fn groups(children: &[Children]) -> Vec<Vec<usize>> {
-    let mut groups: Vec<(Option<Vec<bool>>, Vec<usize>)> = Vec::new();
-    for (i, child) in children
-        .iter()
-        .enumerate()
-        .filter(|(_, c)| !c.parent.is_null())
-    {
-        let state = child.state();
-        match groups.iter_mut().find(|(known, _)| *known == state) {
-            Some((_, members)) => members.push(i),
-            None => groups.push((state, vec![i])),
-        }
-    }
-    groups.sort();
-    groups.into_iter().map(|(_, members)| members).collect()
-}
-
-/// Parents whose pages begin in the same way.
-struct Group<'g, 'a, D: PageDb> {
-    base: &'g Base<'a, D>,
-    order: &'g Walk,
-    members: &'g [&'g Children],
-    /// The number of the first.
-    from: usize,
-    rows: u32,
-}
-
-impl<D: PageDb> Group<'_, '_, D> {
-    /// A row of VALUES per parent, and the page once for all of them.
-    fn lateral(&self, mut query: QueryBuilder<D>) -> QueryBuilder<D> {
-        let Some(first) = self.members.first() else {
-            return query;
-        };
-        let keys = first.anchor.as_deref().unwrap_or_default();
-        query.push(if self.from == 0 { "" } else { " UNION ALL " });
-        query.push("SELECT page.*, mainstay_parent.nr AS mainstay_parent FROM (VALUES ");
-        for i in 0..self.members.len().next_power_of_two() {
-            // What fills the list up to a power of two has no number and is passed over.
-            let number = match self.members.get(i) {
-                Some(_) => i64::try_from(self.from + i).unwrap_or(-1),
-                None => -1,
-            };
-            let child = self.members.get(i).unwrap_or(first);
-            query.push(if i == 0 { "(" } else { ", (" });
-            query
-                .push_key(number)
-                .push(", ")
-                .push_key(child.parent.clone());
-            let anchor = child.anchor.as_deref().unwrap_or_default();
-            for (key, column) in anchor.iter().zip(self.order.iter()) {
-                if !key.is_null() {
-                    query.push(", ");
-                    D::bind(&mut query, key, column.kind());
-                }
-            }
-            query.push(")");
-        }
-        query.push(") AS mainstay_parent(nr, parent");
-        for i in (0..keys.len()).filter(|i| keys.get(*i).is_some_and(|key| !key.is_null())) {
-            query.push(", k").push(i);
-        }
-        query.push(") CROSS JOIN LATERAL (");
-        query = self.page(query, Parent(None), first, self.rows + 1);
-        query.push(") AS page WHERE mainstay_parent.nr >= 0");
-        query
-    }
-
-    /// A select per parent.
-    fn union(&self, mut query: QueryBuilder<D>) -> QueryBuilder<D> {
-        for i in 0..self.members.len().next_power_of_two() {
-            // What fills the list up to a power of two reads no row.
-            let (child, rows) = match (self.members.get(i), self.members.first()) {
-                (Some(child), _) => (child, self.rows + 1),
-                (None, Some(first)) => (first, 0),
-                (None, None) => continue,
-            };
-            query.push(if self.from + i == 0 {
-                ""
-            } else {
-                " UNION ALL "
-            });
-            query.push("SELECT page.*, ");
-            query.push_key(i64::try_from(self.from + i).unwrap_or(-1));
-            query.push(" AS mainstay_parent FROM (");
-            query = self.page(query, Parent(Some(&child.parent)), child, rows);
-            query.push(") AS page");
-        }
-        query
-    }
-
-    fn page(
-        &self,
-        query: QueryBuilder<D>,
-        parent: Parent<'_>,
-        child: &Children,
-        rows: u32,
-    ) -> QueryBuilder<D> {
-        let back = self.order.reversed();
-        let seek = seek::plan(D::DIALECT, self.order, child.anchor.as_deref(), None);
-        let mut statement = Statement {
-            base: &|query| (self.base)(query, parent),
-            anchor: At {
-                order: self.order,
-                keys: child.anchor.as_deref().unwrap_or_default(),
-                lateral: parent.0.is_none(),
-            },
-            bound: At {
-                order: &back,
-                keys: &[],
-                lateral: false,
-            },
-            query: Text::new(query),
-        };
-        statement.page(&seek, rows);
-        statement.query.finish()
-    }
-}
-
-/// The statement of up to [`PARENTS_MAX`] parents, and how its rows become their pages.
-#[must_use]
-pub struct ParentsPlan<D: PageDb> {
-    /// None if no parent can have children.
-    query: Option<QueryBuilder<D>>,
-    /// The position of each number's parent.
-    numbers: Vec<usize>,
-    children: Vec<Children>,
-    reading: Reading,
-}
-
-impl<D: PageDb> fmt::Debug for ParentsPlan<D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ParentsPlan")
-            .field("sql", &self.sql())
-            .finish_non_exhaustive()
-    }
-}
-
-impl<D: PageDb> ParentsPlan<D> {
-    /// The statement's text; empty if there is nothing to ask.
-    #[must_use]
-    pub fn sql(&self) -> String {
-        let query = self.query.as_ref();
-        query.map_or_else(String::new, |query| query.sql().as_str().to_owned())
-    }
-
-    /// The statement with its parameters, for instance to put EXPLAIN before it.
-    #[must_use]
-    pub fn into_query(self) -> Option<QueryBuilder<D>> {
-        self.query
-    }
-
-    async fn read<T, S>(
-        self,
-        source: &mut S,
-        codec: &CursorCodec,
-    ) -> Result<Vec<Page<T>>, PageError>
-    where
-        S: PageSource<D>,
-        T: for<'r> FromRow<'r, D::Row>,
-    {
-        let rows = match self.query {
-            Some(query) => source.rows(query).await.map_err(PageError::database)?,
-            None => Vec::new(),
-        };
-        tracing::debug!(
-            target: "mainstay_pagination",
-            keyset = self.reading.order.name(),
-            parents = self.children.len(),
-            limit = self.reading.rows,
-            rows = rows.len(),
-            "pages of parents read"
-        );
-        let mut found: Vec<Vec<D::Row>> = self.children.iter().map(|_| Vec::new()).collect();
-        for row in rows {
-            let Key::I64(number) = D::read(&row, &PARENT)? else {
-                continue;
-            };
-            let position = usize::try_from(number)
-                .ok()
-                .and_then(|n| self.numbers.get(n));
-            if let Some(list) = position.and_then(|position| found.get_mut(*position)) {
-                list.push(row);
-            }
-        }
-        let page = |(child, rows): (&Children, Vec<D::Row>)| {
-            if rows.is_empty() {
-                return Ok(Page {
-                    items: vec![],
-                    info: PageInfo::default(),
-                    total: None,
-                    cursors: vec![],
-                });
-            }
-            let reading = Reading {
-                fingerprint: child.fingerprint,
-                ..self.reading
-            };
-            Ok(Reader { reading, codec }.page(rows)?.page)
-        };
-        self.children.iter().zip(found).map(page).collect()
     }
 }
