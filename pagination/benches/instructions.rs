@@ -24,14 +24,21 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use mainstay_pagination::{
-    Column, Cursor, CursorCodec, CursorError, Fingerprint, Key, KeyRing, KeysetDef,
+    Column, Cursor, CursorCodec, CursorError, Fingerprint, Key, KeyRing, KeysetDef, PageDb,
+    PageRequest, Probe,
 };
 use sha2::Sha256;
+use sqlx::{MySql, Postgres, QueryBuilder, Sqlite};
 use uuid::Uuid;
 
 const NEWEST: KeysetDef = KeysetDef::new("payments.newest")
     .desc(Column::timestamptz("created_at").not_null())
     .unique_desc(Column::uuid("id").not_null());
+
+/// Three ranges on SQLite.
+const RANKED: KeysetDef = KeysetDef::new("payments.ranked")
+    .desc(Column::i64("rank").nulls_last())
+    .unique_asc(Column::uuid("id").not_null());
 
 const MICROS: i64 = 1_700_000_000_123_456;
 const ID: Uuid = Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
@@ -52,6 +59,33 @@ const OPERATIONS: &[Operation] = &[
     }),
     ("json", json),
     ("fingerprint", fingerprint),
+    ("sql_row_value", |n| {
+        sql::<Postgres>(
+            n,
+            &NEWEST,
+            Probe::Lazy,
+            &[Key::Micros(MICROS), Key::Uuid(ID)],
+        );
+    }),
+    ("sql_exact_probe", |n| {
+        sql::<Postgres>(
+            n,
+            &NEWEST,
+            Probe::Exact,
+            &[Key::Micros(MICROS), Key::Uuid(ID)],
+        );
+    }),
+    ("sql_ranges", |n| {
+        sql::<Sqlite>(n, &RANKED, Probe::Lazy, &[Key::I64(5), Key::Uuid(ID)]);
+    }),
+    ("sql_or", |n| {
+        sql::<MySql>(
+            n,
+            &NEWEST,
+            Probe::Lazy,
+            &[Key::Micros(MICROS), Key::Uuid(ID)],
+        );
+    }),
 ];
 
 fn main() {
@@ -168,5 +202,22 @@ fn json(n: u64) {
 fn fingerprint(n: u64) {
     for _ in 0..n {
         black_box(Fingerprint::of(&NEWEST, black_box(("payments", "acme"))));
+    }
+}
+
+/// A page's statement, its cursor read and its parameters bound: all of a page that is not the database's.
+fn sql<D: PageDb>(n: u64, order: &KeysetDef, probe: Probe, keys: &[Key]) {
+    let codec = CursorCodec::unsigned();
+    let list = order
+        .select(|q: &mut QueryBuilder<D>| {
+            q.push("SELECT id, created_at, rank FROM payment WHERE tenant = 1");
+        })
+        .unbound()
+        .previous(probe)
+        .now(NOW);
+    let cursor = codec.encode(keys, Fingerprint::of(order, ()), NOW).unwrap();
+    let request = PageRequest::first(20).after(cursor);
+    for _ in 0..n {
+        drop(black_box(list.plan(black_box(&request), &codec).unwrap()));
     }
 }

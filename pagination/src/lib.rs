@@ -129,6 +129,11 @@
 //! unsigned. What is over it is the price of one codec for all orders: values carry a tag, and are checked against
 //! their columns. Signed, the goal was 1.15 times the time of what is written by hand; it is 1.12.)
 //!
+//! Planning a page (its cursor read, its statement written and its parameters bound, with the driver's own buffers) costs
+//! 7,304 instructions and 1.0 µs for a row value on Postgres, 9,184 and 1.2 µs for three ranges on SQLite, 12,278 and
+//! 1.5 µs for OR on MariaDB, 17,390 and 2.1 µs with an exact probe on Postgres (the same bench, `sql_*`, medians of 11
+//! runs on a busy machine). Of the last, 41 % is the driver's binding of parameters. 1 µs was the goal.
+//!
 //! # Derived orders
 //!
 //! With the feature `derive`, an order stands beside the fields that it names, and is checked against them:
@@ -187,6 +192,9 @@
 //! - Text is compared by the database, in the column's collation. On MySQL and MariaDB, ENUM and SET are no keys (they
 //!   are ordered by number and compared as text: order by `CAST(kind AS SIGNED)`), and instants are `DATETIME(6)` in
 //!   UTC or `TIMESTAMP(6)`; sqlx sets the session to UTC, and so it must stay.
+//! - A key that no cursor can hold (text or bytes of about 700 bytes and more) or no parameter (a date of year 0 on
+//!   MariaDB) is an error of the page that ends with it, [`PageError::KeyTooLarge`] or [`PageError::KeyType`], and a 500.
+//!   Where clients write such a column, bound its length or order by an expression that does.
 //! - A page between two cursors reads at most a page's rows beyond the second one (on Postgres with a row value, none).
 //! - MySQL itself was not at hand: the dialect is the one that is tested on MariaDB 10.11, and uses nothing that
 //!   MySQL 8 lacks.

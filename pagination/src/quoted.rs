@@ -10,16 +10,15 @@ pub(crate) struct Quoted<'a>(pub(crate) Dialect, pub(crate) &'a str);
 impl Quoted<'_> {
     pub(crate) fn write(&self, out: &mut String) {
         let quote = self.0.quote();
-        out.push(quote);
-        // A quote within the name is written twice.
-        for (i, part) in self.1.split(quote).enumerate() {
-            if i > 0 {
-                out.push(quote);
-                out.push(quote);
-            }
-            out.push_str(part);
+        out.push_str(quote);
+        // Names are a few bytes, which a search through `str` makes a ceremony of.
+        if self.1.bytes().any(|byte| [byte] == *quote.as_bytes()) {
+            // A quote within the name is written twice.
+            out.push_str(&self.1.replace(quote, &quote.repeat(2)));
+        } else {
+            out.push_str(self.1);
         }
-        out.push(quote);
+        out.push_str(quote);
     }
 }
 
@@ -32,10 +31,28 @@ impl fmt::Display for Quoted<'_> {
 }
 
 impl Dialect {
-    const fn quote(self) -> char {
+    const fn quote(self) -> &'static str {
         match self {
-            Self::Postgres | Self::Sqlite => '"',
-            Self::Mysql => '`',
+            Self::Postgres | Self::Sqlite => "\"",
+            Self::Mysql => "`",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quote_within_a_name_does_not_end_it() {
+        for (dialect, name, quoted) in [
+            (Dialect::Postgres, "id", r#""id""#),
+            (Dialect::Sqlite, r#"a" OR "b"#, r#""a"" OR ""b""#),
+            (Dialect::Postgres, r#"""#, "\"\"\"\""),
+            (Dialect::Mysql, "a`b\"", "`a``b\"`"),
+            (Dialect::Mysql, "", "``"),
+        ] {
+            assert_eq!(Quoted(dialect, name).to_string(), quoted);
         }
     }
 }

@@ -3,6 +3,8 @@
 //! `QueryBuilder` takes each word through the formatting machinery; a statement has dozens. They are put together
 //! here and handed over with each parameter.
 
+use std::fmt;
+
 use sqlx::QueryBuilder;
 
 use crate::database::PageDb;
@@ -16,6 +18,15 @@ pub(crate) trait Words {
 impl Words for &str {
     fn write(self, out: &mut String) {
         out.push_str(self);
+    }
+}
+
+/// Text that `QueryBuilder` need not look for padding of.
+struct Verbatim<'a>(&'a str);
+
+impl fmt::Display for Verbatim<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
     }
 }
 
@@ -45,7 +56,7 @@ impl<D: PageDb> Text<D> {
 
     /// The statement as it is so far, for somebody else to write to.
     pub(crate) fn builder(&mut self) -> &mut QueryBuilder<D> {
-        self.query.push(self.words.as_str());
+        self.query.push(Verbatim(&self.words));
         self.words.clear();
         &mut self.query
     }
