@@ -17,7 +17,7 @@ impl<P: PagePolicy> IntoParams for Paged<P> {
             .map(|(name, role)| {
                 parameter(
                     name,
-                    describe(P::PRESET, *role),
+                    &describe(P::PRESET, *role, &P::LIMITS),
                     schema(P::PRESET, *role, P::LIMITS),
                 )
             })
@@ -25,7 +25,22 @@ impl<P: PagePolicy> IntoParams for Paged<P> {
     }
 }
 
-const fn describe(preset: Preset, role: Role) -> &'static str {
+/// What it means; for a number of rows also how many there are at most, which is no limit of the parameter's if more
+/// is cut rather than refused.
+fn describe(preset: Preset, role: Role, limits: &PageLimits) -> String {
+    let meaning = meaning(preset, role);
+    match role {
+        Role::Rows | Role::First | Role::Last if !limits.rejects() => {
+            format!(
+                "{meaning} More than {} is taken as that.",
+                limits.max_rows()
+            )
+        }
+        _ => meaning.to_owned(),
+    }
+}
+
+const fn meaning(preset: Preset, role: Role) -> &'static str {
     match (role, preset) {
         (Role::Rows, _) => "How many rows the page has at most.",
         (Role::After, Preset::Aip158) => {
@@ -53,7 +68,7 @@ fn schema(preset: Preset, role: Role, limits: PageLimits) -> ObjectBuilder {
             let object = object
                 .schema_type(Type::Integer)
                 .minimum(Some(if preset == Preset::Aip158 { 0_u32 } else { 1 }))
-                .maximum(Some(limits.max_rows()));
+                .maximum(limits.rejects().then_some(limits.max_rows()));
             // Whoever asks for an end says how many.
             if role == Role::Rows {
                 object.default(Some(limits.default_rows().into()))
@@ -89,10 +104,20 @@ mod tests {
         const LIMITS: PageLimits = PageLimits::new(5, 50);
     }
 
+    struct Strict;
+    impl PagePolicy for Strict {
+        const LIMITS: PageLimits = PageLimits::new(5, 50).on_exceed(crate::OnExceed::Reject);
+    }
+
     #[test]
     fn the_parameters_carry_the_policys_limits() {
         let params = serde_json::to_value(Paged::<Small>::into_params(|| None)).unwrap();
-        assert_eq!(params[0]["schema"]["maximum"], 50);
+        // 51 is acceptable, and taken as 50.
+        assert_eq!(params[0]["schema"].get("maximum"), None);
+        let description = params[0]["description"].as_str().unwrap();
+        assert!(description.ends_with("More than 50 is taken as that."));
+        let strict = serde_json::to_value(Paged::<Strict>::into_params(|| None)).unwrap();
+        assert_eq!(strict[0]["schema"]["maximum"], 50);
         assert_eq!(params[0]["schema"]["default"], 5);
         assert_eq!(params[0]["required"], false);
         assert_eq!(

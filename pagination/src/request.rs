@@ -224,6 +224,12 @@ impl PageLimits {
         self.max
     }
 
+    /// Whether a page size above the maximum is refused.
+    #[cfg(all(feature = "axum", feature = "utoipa"))]
+    pub(crate) const fn rejects(&self) -> bool {
+        matches!(self.on_exceed, OnExceed::Reject)
+    }
+
     /// The page size to use for the one asked for.
     ///
     /// # Errors
