@@ -74,7 +74,6 @@ impl PageError {
         })
     }
 
-    #[cfg(any(feature = "postgres", feature = "sqlite", feature = "mysql"))]
     pub(crate) fn key_type(column: &crate::keyset::OrderColumn, found: &str) -> Self {
         Self::KeyType {
             column: column.name(),
