@@ -236,6 +236,7 @@
 #[cfg(feature = "mysql")]
 mod calendar;
 mod codec;
+mod column;
 #[cfg(feature = "sqlx")]
 mod count;
 mod cursor;
@@ -292,6 +293,7 @@ mod total;
 mod words;
 
 pub use codec::{CURSOR_CHARS_MAX, CursorCodec};
+pub use column::{Column, Decided, NotNull, Nullable, Undecided};
 pub use cursor::{Cursor, CursorError};
 #[cfg(feature = "sqlx")]
 pub use database::{PageDb, PageSource, PushIndexHint, PushKey};
@@ -303,10 +305,7 @@ pub use fingerprint::Fingerprint;
 pub use key::{Key, KeyKind, Keys};
 pub use key_ring::{KeyRing, KeyRingError, SECRET_BYTES_MIN};
 pub use keyed::{KeyValue, Keyset};
-pub use keyset::{
-    COLUMNS_MAX, Column, Decided, Direction, KeysetBuilder, KeysetDef, NotNull, Nullable, Nulls,
-    OrderColumn, Undecided, Walk,
-};
+pub use keyset::{COLUMNS_MAX, Direction, KeysetBuilder, KeysetDef, Nulls, OrderColumn, Walk};
 pub use link::Links;
 #[cfg(feature = "derive")]
 pub use mainstay_pagination_derive::Keyset;

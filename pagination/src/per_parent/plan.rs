@@ -17,7 +17,7 @@ use crate::reader::Reader;
 /// The column that tells whose row it is, after the caller's own.
 const PARENT: OrderColumn = OrderColumn::not_null("mainstay_parent", KeyKind::I64);
 
-/// The statement of up to [`PARENTS_MAX`] parents, and how its rows become their pages.
+/// The statement of up to [`PARENTS_MAX`](crate::PARENTS_MAX) parents, and how its rows become their pages.
 #[must_use]
 pub struct ParentsPlan<D: PageDb> {
     /// None if no parent can have children.
