@@ -62,7 +62,7 @@ async fn killed_at_random_statements_each_key_has_one_effect<D: TestDb>(pool: Po
         D::NAME
     );
     assert!(
-        all > kills / 2 && cut_off > kills / 2 && unheard > 0,
+        all > kills / 10 && cut_off > kills / 10 && unheard > 0,
         "it was no storm"
     );
     // A process that knows nothing of all this has the same answers, and each half of each effect is there once.
