@@ -100,7 +100,8 @@ impl CursorCodec {
     /// Refuses cursors older than this, up to a second late. Default: none; three days is a common choice, and
     /// the key ring's oldest key must live at least as long.
     ///
-    /// With a time to live, cursors made without one are refused as expired.
+    /// With a time to live, cursors made without one are refused as expired. The expiry stands in the cursor: a shorter
+    /// time to live does not reach those that are out.
     #[must_use]
     pub const fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
