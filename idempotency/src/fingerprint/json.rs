@@ -2,7 +2,7 @@
 //!
 //! This is the sense of RFC 8785 without its text: values go into the hash with a tag and a length each, so nothing has to
 //! be written canonically first. Where two readers could read one text differently there is no one sense, and the body
-//! counts byte for byte: repeated names, and numbers that a double cannot hold.
+//! counts byte for byte: repeated names, and numbers that a double does not keep.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,7 +30,9 @@ const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
 impl Json {
     pub(super) fn read(body: &[u8]) -> Option<Self> {
-        serde_json::from_slice(body).ok()
+        serde_json::from_slice(body)
+            .ok()
+            .filter(|_| doubles_keep_numbers(body))
     }
 
     /// What an RFC 6901 pointer finds.
@@ -79,6 +81,59 @@ impl Json {
         }
     }
 }
+
+/// Whether no number of `body`, which is JSON, could be another one that becomes the same double.
+fn doubles_keep_numbers(body: &[u8]) -> bool {
+    let mut rest = body;
+    while let [first, after @ ..] = rest {
+        rest = match first {
+            b'"' => behind_string(after),
+            b'-' | b'0'..=b'9' => {
+                let digits = rest.iter().take_while(|byte| {
+                    matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-')
+                });
+                let (number, after) = rest.split_at(digits.count());
+                if !double_keeps(number) {
+                    return false;
+                }
+                after
+            }
+            _ => after,
+        };
+    }
+    true
+}
+
+fn behind_string(rest: &[u8]) -> &[u8] {
+    let mut bytes = rest.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => break,
+            b'\\' => _ = bytes.next(),
+            _ => {}
+        }
+    }
+    bytes.as_slice()
+}
+
+/// Two decimals of up to [`DIGITS_MAX`] digits are never one double, as long as they are far from its range's ends.
+/// Integers are read exactly or not at all.
+fn double_keeps(number: &[u8]) -> bool {
+    let mut parts = number.splitn(2, |byte| matches!(byte, b'e' | b'E'));
+    let (mantissa, exponent) = (parts.next().unwrap_or_default(), parts.next());
+    if exponent.is_none() && !mantissa.contains(&b'.') {
+        return true;
+    }
+    let digits = mantissa.iter().filter(|byte| byte.is_ascii_digit());
+    digits.skip_while(|digit| **digit == b'0').count() <= DIGITS_MAX
+        && mantissa.len() <= MANTISSA_BYTES_MAX
+        && exponent.is_none_or(|exponent| exponent.len() <= EXPONENT_BYTES_MAX)
+}
+
+const DIGITS_MAX: usize = 15;
+const MANTISSA_BYTES_MAX: usize = 40;
+/// A sign and two digits.
+const EXPONENT_BYTES_MAX: usize = 3;
 
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -9,16 +9,20 @@ use sha2::{Digest, Sha256};
 use self::json::Json;
 use crate::scope::update_with_length;
 
-/// One byte saying what is covered and how, and a SHA-256 over method, target (path and query) and body.
+/// One byte saying what is covered and how, eight of a SHA-256 over method and target (path and query), 24 of one over these
+/// and the body.
 ///
-/// The byte lets a service cover something else, and a later release hash differently, without reading old records as
-/// mismatches: what cannot be compared is replayed on trust of its key.
+/// The first byte lets a service cover something else, and a later release hash differently, without reading old records as
+/// mismatches: bodies that cannot be compared are replayed on trust of their key. Method and target always can.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 33]);
 
 const RAW: u8 = 1;
 const CANONICAL_JSON: u8 = 2;
 const FIELDS: u8 = 3;
+
+/// Method and target, behind the version. The stores of leases compare them, too.
+const LINE_BYTES: usize = 8;
 
 /// What of a request's body makes it that request. Method and target always count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,7 +36,7 @@ pub enum Covers {
     /// write their request anew for each attempt.
     ///
     /// A body that is not JSON, or whose JSON two readers may read differently (repeated names, numbers that a double
-    /// cannot hold), counts byte for byte.
+    /// does not keep: more than 15 digits with a point or an exponent), counts byte for byte.
     CanonicalJson,
     /// The values at these JSON pointers (RFC 6901), canonically, absent told from null; the rest may differ between
     /// attempts, such as a time of sending. A body that is not JSON counts byte for byte.
@@ -56,7 +60,7 @@ impl Covers {
             Self::CanonicalJson => (CANONICAL_JSON, &[]),
             Self::Fields(fields) => (FIELDS, fields),
         };
-        let mut hash = of_line(method.as_ref(), target.as_ref());
+        let (line, mut hash) = of_line(method.as_ref(), target.as_ref());
         match Json::read(body) {
             None => update_with_length(&mut hash, body),
             Some(json) if version == CANONICAL_JSON => json.feed(&mut hash),
@@ -70,21 +74,22 @@ impl Covers {
                 }
             }
         }
-        Fingerprint::of(version, hash)
+        Fingerprint::of(version, line, hash)
     }
 }
 
 impl Fingerprint {
     /// Over the request line and the raw body, byte for byte: a reordered JSON object is another request.
     pub fn new(method: impl AsRef<[u8]>, target: impl AsRef<[u8]>, body: impl AsRef<[u8]>) -> Self {
-        let mut hash = of_line(method.as_ref(), target.as_ref());
+        let (line, mut hash) = of_line(method.as_ref(), target.as_ref());
         update_with_length(&mut hash, body.as_ref());
-        Self::of(RAW, hash)
+        Self::of(RAW, line, hash)
     }
 
-    fn of(version: u8, hash: Sha256) -> Self {
+    fn of(version: u8, line: [u8; LINE_BYTES], hash: Sha256) -> Self {
         let mut bytes = [version; 33];
-        for (to, from) in bytes.iter_mut().skip(1).zip(hash.finalize()) {
+        let parts = line.into_iter().chain(hash.finalize());
+        for (to, from) in bytes.iter_mut().skip(1).zip(parts) {
             *to = from;
         }
         Self(bytes)
@@ -100,17 +105,22 @@ impl Fingerprint {
         &self.0
     }
 
-    /// Whether both are of one request. Fingerprints that cover different things cannot be compared and count as equal.
+    /// Whether both are of one request. Of fingerprints that cover different things only method and target are compared.
     pub fn matches(&self, other: &Self) -> bool {
-        self.0.first() != other.0.first() || self == other
+        self == other || (self.0.first() != other.0.first() && self.line() == other.line())
+    }
+
+    fn line(&self) -> Option<&[u8]> {
+        self.0.get(1..=LINE_BYTES)
     }
 }
 
-fn of_line(method: &[u8], target: &[u8]) -> Sha256 {
+fn of_line(method: &[u8], target: &[u8]) -> ([u8; LINE_BYTES], Sha256) {
     let mut hash = Sha256::new();
     update_with_length(&mut hash, method);
     update_with_length(&mut hash, target);
-    hash
+    let digest: [u8; 32] = hash.clone().finalize().into();
+    (digest.first_chunk().copied().unwrap_or_default(), hash)
 }
 
 impl fmt::Debug for Fingerprint {
@@ -162,13 +172,15 @@ mod tests {
     }
 
     #[test]
-    fn what_covers_something_else_is_not_a_mismatch() {
+    fn what_covers_something_else_is_not_a_mismatch_of_the_same_operation() {
         let ours = Fingerprint::new("POST", "/a", "b");
-        let mut bytes = [7; 33];
-        bytes[0] = CANONICAL_JSON;
-        assert!(ours.matches(&Fingerprint::from_bytes(&bytes).unwrap()));
-        bytes[0] = RAW;
-        assert!(!ours.matches(&Fingerprint::from_bytes(&bytes).unwrap()));
+        assert!(ours.matches(&Covers::CanonicalJson.fingerprint("POST", "/a", "b")));
+        assert!(ours.matches(&json("c")));
+        assert!(!ours.matches(&Fingerprint::new("POST", "/a", "c")));
+        for (method, target) in [("POST", "/b"), ("PATCH", "/a"), ("POST", "/a?b")] {
+            let other = Covers::CanonicalJson.fingerprint(method, target, "b");
+            assert!(!ours.matches(&other), "{method} {target}");
+        }
         assert_eq!(Fingerprint::from_bytes(b"short"), None);
         assert_eq!(Fingerprint::from_bytes(ours.as_bytes()), Some(ours));
     }
@@ -186,6 +198,10 @@ mod tests {
             (r#"{"a":0.5}"#, r#"{"a":5e-1}"#),
             (r#"{"é":"€"}"#, r#"{"\u00e9":"\u20ac"}"#),
             (r#"{"a":{"y":1,"x":2}}"#, r#"{"a":{"x":2,"y":1}}"#),
+            (
+                r#"{"a":"\"0.12345678901234567890"}"#,
+                r#"{ "a":"\"0.12345678901234567890"}"#,
+            ),
         ] {
             assert_eq!(json(one), json(other), "{one} {other}");
         }
@@ -216,6 +232,13 @@ mod tests {
             r#"{"a":9007199254740992}"#,
             r#"{"a":36893488147419103233}"#,
             r#"{"a":36893488147419103232}"#,
+            r#"{"a":100000000000000}"#,
+            r#"{"a":100000000000000.001}"#,
+            r#"{"a":100000000000000.002}"#,
+            r#"{"a":0.1000000000000000055}"#,
+            r#"{"a":0}"#,
+            r#"{"a":1e-400}"#,
+            r#"{"a":1e400}"#,
             // One reader takes the first, another the last.
             r#"{"a":1,"a":2}"#,
             r#"{"a":2,"a":2}"#,
@@ -262,15 +285,15 @@ mod tests {
         let (method, target, body) = ("POST", "/v1/payments", r#"{"amount":1}"#);
         assert_eq!(
             hex(Fingerprint::new(method, target, body)),
-            "01ecf0a2636d8b483b26f18ccbfc4f09a574e1cdd65f0da21693851352142ec695"
+            "01c73d7eb4b6178303ecf0a2636d8b483b26f18ccbfc4f09a574e1cdd65f0da216"
         );
         assert_eq!(
             hex(Covers::CanonicalJson.fingerprint(method, target, body)),
-            "02c2f340a75b91c6960a129acf34aacdfa68ae281bf9b1c096d394809b1cfe7872"
+            "02c73d7eb4b6178303c2f340a75b91c6960a129acf34aacdfa68ae281bf9b1c096"
         );
         assert_eq!(
             hex(Covers::Fields(&["/amount"]).fingerprint(method, target, body)),
-            "0379a7a84c24895cbb4ede23bcb87b4d513ac0c67c7445696b3f83ed0fd51f6a25"
+            "03c73d7eb4b617830379a7a84c24895cbb4ede23bcb87b4d513ac0c67c7445696b"
         );
     }
 

@@ -65,7 +65,8 @@ impl LeasedDb for Postgres {
              values ($1, $2, $3, $4, $5, (extract(epoch from clock_timestamp()) * 1000)::bigint, clock_timestamp() + make_interval(secs => $6)) \
              on conflict do nothing returning token, journal), \
              free as (select scope, key, state from mainstay_lease where scope = $1 and key = $2 and (state = 3 or \
-             (state = 0 and lease_until <= clock_timestamp() and (fingerprint = $3 or substr(fingerprint, 1, 1) <> substr($3, 1, 1)))) \
+             (state = 0 and lease_until <= clock_timestamp() and (fingerprint = $3 or \
+             (substr(fingerprint, 1, 1) <> substr($3, 1, 1) and substr(fingerprint, 2, 8) = substr($3, 2, 8))))) \
              for update skip locked), \
              over as (update mainstay_lease l set state = 0, token = greatest(l.token + 1, (extract(epoch from clock_timestamp()) * 1000)::bigint), \
              lease_until = clock_timestamp() + make_interval(secs => $6), \

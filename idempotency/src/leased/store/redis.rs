@@ -85,7 +85,8 @@ local key, fingerprint = KEYS[1], ARGV[1]
 local found = redis.call('HMGET', key, 'state', 'fingerprint', 'until', 'status', 'headers', 'body')
 local free = not found[1] or found[1] == '3'
 local over = found[1] == '0' and tonumber(found[3]) <= now
-    and (found[2] == fingerprint or string.byte(found[2]) ~= string.byte(fingerprint))
+    and (found[2] == fingerprint or (string.byte(found[2]) ~= string.byte(fingerprint)
+        and string.sub(found[2], 2, 9) == string.sub(fingerprint, 2, 9)))
 if not free and not over then
     local left = math.max(0, tonumber(found[3]) - now)
     return {'', found[1], found[2], left, found[4] or '', found[5] or '', found[6] or ''}

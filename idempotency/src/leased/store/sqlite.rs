@@ -65,7 +65,8 @@ impl LeasedDb for Sqlite {
              fingerprint = iif(l.state = 3, excluded.fingerprint, l.fingerprint), \
              handler = iif(l.state = 3, excluded.handler, l.handler), input = iif(l.state = 3, excluded.input, l.input) \
              where l.state = 3 or (l.state = 0 and l.lease_until <= cast(unixepoch('subsec') * 1000 as integer) \
-             and (l.fingerprint = excluded.fingerprint or substr(l.fingerprint, 1, 1) <> substr(excluded.fingerprint, 1, 1))) \
+             and (l.fingerprint = excluded.fingerprint or (substr(l.fingerprint, 1, 1) <> substr(excluded.fingerprint, 1, 1) \
+             and substr(l.fingerprint, 2, 8) = substr(excluded.fingerprint, 2, 8)))) \
              returning token, journal",
         )
         .bind(claim.scope.as_bytes())
