@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mainstay_idempotency::leased::{
-    Claimed, Completer, Lease, LeaseError, LeasedDb, LeasedStore, Leases, MemoryStore, Remote, Work,
+    Claimed, Completer, Lease, LeaseError, LeasedDb, LeasedStore, Leases, MemoryStore, Remote,
+    Taken, Work,
 };
 use mainstay_idempotency::store::Claim;
 use mainstay_idempotency::{
@@ -23,6 +24,7 @@ on_each!(
     passes_the_suite_of_leases,
     a_finished_step_is_not_run_again_by_the_next_attempt,
     an_attempt_that_was_taken_over_has_no_effect,
+    no_two_attempts_ever_hold_one_token,
     an_attempt_paused_within_a_step_is_waited_for_and_its_step_counts,
     a_step_that_fails_or_panics_or_keeps_its_transaction_leaves_nothing,
     a_step_whose_caller_left_is_done_all_the_same,
@@ -136,6 +138,28 @@ async fn an_attempt_that_was_taken_over_has_no_effect<D: TestDb + LeasedDb>(pool
     assert!(matches!(fenced, Err(LeaseError::Fenced)), "{fenced:?}");
     other.complete(answer()).await.unwrap();
     assert_eq!(D::effects(&pool, "one").await, 1);
+}
+
+/// Leases that are over at once, and claims that chase each other: each must learn its own token, not its successor's.
+async fn no_two_attempts_ever_hold_one_token<D: TestDb + LeasedDb>(pool: Pool<D>) {
+    let claiming = (0..4).map(|_| {
+        let pool = pool.clone();
+        tokio::spawn(async move {
+            let (claim, work, mut tokens) = (claim_of("k"), Work::default(), Vec::new());
+            for _ in 0..50 {
+                let taken = pool.claim(&claim, &work, Duration::ZERO).await;
+                if let Ok(Taken::Ours { token, .. }) = taken {
+                    tokens.push(token.number);
+                }
+            }
+            tokens
+        })
+    });
+    let tokens = futures_util::future::try_join_all(claiming).await.unwrap();
+    let tokens = tokens.concat();
+    let distinct: std::collections::HashSet<_> = tokens.iter().collect();
+    assert!(tokens.len() > 1, "somebody claimed");
+    assert_eq!(distinct.len(), tokens.len(), "{tokens:?}");
 }
 
 async fn an_attempt_paused_within_a_step_is_waited_for_and_its_step_counts<D: TestDb + LeasedDb>(

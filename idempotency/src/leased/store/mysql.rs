@@ -62,21 +62,19 @@ impl LeasedDb for MySql {
         // is looked at once more.
         for _ in 0..2 {
             match look(pool, claim).await? {
-                Found::Nothing if insert(pool, claim, work, lease).await? => {}
-                Found::Nothing => continue,
-                Found::Free(token) if take_over(pool, claim, work, token, lease).await? => {}
-                Found::Free(_) => return sql::taken_by_another(None, claim),
+                Found::Nothing => {
+                    if let Some(token) = insert(pool, claim, work, lease).await? {
+                        return Ok(sql::ours((token, Vec::new())));
+                    }
+                }
+                Found::Free(token) => {
+                    return match take_over(pool, claim, work, token, lease).await? {
+                        Some(taken) => Ok(sql::ours(taken)),
+                        None => sql::taken_by_another(None, claim),
+                    };
+                }
                 Found::Other(row) => return sql::taken_by_another(Some(row), claim),
             }
-            let taken = sqlx::query_as(
-                "select token, journal from mainstay_lease where scope = ? and `key` = ?",
-            )
-            .bind(claim.scope.as_bytes())
-            .bind(claim.key.as_bytes())
-            .fetch_one(pool)
-            .await
-            .map_err(error)?;
-            return Ok(sql::ours(taken));
         }
         sql::taken_by_another(None, claim)
     }
@@ -242,9 +240,10 @@ async fn look(pool: &MySqlPool, claim: &Claim) -> Result<Found, Error> {
     let row: Option<FullRow> = sqlx::query_as(
         "select fingerprint, cast(state as signed), cast(greatest(0, timestampdiff(microsecond, utc_timestamp(6), lease_until) / 1000) as signed), \
          cast(status as signed), headers, body, token, cast(state = 3 or (state = 0 and lease_until <= utc_timestamp(6) \
-         and (fingerprint = ? or substr(fingerprint, 1, 1) <> substr(?, 1, 1))) as signed) \
+         and (fingerprint = ? or (substr(fingerprint, 1, 1) <> substr(?, 1, 1) and substr(fingerprint, 2, 8) = substr(?, 2, 8)))) as signed) \
          from mainstay_lease where scope = ? and `key` = ?",
     )
+    .bind(claim.fingerprint.as_bytes())
     .bind(claim.fingerprint.as_bytes())
     .bind(claim.fingerprint.as_bytes())
     .bind(claim.scope.as_bytes())
@@ -261,41 +260,45 @@ async fn look(pool: &MySqlPool, claim: &Claim) -> Result<Found, Error> {
     })
 }
 
-/// `false` when somebody was faster. Tokens follow the clock where they can, so that a key that was reaped and comes again
-/// has larger ones than before.
+/// The token; `None` when somebody was faster. Tokens follow the clock where they can, so that a key that was reaped and
+/// comes again has larger ones than before.
+///
+/// It is known before the row is there, not read from it: by then another attempt may have taken over.
 async fn insert(
     pool: &MySqlPool,
     claim: &Claim,
     work: &Work,
     lease: Duration,
-) -> Result<bool, Error> {
+) -> Result<Option<i64>, Error> {
+    let token = MySql::lease_now_ms(pool).await?.cast_signed();
     let inserted = sqlx::query(
         "insert into mainstay_lease (scope, `key`, fingerprint, journal, handler, input, token, lease_until) \
-         values (?, ?, ?, '', ?, ?, cast(unix_timestamp(now(6)) * 1000 as signed), utc_timestamp(6) + interval ? microsecond)",
+         values (?, ?, ?, '', ?, ?, ?, utc_timestamp(6) + interval ? microsecond)",
     )
     .bind(claim.scope.as_bytes())
     .bind(claim.key.as_bytes())
     .bind(claim.fingerprint.as_bytes())
     .bind(work.handler.as_bytes())
     .bind(&work.input[..])
+    .bind(token)
     .bind(micros(lease))
     .execute(pool)
     .await;
     match inserted {
-        Ok(_) => Ok(true),
-        Err(refused) if number_of(&refused) == Some(1062) => Ok(false),
+        Ok(_) => Ok(Some(token)),
+        Err(refused) if number_of(&refused) == Some(1062) => Ok(None),
         Err(other) => Err(error(other)),
     }
 }
 
-/// `false` when somebody was faster, or has the row locked.
+/// The token and the journal; `None` when somebody was faster, or has the row locked.
 async fn take_over(
     pool: &MySqlPool,
     claim: &Claim,
     work: &Work,
     token: i64,
     lease: Duration,
-) -> Result<bool, Error> {
+) -> Result<Option<(i64, Vec<u8>)>, Error> {
     let mut tx = MySql::begin(pool).await?;
     let locked: Result<Option<i64>, Error> = sqlx::query_scalar(
         "select token from mainstay_lease where scope = ? and `key` = ? and token = ? and (state = 3 or (state = 0 and lease_until <= utc_timestamp(6))) \
@@ -309,7 +312,7 @@ async fn take_over(
     .map_err(error);
     if !matches!(locked, Ok(Some(_))) {
         MySql::rollback(tx).await;
-        return locked.map(|_| false);
+        return locked.map(|_| None);
     }
     // Assignments are made from left to right, each seeing those before it: the state comes last.
     let updated = sqlx::query(
@@ -325,8 +328,21 @@ async fn take_over(
     .bind(claim.key.as_bytes())
     .execute(&mut *tx)
     .await;
-    match updated {
-        Ok(_) => MySql::commit(tx).await.map(|()| true),
+    // Read while the row is locked: behind the commit another attempt may have taken over, and its token would be ours too.
+    let taken = match updated {
+        Ok(_) => {
+            sqlx::query_as(
+                "select token, journal from mainstay_lease where scope = ? and `key` = ?",
+            )
+            .bind(claim.scope.as_bytes())
+            .bind(claim.key.as_bytes())
+            .fetch_one(&mut *tx)
+            .await
+        }
+        Err(failed) => Err(failed),
+    };
+    match taken {
+        Ok(taken) => MySql::commit(tx).await.map(|()| Some(taken)),
         Err(failed) => {
             MySql::rollback(tx).await;
             Err(error(failed))
