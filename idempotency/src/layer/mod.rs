@@ -82,6 +82,8 @@ const DEFAULT_LIMITS: Limits = Limits {
 
 pub(crate) struct Config<D: Database> {
     pool: Pool<D>,
+    /// A route's own, or the layer's as it was when the route was set; none before that.
+    scope: Option<Scoped>,
     header: HeaderName,
     parse: Parse,
     required: bool,
@@ -110,6 +112,7 @@ impl<D: IdempotencyDb> IdempotencyLayer<D, Unscoped> {
         Self {
             config: Arc::new(Config {
                 pool,
+                scope: None,
                 header: HeaderName::from_static("idempotency-key"),
                 parse: Parse::Lenient,
                 required: true,
@@ -152,9 +155,12 @@ impl<D: IdempotencyDb, S> IdempotencyLayer<D, S> {
         self,
         resolve: impl Fn(&Parts) -> Result<Scope, Problem> + Send + Sync + 'static,
     ) -> IdempotencyLayer<D, Scoped> {
+        let scope = Scoped(Arc::new(resolve));
         IdempotencyLayer {
-            config: self.config,
-            scope: Scoped(Arc::new(resolve)),
+            config: self
+                .with(|config| config.scope = Some(scope.clone()))
+                .config,
+            scope,
         }
     }
 
@@ -201,8 +207,8 @@ impl<D: IdempotencyDb, S> IdempotencyLayer<D, S> {
         self.with(|config| config.codec = Some(Arc::new(codec)))
     }
 
-    /// Settings of one route, by its path as the router writes it (`/payments/{id}`; nested, the whole of it). They begin
-    /// as the layer's own are by now, so set those first. Outside axum's router it is the request's own path that counts.
+    /// Settings of one route, its scope among them, by its path as the router writes it (`/payments/{id}`; nested, the whole
+    /// of it). They begin as the layer's own are by now, so set those first. Outside axum's router it is the request's own path that counts.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -266,7 +272,8 @@ impl<D: IdempotencyDb, S> IdempotencyLayer<D, S> {
     }
 
     /// Most keyed requests in progress at once; more are a 503. Default 1024: a client that hangs up leaves its
-    /// request running, so the number of open connections bounds nothing.
+    /// request running, so the number of open connections bounds nothing. The keys of all of a layer's routes are
+    /// counted together, so a route's own number is how many there may be when it is asked.
     #[must_use]
     pub fn in_flight_max(self, requests: usize) -> Self {
         self.with(|config| config.limits.in_flight_max = requests)
@@ -347,6 +354,7 @@ impl<D: Database> Clone for Config<D> {
     fn clone(&self) -> Self {
         Self {
             pool: self.pool.clone(),
+            scope: self.scope.clone(),
             header: self.header.clone(),
             parse: self.parse,
             required: self.required,

@@ -73,7 +73,9 @@ where
         // The clone has not been polled ready; the instance that was takes the call.
         let clone = self.inner.clone();
         let inner = mem::replace(&mut self.inner, clone);
-        ResponseFuture::boxed(run::keyed(config, self.scope.clone(), inner, request))
+        let scope = config.scope.clone();
+        let scope = scope.unwrap_or_else(|| self.scope.clone());
+        ResponseFuture::boxed(run::keyed(config, scope, inner, request))
     }
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use mainstay_errors::{Category, Problem};
 use mainstay_idempotency::codec::{Aead, Codec, CodecError};
 use mainstay_idempotency::{Covers, IdempotencyLayer, Scope, Wait};
 use sqlx::Pool;
@@ -25,6 +26,8 @@ on_each!(
     a_duplicate_with_another_request_does_not_wait,
     a_storm_that_waits_runs_once,
     a_route_may_want_something_else,
+    a_route_has_the_scope_it_was_given,
+    a_key_of_one_route_is_no_key_of_a_route_that_covers_something_else,
     fingerprints_cover_what_they_are_told_to,
     answers_are_sealed_at_rest_and_replayed_after_a_rotation,
     an_answer_whose_key_is_lost_is_told_apart_from_one_that_never_was,
@@ -177,6 +180,30 @@ async fn a_route_may_want_something_else<D: TestDb>(pool: Pool<D>) {
     let mut bare = request(None, "ok");
     *bare.uri_mut() = "/bare?x=1".parse().unwrap();
     assert_eq!(app.send(bare).await.code(), "idempotency_key_missing");
+}
+
+async fn a_route_has_the_scope_it_was_given<D: TestDb>(pool: Pool<D>) {
+    let app = App::with(pool, |layer| {
+        layer.route("/bare", |route| {
+            route.scope(|_| Err(Problem::new(Category::Unauthenticated, "not_here")))
+        })
+    });
+    assert_eq!(app.post("k", "ok").await.status, StatusCode::CREATED);
+    let mut bare = request(Some("k"), "ok");
+    *bare.uri_mut() = "/bare".parse().unwrap();
+    assert_eq!(app.send(bare).await.code(), "not_here");
+}
+
+async fn a_key_of_one_route_is_no_key_of_a_route_that_covers_something_else<D: TestDb>(
+    pool: Pool<D>,
+) {
+    let app = App::with(pool, |layer| {
+        layer.route("/bare", |route| route.fingerprint(Covers::CanonicalJson))
+    });
+    assert_eq!(app.post("k", "ok").await.status, StatusCode::CREATED);
+    let mut bare = request(Some("k"), "ok");
+    *bare.uri_mut() = "/bare".parse().unwrap();
+    assert_eq!(app.send(bare).await.code(), "idempotency_key_reused");
 }
 
 async fn fingerprints_cover_what_they_are_told_to<D: TestDb>(pool: Pool<D>) {
