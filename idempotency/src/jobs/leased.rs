@@ -151,7 +151,8 @@ where
         }
         (Ok(Ok(Ok(_))), None) => Err(unknown("the job kept its lease past its end").into()),
         (Ok(Ok(Ok(result))), Some(lease)) => {
-            let recorded = result_of(&result)?;
+            // Without a record, but not without effects: the steps are done.
+            let recorded = result_of(&result).map_err(unknown)?;
             match lease.complete(recorded).await {
                 Ok(()) => Ok(Ran::Now(result)),
                 Err(LeaseError::Fenced) => Err(IdempotencyError::KeyInFlight.into()),
@@ -185,7 +186,8 @@ impl<E: Into<AnyError>> From<LeaseError<E>> for AnyError {
             LeaseError::Step(own) => own.into(),
             LeaseError::Fenced => IdempotencyError::KeyInFlight.into(),
             LeaseError::Unknown => unknown("a remote step was begun and not finished").into(),
-            LeaseError::Store(error) => IdempotencyError::Store(error).into(),
+            // Other steps, and perhaps this one, are done: the store's own problem would say that nothing was.
+            LeaseError::Store(error) => IdempotencyError::OutcomeUnknown(error).into(),
             LeaseError::NotKept(reason) => Self::internal(reason.into_string()),
         }
     }

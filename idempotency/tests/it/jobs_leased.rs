@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use mainstay_errors::{Category, Error, Problem};
-use mainstay_idempotency::leased::{LeasedDb, Leases, Remote};
-use mainstay_idempotency::{Key, LeasedJobs, LentLease, Ran};
+use mainstay_errors::{Category, Error, Outcome, Problem};
+use mainstay_idempotency::leased::{LeaseError, LeasedDb, Leases, Remote};
+use mainstay_idempotency::{ErrorKind, Key, LeasedJobs, LentLease, Ran};
 use sqlx::Pool;
 
 use crate::db::{TestDb, on_each};
@@ -15,8 +15,36 @@ on_each!(
     a_job_in_steps_runs_once_and_its_result_stays,
     a_job_that_fails_goes_on_behind_its_steps,
     a_job_that_panics_or_hangs_is_in_flight_until_its_lease_is_over,
-    a_remote_that_would_act_twice_is_not_asked_twice
+    a_remote_that_would_act_twice_is_not_asked_twice,
+    a_result_that_cannot_be_kept_does_not_undo_the_steps
 );
+
+/// Nor does it say so.
+async fn a_result_that_cannot_be_kept_does_not_undo_the_steps<D: TestDb + LeasedDb>(pool: Pool<D>) {
+    let jobs = LeasedJobs::new(Leases::new(pool.clone()), "payouts");
+    let key = key();
+    let ran = jobs.run(&key, "", |mut lease| async move {
+        let step = lease.step("debit", |mut tx, _| async move {
+            D::effect(&mut tx, "debit").await.map_err(Error::internal)
+        });
+        step.await?;
+        // JSON has no names like these.
+        Ok::<_, Error>(std::collections::HashMap::from([((1, 2), 3)]))
+    });
+    let failed = Problem::from(ran.await.unwrap_err());
+    assert_eq!(failed.outcome(), Outcome::Unknown);
+    assert_eq!(D::effects(&pool, "debit").await, 1);
+}
+
+#[test]
+fn a_store_that_fails_between_steps_does_not_say_that_nothing_was_done() {
+    let failed = LeaseError::<Error>::Store(ErrorKind::Unavailable.into());
+    let problem = Problem::from(Error::from(failed));
+    assert_eq!(
+        (problem.code(), problem.outcome()),
+        ("idempotency_outcome_unknown", Outcome::Unknown)
+    );
+}
 
 fn key() -> Key {
     Key::new("payout-17").unwrap()
