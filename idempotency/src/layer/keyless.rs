@@ -12,7 +12,7 @@ use tracing::Instrument;
 use super::Config;
 use super::answer::refuse;
 use crate::policy::Keep;
-use crate::store::{IdempotencyDb, roll_back, within};
+use crate::store::{IdempotencyDb, roll_back, roll_back_cut_off, within};
 use crate::{Error, ErrorKind, IdempotencyError};
 
 /// Commits or rolls back, in a task of its own. There is no key to read again: a lost answer stays unknown.
@@ -29,11 +29,17 @@ pub(super) fn finish<D: IdempotencyDb>(
                 return response;
             }
             let patience = config.limits.resolve_time_max;
-            let open = timeout(patience, D::check_open(&mut tx)).await;
-            let open = open.map_err(|elapsed| Error::new(ErrorKind::Unavailable, elapsed));
-            if let Err(error) = open.flatten() {
-                roll_back(&config.tracker, tx).await;
-                return refuse(None, IdempotencyError::Store(error));
+            match timeout(patience, D::check_open(&mut tx)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    roll_back(&config.tracker, tx).await;
+                    return refuse(None, IdempotencyError::Store(error));
+                }
+                Err(elapsed) => {
+                    roll_back_cut_off(&config.tracker, &config.pool, tx).await;
+                    let silent = Error::new(ErrorKind::Unavailable, elapsed);
+                    return refuse(None, IdempotencyError::Store(silent));
+                }
             }
             let committing = async move { D::commit(tx).await };
             match within(&config.tracker, patience, committing).await {

@@ -275,11 +275,16 @@ impl<D: IdempotencyDb> Webhooks<D> {
             }
         };
         // Dropped when it takes too long, as an effect's statement is: what follows is a rollback.
-        let open = timeout(idle_max, D::check_open(&mut tx)).await;
-        let open = open.map_err(|elapsed| Error::new(ErrorKind::Unavailable, elapsed));
-        if let Err(error) = open.flatten() {
-            roll_back(&self.tracker, tx).await;
-            return Err(error.into());
+        match timeout(idle_max, D::check_open(&mut tx)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                roll_back(&self.tracker, tx).await;
+                return Err(error.into());
+            }
+            Err(elapsed) => {
+                roll_back_cut_off(&self.tracker, &self.pool, tx).await;
+                return Err(Error::new(ErrorKind::Unavailable, elapsed).into());
+            }
         }
         let committing = async move { D::commit(tx).await };
         match within(&self.tracker, RESOLVE_TIME_MAX, committing).await {
