@@ -68,8 +68,9 @@ impl IdempotencyDb for Postgres {
         idle_max: Duration,
         wait: Wait,
     ) -> Result<(Option<Transaction<'static, Postgres>>, Claimed), Error> {
-        let mut conn = pool.acquire().await.map_err(error)?;
         for _ in 0..2 {
+            // Of this round only: who holds a connection and asks for another may wait for one that waits for him.
+            let mut conn = pool.acquire().await.map_err(error)?;
             // A lock that is held is seen by failing to share it, so that an error in the server's log remains for races.
             let row = sqlx::query(
                 "select k.fingerprint, k.status::bigint, k.headers, k.body, (extract(epoch from clock_timestamp()) * 1000)::bigint, \
@@ -104,7 +105,6 @@ impl IdempotencyDb for Postgres {
                     _ => return Err(not_begun(refused)),
                 },
             }
-            conn = pool.acquire().await.map_err(error)?;
         }
         let mut tx = Self::begin(pool).await?;
         match Self::claim(&mut tx, claim, idle_max, wait).await {

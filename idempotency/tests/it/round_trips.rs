@@ -1,9 +1,13 @@
 //! What the Local protocol costs on Postgres: round trips counted at the wire, and bytes of its log.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use http::StatusCode;
-use mainstay_idempotency::{IdempotencyLayer, Scoped};
+use mainstay_idempotency::store::{Claim, Claimed};
+use mainstay_idempotency::{
+    Fingerprint, IdempotencyDb, IdempotencyLayer, Key, Parse, Scope, Scoped, Wait,
+};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Pool, Postgres};
 
@@ -147,6 +151,28 @@ async fn a_request_logs_little_and_a_replay_nothing_on_postgres() {
             "{first} bytes, of which {bare} are the effect's own"
         );
         assert_eq!(replay, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
+async fn a_duplicate_is_told_so_by_a_pool_of_one_connection_on_postgres() {
+    db::on::<Postgres, _>(|pool| async move {
+        let one = plain(&pool).await;
+        let claim = Claim {
+            scope: Scope::new("tenant", "", "pay"),
+            key: Key::parse(b"one-connection", Parse::Lenient).unwrap(),
+            fingerprint: Fingerprint::new("POST", "/", ""),
+        };
+        let long = Duration::from_secs(60);
+        let first = Postgres::begin_claim(&pool, &claim, long, Wait::No).await;
+        let second = Postgres::begin_claim(&one, &claim, long, Wait::No).await;
+        let (waiting, found) = second.unwrap();
+        assert_eq!(found, Claimed::InFlight);
+        for tx in [first.unwrap().0, waiting].into_iter().flatten() {
+            Postgres::rollback(tx).await;
+        }
     })
     .await;
 }
