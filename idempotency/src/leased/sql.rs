@@ -187,21 +187,28 @@ pub(super) fn number(holder: &Holder) -> i64 {
 /// `scope`, `key`, `fingerprint`, `handler`, `input`.
 pub(super) type AbandonedRow = (Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>);
 
-pub(super) fn abandoned(rows: Vec<AbandonedRow>) -> Result<Vec<Abandoned>, Error> {
+/// A row that cannot be read is told and passed over: it must not keep the others from being taken up.
+pub(super) fn abandoned(rows: Vec<AbandonedRow>) -> Vec<Abandoned> {
     rows.into_iter()
-        .map(|(scope, key, fingerprint, handler, input)| {
-            Some(Abandoned {
-                claim: Claim {
-                    scope: Scope::from_bytes(&scope)?,
-                    key: Key::new(key).ok()?,
-                    fingerprint: Fingerprint::from_bytes(&fingerprint)?,
-                },
-                work: Work {
-                    handler: String::from_utf8(handler).ok()?,
-                    input: input.into(),
-                },
-            })
+        .filter_map(|(scope, key, fingerprint, handler, input)| {
+            let read = || {
+                Some(Abandoned {
+                    claim: Claim {
+                        scope: Scope::from_bytes(&scope)?,
+                        key: Key::new(key).ok()?,
+                        fingerprint: Fingerprint::from_bytes(&fingerprint)?,
+                    },
+                    work: Work {
+                        handler: String::from_utf8(handler).ok()?,
+                        input: input.into(),
+                    },
+                })
+            };
+            let work = read();
+            if work.is_none() {
+                tracing::error!("a row of abandoned work cannot be read");
+            }
+            work
         })
-        .map(|row| row.ok_or_else(|| ErrorKind::Corrupt.into()))
         .collect()
 }

@@ -37,6 +37,11 @@ const COMMIT: &str = "commit; do release_lock(ifnull(@mainstay_key, 'mainstay'))
 const ROLLBACK: &str = "rollback; do release_lock(ifnull(@mainstay_key, 'mainstay')), release_lock(ifnull(@mainstay_request, 'mainstay')); \
                         set session wait_timeout = cast(ifnull(@mainstay_wait_timeout, @@session.wait_timeout) as unsigned)";
 
+/// How often another connection is asked for in the place of one that is to be thrown away, and how soon again: half a
+/// minute, in a task by then.
+const STAND_INS_MAX: u32 = 60;
+const STAND_IN_PAUSE: Duration = Duration::from_millis(500);
+
 impl IdempotencyDb for MySql {
     async fn migrate(pool: &MySqlPool) -> Result<(), Error> {
         let mut conn = pool.acquire().await.map_err(error)?;
@@ -120,7 +125,18 @@ impl IdempotencyDb for MySql {
         // What the server still answers to the dropped statement would be taken for the answer to the next one
         // (transact-rs/sqlx #563). The pool gives no connection out of its hands, so another one takes its place in it,
         // only to be killed: the pool throws that away, and opens the next one with its own hooks.
-        let Ok(mut stand_in) = MySqlConnection::connect_with(&pool.connect_options()).await else {
+        let mut stand_in = None;
+        for _ in 0..STAND_INS_MAX {
+            stand_in = MySqlConnection::connect_with(&pool.connect_options())
+                .await
+                .ok();
+            if stand_in.is_some() {
+                break;
+            }
+            // A server that has no connection to give, just when statements take too long, may have one soon.
+            tokio::time::sleep(STAND_IN_PAUSE).await;
+        }
+        let Some(mut stand_in) = stand_in else {
             return Self::rollback(tx).await;
         };
         _ = sqlx::raw_sql("kill connection_id()")

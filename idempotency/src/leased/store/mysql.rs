@@ -197,7 +197,7 @@ impl LeasedDb for MySql {
         .fetch_all(pool)
         .await
         .map_err(error)?;
-        sql::abandoned(rows)
+        Ok(sql::abandoned(rows))
     }
 
     async fn lease_reap(

@@ -215,7 +215,7 @@ impl LeasedDb for Postgres {
         .fetch_all(pool)
         .await
         .map_err(error)?;
-        sql::abandoned(rows)
+        Ok(sql::abandoned(rows))
     }
 
     async fn lease_reap(pool: &PgPool, older_than: Duration, batch_max: u32) -> Result<u64, Error> {

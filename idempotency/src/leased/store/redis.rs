@@ -99,7 +99,7 @@ if free then
 end
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 redis.call('HSET', key, 'state', '0', 'token', string.format('%.0f', number), 'run', run, 'until', string.format('%.0f', now + ARGV[4]))
-redis.call('PEXPIRE', key, ARGV[5])
+redis.call('PEXPIRE', key, string.format('%.0f', math.max(ARGV[5], ARGV[4])))
 local work = redis.call('HMGET', key, 'handler', 'journal')
 if work[1] ~= '' then redis.call('ZADD', ARGV[6] .. work[1], now + ARGV[4], key) end
 return {string.format('%.0f', number), run, work[2], 0, '', '', ''}
@@ -115,7 +115,9 @@ local found = redis.call('HMGET', key, 'state', 'token', 'run', 'handler')
 if found[1] ~= '0' or found[2] ~= ARGV[1] or found[3] ~= ARGV[2] then return 0 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local keep = tonumber(ARGV[4])
 local function wait_until(at)
+    keep = math.max(keep, at - now)
     redis.call('HSET', key, 'until', string.format('%.0f', at))
     if found[4] ~= '' then redis.call('ZADD', ARGV[3] .. found[4], at, key) end
 end
@@ -126,7 +128,7 @@ end
 ",
             $then,
             r"
-redis.call('PEXPIRE', key, ARGV[4])
+redis.call('PEXPIRE', key, string.format('%.0f', keep))
 return 1
 "
         )

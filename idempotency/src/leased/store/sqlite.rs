@@ -211,7 +211,7 @@ impl LeasedDb for Sqlite {
         .fetch_all(pool)
         .await
         .map_err(error)?;
-        sql::abandoned(rows)
+        Ok(sql::abandoned(rows))
     }
 
     async fn lease_reap(
