@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -22,9 +23,15 @@ struct Keys {
 #[derive(Debug)]
 struct Place {
     stage: Stage,
-    /// Made by the first request that waits.
+    /// Both made by the first request that waits.
     ended: Option<CancellationToken>,
+    /// Of this stage, while nothing is known.
+    settled: Option<CancellationToken>,
 }
+
+/// How long a duplicate that is not to wait gives the store to say what the key stands for: a look or a commit takes
+/// milliseconds, and without it all but one of several that only want the answer again would be sent away.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Clone, Copy)]
 enum Stage {
@@ -69,6 +76,7 @@ impl InFlight {
                 let claiming = Place {
                     stage: Stage::Claiming,
                     ended: None,
+                    settled: None,
                 };
                 keys.places.insert(place.clone(), claiming);
             }
@@ -79,26 +87,30 @@ impl InFlight {
         })
     }
 
-    /// As [`admit`](Self::admit), waiting until `deadline` for a request of this process that has the key. Many may wait;
-    /// one at a time is admitted.
+    /// As [`admit`](Self::admit), waiting until `deadline` for a request of this process that has the key; without one, only
+    /// for the store's word on it. Many may wait; one at a time is admitted.
     pub(crate) async fn admit_by(
         &self,
-        deadline: Instant,
+        deadline: Option<Instant>,
         scope: Scope,
         key: &Key,
         fingerprint: &Fingerprint,
         max: usize,
     ) -> Result<Ticket, NotAdmitted> {
+        let (until, deadline) = match deadline {
+            Some(deadline) => (Until::Ended, deadline),
+            None => (Until::Settled, Instant::now() + PATIENCE),
+        };
         loop {
             match self.admit(scope, key, fingerprint, max) {
                 Err(NotAdmitted::InFlight) => {}
                 settled => return settled,
             }
             // Gone in between: ask again.
-            let Some(waiting) = self.wait(scope, key, max)? else {
+            let Some(waiting) = self.wait(until, scope, key, max)? else {
                 continue;
             };
-            if timeout_at(deadline, waiting.ended.cancelled())
+            if timeout_at(deadline, waiting.over.cancelled())
                 .await
                 .is_err()
             {
@@ -107,20 +119,31 @@ impl InFlight {
         }
     }
 
-    fn wait(&self, scope: Scope, key: &Key, max: usize) -> Result<Option<Waiting>, NotAdmitted> {
+    fn wait(
+        &self,
+        until: Until,
+        scope: Scope,
+        key: &Key,
+        max: usize,
+    ) -> Result<Option<Waiting>, NotAdmitted> {
         let mut keys = self.keys();
         let full = keys.waiting >= max;
         let Some(place) = keys.places.get_mut(&(scope, key.clone())) else {
             return Ok(None);
         };
+        let over = match (until, place.stage) {
+            (Until::Ended, _) => &mut place.ended,
+            (Until::Settled, Stage::Claiming) => &mut place.settled,
+            (Until::Settled, Stage::Running(_)) => return Err(NotAdmitted::InFlight),
+        };
         if full {
             return Err(NotAdmitted::Full);
         }
-        let ended = place.ended.get_or_insert_default().clone();
+        let over = over.get_or_insert_default().clone();
         keys.waiting += 1;
         Ok(Some(Waiting {
             all: self.clone(),
-            ended,
+            over,
         }))
     }
 
@@ -132,7 +155,16 @@ impl InFlight {
 /// One request that waits, until dropped.
 struct Waiting {
     all: InFlight,
-    ended: CancellationToken,
+    over: CancellationToken,
+}
+
+/// What somebody waits for.
+#[derive(Debug, Clone, Copy)]
+enum Until {
+    /// That the request which has the key is over.
+    Ended,
+    /// That it is known what the key stands for.
+    Settled,
 }
 
 impl Drop for Waiting {
@@ -155,6 +187,9 @@ impl Ticket {
     fn set(&self, to: Stage) {
         if let Some(place) = self.all.keys().places.get_mut(&self.place) {
             place.stage = to;
+            if let Some(settled) = place.settled.take() {
+                settled.cancel();
+            }
         }
     }
 }
@@ -162,16 +197,15 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let place = self.all.keys().places.remove(&self.place);
-        if let Some(ended) = place.and_then(|place| place.ended) {
-            ended.cancel();
+        let waited_for = place.map(|place| [place.ended, place.settled]);
+        for over in waited_for.into_iter().flatten().flatten() {
+            over.cancel();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn of(body: &str) -> Fingerprint {
@@ -229,7 +263,7 @@ mod tests {
             of("this"),
         );
         let ticket = keys.admit(scope, &key, &this, 1).unwrap();
-        let by = |seconds| Instant::now() + Duration::from_secs(seconds);
+        let by = |seconds| Some(Instant::now() + Duration::from_secs(seconds));
         let waiting = tokio::spawn({
             let (keys, key) = (keys.clone(), key.clone());
             async move { keys.admit_by(by(60), scope, &key, &this, 1).await }
@@ -260,6 +294,53 @@ mod tests {
                 .unwrap_err(),
             NotAdmitted::OtherInFlight
         );
+        assert_eq!(keys.keys().waiting, 0, "nobody is left waiting");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_wait_waits_for_the_stores_word_alone() {
+        let keys = InFlight::default();
+        let (scope, key) = (Scope::new("t", "p", "o"), Key::new("k").unwrap());
+        let [this, that] = ["this", "that"].map(of);
+        let spawn = |fingerprint: Fingerprint| {
+            let (keys, key) = (keys.clone(), key.clone());
+            tokio::spawn(async move { keys.admit_by(None, scope, &key, &fingerprint, 9).await })
+        };
+        let waiting = async |number| {
+            while keys.keys().waiting < number {
+                tokio::task::yield_now().await;
+            }
+        };
+        let ticket = keys.admit(scope, &key, &this, 9).unwrap();
+        let (same, other) = (spawn(this), spawn(that));
+        waiting(2).await;
+        ticket.running(this);
+        assert_eq!(same.await.unwrap().unwrap_err(), NotAdmitted::InFlight);
+        assert_eq!(
+            other.await.unwrap().unwrap_err(),
+            NotAdmitted::OtherInFlight
+        );
+        assert_eq!(
+            spawn(this).await.unwrap().unwrap_err(),
+            NotAdmitted::InFlight
+        );
+
+        // It commits: those who come now are let in one after another, for the answer is there.
+        ticket.claiming();
+        let late = [spawn(this), spawn(this)];
+        waiting(2).await;
+        drop(ticket);
+        for late in late {
+            drop(late.await.unwrap().unwrap());
+        }
+        // A store that does not answer keeps nobody for long.
+        let _silent = keys.admit(scope, &key, &this, 9).unwrap();
+        let since = Instant::now();
+        assert_eq!(
+            spawn(this).await.unwrap().unwrap_err(),
+            NotAdmitted::InFlight
+        );
+        assert_eq!(since.elapsed(), PATIENCE);
         assert_eq!(keys.keys().waiting, 0, "nobody is left waiting");
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 /// What a duplicate does while the first request with its key is running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Wait {
-    /// It is told so at once (409): waiting would hold a connection per duplicate and process.
+    /// It is told so at once (409): waiting would hold a connection per duplicate and process. Only while the first one is
+    /// being looked up or commits, which takes milliseconds, is it waited for within a process, 200 ms at most.
     #[default]
     No,
     /// It waits that long for the first one's end, then gets its answer, or runs in its place when that one failed.

@@ -64,11 +64,14 @@ where
         let keys = &config.in_flight;
         let max = config.limits.in_flight_max;
         let (ticket, wait) = match config.wait.time() {
-            None => (keys.admit(scope, &key, &fingerprint, max)?, Wait::No),
+            None => {
+                let ticket = keys.admit_by(None, scope, &key, &fingerprint, max);
+                (ticket.await?, Wait::No)
+            }
             Some(time) => {
                 let since = Instant::now();
                 let deadline = since.checked_add(time).unwrap_or(since + A_YEAR);
-                let ticket = keys.admit_by(deadline, scope, &key, &fingerprint, max);
+                let ticket = keys.admit_by(Some(deadline), scope, &key, &fingerprint, max);
                 let ticket = ticket.await?;
                 telemetry::waited(since.elapsed());
                 // What is left of it is for a holder in another process.

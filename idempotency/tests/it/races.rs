@@ -14,6 +14,7 @@ on_each!(
     sixteen_at_once_run_once_across_processes,
     across_processes_a_running_key_is_a_409_for_its_request_and_a_422_for_another,
     when_the_holder_rolls_back_one_other_wins,
+    all_who_want_an_answer_that_is_there_get_it,
     different_keys_all_run,
     a_refusal_loses_to_a_winner_that_took_the_key_meanwhile
 );
@@ -41,6 +42,24 @@ async fn answered<D: TestDb>(
         }
         tokio::task::yield_now().await;
     }
+}
+
+/// Nobody is told that the key is in flight because somebody else is being answered.
+async fn all_who_want_an_answer_that_is_there_get_it<D: TestDb>(pool: Pool<D>) {
+    let app = App::new(pool);
+    assert_eq!(app.post("k", "ok").await.status, StatusCode::CREATED);
+    let answers = join_all((0..8).map(|_| {
+        let app = app.clone();
+        async move { tokio::spawn(async move { app.post("k", "ok").await }).await }
+    }));
+    for answer in answers.await {
+        let answer = answer.unwrap();
+        assert_eq!(
+            (answer.status, answer.replayed()),
+            (StatusCode::CREATED, true)
+        );
+    }
+    assert_eq!(app.runs(), 1);
 }
 
 async fn storm<D: TestDb>(apps: &[App<D>], body: &str) {
