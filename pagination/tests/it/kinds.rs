@@ -322,7 +322,7 @@ async fn the_outermost_values_of_mariadb_are_kept() {
 /// A key that no anchor can name would end the walk before its time.
 #[tokio::test]
 #[ignore = "needs MAINSTAY_TEST_MARIADB_URL; tests/run provides it"]
-async fn a_value_that_cannot_be_asked_for_is_an_error_and_not_the_end() {
+async fn a_value_that_cannot_be_asked_for_is_an_error_and_not_the_end_on_mariadb() {
     use futures_util::TryStreamExt;
     use mainstay_pagination::{PageError, PageRequest};
 
