@@ -19,7 +19,7 @@ pub struct DerivedKey(uuid::Uuid);
 /// ```
 /// use mainstay_idempotency::{Key, Scope, derived_key};
 /// let (scope, key) = (Scope::new("acme", "alice", "payments.create"), Key::new("8e03978e").unwrap());
-/// assert_eq!(derived_key(&scope, &key, "charge").to_string(), "cde18231-a23f-8a1d-b2e5-42e60d4bb93b");
+/// assert_eq!(derived_key(&scope, &key, "charge").to_string(), "fa27b3be-dbda-8d1e-b62f-37b201ec2266");
 /// ```
 pub fn derived_key(scope: &Scope, key: &Key, step: &str) -> DerivedKey {
     let mut hash = Sha256::new();
