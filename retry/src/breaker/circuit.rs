@@ -100,6 +100,8 @@ impl CircuitBreaker {
         F: Future<Output = Result<T, E>>,
     {
         let circuit = &*self.circuit;
+        // Not `map_err` and `?`, here and below: a result of slip and refusal is moved in pieces and read back whole, which
+        // stalls for longer than all the rest takes.
         let mut slip = match Slip::acquire(circuit) {
             Ok(slip) => slip,
             Err(wait) => return Err(circuit.refusal(wait)),

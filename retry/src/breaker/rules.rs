@@ -51,14 +51,14 @@ const WHOLE_BITS: u32 = 30;
 
 impl Rules {
     pub(super) fn new(trip: &Trip) -> Self {
-        let mut rates: Vec<_> = trip.rates().map(Rate::new).collect();
+        let rates: Vec<_> = trip.rates().map(Rate::new).collect();
         let times_calls = rates.iter().any(|rate| rate.slow.is_some());
         let reads_clock = times_calls || rates.iter().any(|rate| rate.counter.needs_clock());
-        let lone = (rates.len() == 1 && !times_calls).then(|| rates.pop());
         Self {
-            rates: match lone.flatten() {
-                Some(rate) => Rates::Lone(rate),
-                None => Rates::Many(rates.into()),
+            rates: match <[Rate; 1]>::try_from(rates) {
+                Ok([rate]) if !times_calls => Rates::Lone(rate),
+                Ok(one) => Rates::Many(one.into()),
+                Err(rates) => Rates::Many(rates.into()),
             },
             times_calls,
             reads_clock,

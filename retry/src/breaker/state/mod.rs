@@ -205,16 +205,7 @@ impl Machine {
 
     /// Lets a call in or refuses it; moves on from open or half-open when their time is over.
     pub(super) fn admit(&self, now: impl Fn() -> Instant) -> (Admission, Option<Transition>) {
-        let word = self.load();
-        if word.state() == State::ForcedOpen {
-            return (Admission::Refused(Duration::ZERO), None);
-        }
-        let now = self.nanos(now());
-        if word.code() == State::Open.code()
-            && let Some(left) = self.open_for(word, now)
-        {
-            return (Admission::Refused(Duration::from_nanos(left)), None);
-        }
+        let (word, now) = (self.load(), self.nanos(now()));
         if word.counts() && self.rules.times_calls() {
             // Calls that hang may be enough to open it, with no call that ends to say so.
             let enough = self.rules.overdue_are_enough(word.epoch(), now);

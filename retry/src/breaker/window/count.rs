@@ -44,9 +44,7 @@ impl CountWindow {
     }
 
     pub(in crate::breaker) fn record(&self, epoch: u32, hit: bool) -> Option<Reading> {
-        let turn = self.take_turn(epoch)?;
-        self.put(turn, epoch, hit)?;
-        Some(Reading::counted(self.calls(turn), self.hits(epoch)?))
+        self.put(self.take_turn(epoch)?, epoch, hit)
     }
 
     /// Counts a good call, and says its turn if there is something [to be put](Self::put_good) into its place.
@@ -59,8 +57,7 @@ impl CountWindow {
 
     #[cold]
     pub(in crate::breaker) fn put_good(&self, turn: u64, epoch: u32) -> Option<Reading> {
-        self.put(turn, epoch, false)?;
-        Some(Reading::counted(self.calls(turn), self.hits(epoch)?))
+        self.put(turn, epoch, false)
     }
 
     /// The number of this call. Only growing by one keeps the way of a success short.
@@ -94,13 +91,14 @@ impl CountWindow {
         self.places.len() as u64
     }
 
-    /// How many calls the window holds with this one.
-    fn calls(&self, turn: u64) -> u64 {
-        (turn + 1).min(self.size())
+    /// Puts an outcome into the place of its turn, and says what the window holds then. `None` when the epoch is over.
+    fn put(&self, turn: u64, epoch: u32, hit: bool) -> Option<Reading> {
+        self.fill(turn, epoch, hit)?;
+        let calls = (turn + 1).min(self.size());
+        Some(Reading::counted(calls, self.hits(epoch)?))
     }
 
-    /// Puts an outcome into the place of its turn. `None` when the epoch is over.
-    fn put(&self, turn: u64, epoch: u32, hit: bool) -> Option<()> {
+    fn fill(&self, turn: u64, epoch: u32, hit: bool) -> Option<()> {
         let place = self.places.get((turn % self.size()) as usize)?;
         let mut old = place.load(SC);
         loop {
