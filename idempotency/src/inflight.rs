@@ -57,7 +57,7 @@ pub(crate) struct Ticket {
 }
 
 impl InFlight {
-    pub(crate) fn admit(
+    fn admit(
         &self,
         scope: Scope,
         key: &Key,

@@ -176,48 +176,31 @@ impl<D: IdempotencyDb> Webhooks<D> {
         E: Into<AnyError> + Send + 'static,
         T: Send + 'static,
     {
-        let received = self
-            .verified(verifier, source, headers, body, now, effect)
-            .await;
+        let received = async {
+            let delivery = verifier.verify(headers, body, now)?;
+            // Consumers share the table: the prefix keeps a source from meeting a consumer of the same name.
+            let mark = Mark {
+                consumer: format!("webhook {source}").into_bytes(),
+                message: delivery.id.clone().into_bytes(),
+            };
+            inbox::check(&mark.consumer, &mark.message)?;
+            let this = self.clone();
+            let task = async move { this.apply(mark, delivery, effect).await };
+            match self.tracker.spawn(task.in_current_span()).await {
+                Ok(received) => received,
+                Err(join) => match join.try_into_panic() {
+                    Ok(panic) => resume_unwind(panic),
+                    Err(_cancelled) => Err(WebhookError::OutcomeUnknown.into()),
+                },
+            }
+        }
+        .await;
         telemetry::delivery(match &received {
             Ok(Received::First(_)) => "first",
             Ok(Received::Duplicate) => "duplicate",
             Err(_) => "refused",
         });
         received
-    }
-
-    async fn verified<T, E, F, Fut>(
-        &self,
-        verifier: &impl Verify,
-        source: &str,
-        headers: &HeaderMap,
-        body: Bytes,
-        now: SystemTime,
-        effect: F,
-    ) -> Result<Received<T>, AnyError>
-    where
-        F: FnOnce(IdemTx<D>, Delivery) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<T, E>> + Send + 'static,
-        E: Into<AnyError> + Send + 'static,
-        T: Send + 'static,
-    {
-        let delivery = verifier.verify(headers, body, now)?;
-        // Consumers share the table: the prefix keeps a source from meeting a consumer of the same name.
-        let mark = Mark {
-            consumer: format!("webhook {source}").into_bytes(),
-            message: delivery.id.clone().into_bytes(),
-        };
-        inbox::check(&mark.consumer, &mark.message)?;
-        let this = self.clone();
-        let task = async move { this.apply(mark, delivery, effect).await };
-        match self.tracker.spawn(task.in_current_span()).await {
-            Ok(received) => received,
-            Err(join) => match join.try_into_panic() {
-                Ok(panic) => resume_unwind(panic),
-                Err(_cancelled) => Err(WebhookError::OutcomeUnknown.into()),
-            },
-        }
     }
 
     async fn apply<T, E, F, Fut>(
