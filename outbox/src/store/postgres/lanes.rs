@@ -1,0 +1,126 @@
+//! The outbox on Postgres: leases of lanes, on its own clock.
+
+use std::time::Duration;
+
+use sqlx::{PgPool, Postgres};
+use uuid::Uuid;
+
+use super::{
+    super::{Grant, Held, Lanes, Survey, micros},
+    column,
+};
+use crate::error::Error;
+
+impl Lanes for Postgres {
+    async fn heartbeat(pool: PgPool, relay: Uuid, lease: Duration) -> Result<(), Error> {
+        sqlx::query(
+            "WITH forgotten AS (
+                 DELETE FROM mainstay_outbox_relay
+                 WHERE alive_until < clock_timestamp() - interval '1 minute' AND id <> $1
+             )
+             INSERT INTO mainstay_outbox_relay (id, alive_until)
+             VALUES ($1, clock_timestamp() + $2 * interval '1 microsecond')
+             ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until",
+        )
+        .bind(relay)
+        .bind(micros(lease))
+        .execute(&pool)
+        .await?;
+        Ok(())
+    }
+
+    async fn survey(pool: PgPool) -> Result<Survey, Error> {
+        let (relays, free): (i64, i64) = sqlx::query_as(
+            "SELECT
+                 (SELECT count(*) FROM mainstay_outbox_relay WHERE alive_until > clock_timestamp()),
+                 (SELECT count(*) FROM mainstay_outbox_lane
+                  WHERE lease_until IS NULL OR lease_until <= clock_timestamp())",
+        )
+        .fetch_one(&pool)
+        .await?;
+        Ok(Survey {
+            relays: relays as u16,
+            free: free as u16,
+        })
+    }
+
+    async fn acquire(
+        pool: PgPool,
+        relay: Uuid,
+        lease: Duration,
+        count: u16,
+    ) -> Result<Vec<Grant>, Error> {
+        // SKIP LOCKED: a lane that somebody is settling or taking at this moment is not free. The locked row is read in
+        // its newest version, so what was settled meanwhile is not charged.
+        let rows: Vec<(i32, i64, i64)> = sqlx::query_as(
+            "WITH free AS (
+                 SELECT lane, in_flight FROM mainstay_outbox_lane
+                 WHERE lease_until IS NULL OR lease_until <= clock_timestamp()
+                 ORDER BY lane LIMIT $3
+                 FOR UPDATE SKIP LOCKED
+             ), charged AS (
+                 UPDATE mainstay_outbox_message m
+                 SET attempts = m.attempts + 1, suspect = true,
+                     last_reason = 'the relay lost its lane while publishing'
+                 FROM free f
+                 WHERE m.lane = f.lane AND m.id = ANY (f.in_flight)
+                 RETURNING m.lane
+             )
+             UPDATE mainstay_outbox_lane l
+             SET owner = $1, epoch = l.epoch + 1, in_flight = NULL,
+                 lease_until = clock_timestamp() + $2 * interval '1 microsecond'
+             FROM free f
+             WHERE l.lane = f.lane
+             RETURNING l.lane, l.epoch, (SELECT count(*) FROM charged c WHERE c.lane = l.lane)",
+        )
+        .bind(relay)
+        .bind(micros(lease))
+        .bind(i64::from(count))
+        .fetch_all(&pool)
+        .await?;
+        let grant = |(lane, epoch, charged): (i32, i64, i64)| Grant {
+            lane,
+            epoch,
+            charged: charged as u32,
+        };
+        Ok(rows.into_iter().map(grant).collect())
+    }
+
+    async fn renew(pool: PgPool, lease: Duration, held: Vec<Held>) -> Result<Vec<i32>, Error> {
+        let lanes = sqlx::query_scalar(
+            "UPDATE mainstay_outbox_lane l
+             SET lease_until = clock_timestamp() + $3 * interval '1 microsecond'
+             FROM unnest($1::integer[], $2::bigint[]) AS w(lane, epoch)
+             WHERE l.lane = w.lane AND l.epoch = w.epoch
+             RETURNING l.lane",
+        )
+        .bind(column(&held, |held| held.lane))
+        .bind(column(&held, |held| held.epoch))
+        .bind(micros(lease))
+        .fetch_all(&pool)
+        .await?;
+        Ok(lanes)
+    }
+
+    async fn release(pool: PgPool, held: Vec<Held>) -> Result<(), Error> {
+        sqlx::query(
+            "UPDATE mainstay_outbox_lane l
+             SET owner = NULL, lease_until = NULL
+             FROM unnest($1::integer[], $2::bigint[]) AS w(lane, epoch)
+             WHERE l.lane = w.lane AND l.epoch = w.epoch",
+        )
+        .bind(column(&held, |held| held.lane))
+        .bind(column(&held, |held| held.epoch))
+        .execute(&pool)
+        .await?;
+        Ok(())
+    }
+
+    async fn retire(pool: PgPool, relay: Uuid) -> Result<(), Error> {
+        sqlx::query("DELETE FROM mainstay_outbox_relay WHERE id = $1")
+            .bind(relay)
+            .execute(&pool)
+            .await?;
+        Ok(())
+    }
+}

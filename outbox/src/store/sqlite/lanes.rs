@@ -1,0 +1,163 @@
+//! The outbox on SQLite: leases of lanes, on its own clock.
+
+use std::time::Duration;
+
+use sqlx::{Sqlite, SqlitePool};
+use uuid::Uuid;
+
+use super::{
+    super::{Grant, Held, Lanes, Survey, micros},
+    immediate,
+};
+use crate::error::Error;
+
+impl Lanes for Sqlite {
+    async fn heartbeat(pool: SqlitePool, relay: Uuid, lease: Duration) -> Result<(), Error> {
+        immediate(pool, move |tx| Box::pin(async move {
+            sqlx::query(
+                "DELETE FROM mainstay_outbox_relay
+                 WHERE alive_until < CAST(round(unixepoch('subsec') * 1000000) AS INTEGER) - 60000000 AND id <> ?1",
+            )
+            .bind(relay)
+            .execute(&mut *tx)
+            .await?;
+            sqlx::query(
+                "INSERT INTO mainstay_outbox_relay (id, alive_until)
+                 VALUES (?1, CAST(round(unixepoch('subsec') * 1000000) AS INTEGER) + ?2)
+                 ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until",
+            )
+            .bind(relay)
+            .bind(micros(lease))
+            .execute(&mut *tx)
+            .await?;
+            Ok(())
+        }))
+        .await
+    }
+
+    async fn survey(pool: SqlitePool) -> Result<Survey, Error> {
+        let (relays, free): (i64, i64) = sqlx::query_as(
+            "SELECT
+                 (SELECT count(*) FROM mainstay_outbox_relay
+                  WHERE alive_until > CAST(round(unixepoch('subsec') * 1000000) AS INTEGER)),
+                 (SELECT count(*) FROM mainstay_outbox_lane
+                  WHERE lease_until IS NULL
+                      OR lease_until <= CAST(round(unixepoch('subsec') * 1000000) AS INTEGER))",
+        )
+        .fetch_one(&pool)
+        .await?;
+        Ok(Survey {
+            relays: relays as u16,
+            free: free as u16,
+        })
+    }
+
+    async fn acquire(
+        pool: SqlitePool,
+        relay: Uuid,
+        lease: Duration,
+        count: u16,
+    ) -> Result<Vec<Grant>, Error> {
+        immediate(pool, move |tx| {
+            Box::pin(async move {
+                let free: Vec<(i32, Option<String>)> = sqlx::query_as(
+                    "SELECT lane, in_flight FROM mainstay_outbox_lane
+                 WHERE lease_until IS NULL
+                     OR lease_until <= CAST(round(unixepoch('subsec') * 1000000) AS INTEGER)
+                 ORDER BY lane LIMIT ?1",
+                )
+                .bind(i64::from(count))
+                .fetch_all(&mut *tx)
+                .await?;
+                let mut grants = Vec::with_capacity(free.len());
+                for (lane, in_flight) in free {
+                    let mut charged = 0;
+                    if let Some(ids) = in_flight {
+                        let done = sqlx::query(
+                            "UPDATE mainstay_outbox_message
+                         SET attempts = attempts + 1, suspect = 1,
+                             last_reason = 'the relay lost its lane while publishing'
+                         WHERE lane = ?1 AND id IN (SELECT value FROM json_each(?2))",
+                        )
+                        .bind(lane)
+                        .bind(ids)
+                        .execute(&mut *tx)
+                        .await?;
+                        charged = done.rows_affected() as u32;
+                    }
+                    let epoch = sqlx::query_scalar(
+                        "UPDATE mainstay_outbox_lane
+                     SET owner = ?1, epoch = epoch + 1, in_flight = NULL,
+                         lease_until = CAST(round(unixepoch('subsec') * 1000000) AS INTEGER) + ?2
+                     WHERE lane = ?3
+                     RETURNING epoch",
+                    )
+                    .bind(relay)
+                    .bind(micros(lease))
+                    .bind(lane)
+                    .fetch_one(&mut *tx)
+                    .await?;
+                    grants.push(Grant {
+                        lane,
+                        epoch,
+                        charged,
+                    });
+                }
+                Ok(grants)
+            })
+        })
+        .await
+    }
+
+    async fn renew(pool: SqlitePool, lease: Duration, held: Vec<Held>) -> Result<Vec<i32>, Error> {
+        immediate(pool, move |tx| {
+            Box::pin(async move {
+                let mut lanes = Vec::with_capacity(held.len());
+                for Held { lane, epoch } in held {
+                    let done = sqlx::query(
+                        "UPDATE mainstay_outbox_lane
+                     SET lease_until = CAST(round(unixepoch('subsec') * 1000000) AS INTEGER) + ?3
+                     WHERE lane = ?1 AND epoch = ?2",
+                    )
+                    .bind(lane)
+                    .bind(epoch)
+                    .bind(micros(lease))
+                    .execute(&mut *tx)
+                    .await?;
+                    if done.rows_affected() == 1 {
+                        lanes.push(lane);
+                    }
+                }
+                Ok(lanes)
+            })
+        })
+        .await
+    }
+
+    async fn release(pool: SqlitePool, held: Vec<Held>) -> Result<(), Error> {
+        immediate(pool, move |tx| {
+            Box::pin(async move {
+                for Held { lane, epoch } in held {
+                    sqlx::query(
+                        "UPDATE mainstay_outbox_lane SET owner = NULL, lease_until = NULL
+                     WHERE lane = ?1 AND epoch = ?2",
+                    )
+                    .bind(lane)
+                    .bind(epoch)
+                    .execute(&mut *tx)
+                    .await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    async fn retire(pool: SqlitePool, relay: Uuid) -> Result<(), Error> {
+        sqlx::query("DELETE FROM mainstay_outbox_relay WHERE id = ?1")
+            .bind(relay)
+            .execute(&pool)
+            .await?;
+        Ok(())
+    }
+}
