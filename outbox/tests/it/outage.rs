@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mainstay_outbox::{Admin, ChannelSink, Event, MemorySink, OutboxDb};
+use mainstay_outbox::{Admin, ChannelSink, Event, MemorySink, OutboxDb, store::Lanes};
 use sqlx::{
     Connection, Pool, Sqlite,
     sqlite::{SqliteConnectOptions, SqlitePoolOptions},
