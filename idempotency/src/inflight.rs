@@ -51,7 +51,7 @@ pub(crate) enum NotAdmitted {
 
 /// Holds a key's place until dropped.
 #[derive(Debug)]
-pub(crate) struct Ticket {
+pub struct Ticket {
     all: InFlight,
     place: (Scope, Key),
 }

@@ -166,18 +166,18 @@ pub use wait::Wait;
 #[cfg(feature = "sqlx")]
 pub use inbox::{INBOX_RETENTION, Inbox, dead_letters};
 #[cfg(feature = "sqlx")]
-pub use jobs::{Jobs, LeasedJobs, LentLease, Ran};
+pub use jobs::{Jobs, LeasedJobs, Ran};
 #[cfg(feature = "utoipa")]
 pub use layer::IdempotencyOpenApi;
 #[cfg(feature = "axum")]
-pub use layer::{IdempotencyLayer, IdempotencyService, ResponseFuture, Scoped, Unscoped};
+pub use layer::{IdempotencyLayer, IdempotencyService, Protocol, ResponseFuture, Scoped, Unscoped};
 #[cfg(feature = "sqlx")]
-pub use leased::derived_key;
+pub use leased::{LentLease, derived_key};
 #[cfg(feature = "sqlx")]
 pub use reaper::{Reaped, Reaper, RetentionTooShort};
 #[cfg(feature = "sqlx")]
 pub use refusal::IdempotencyError;
 #[cfg(feature = "sqlx")]
-pub use store::{IdempotencyDb, Seen, migrate, reap, reap_inbox};
+pub use store::{IdempotencyDb, Seen, empty_days, migrate, reap, reap_inbox};
 #[cfg(feature = "sqlx")]
 pub use tx::IdemTx;

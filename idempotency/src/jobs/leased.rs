@@ -2,9 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +16,9 @@ use tracing::Instrument;
 
 use super::{Ran, before, claim_of, result_of};
 use crate::key::Age;
-use crate::leased::{Claimed, Lease, LeaseError, LeasedStore, Leases, Work};
+use crate::leased::{Claimed, Home, Lease, LeaseError, LeasedStore, Leases, LentLease, Work};
+use crate::local::Kept;
+use crate::store::Claim;
 use crate::{Error, ErrorKind, IdempotencyError, Key};
 
 /// As [`Jobs`](super::Jobs), over the Leased protocol: the claim commits first, the job works in steps, its result is recorded
@@ -106,7 +106,7 @@ impl<S: LeasedStore> LeasedJobs<S> {
         let (leases, time_max) = (self.leases.clone(), self.time_max);
         let task = async move {
             match leases.claim(&claim, &work).await {
-                Ok(Claimed::Run(lease)) => run(lease, time_max, job).await,
+                Ok(Claimed::Run(lease)) => run(&leases, &claim, lease, time_max, job).await,
                 Ok(Claimed::Replay(recorded)) => before(&recorded),
                 other => Err(refusal(other).into()),
             }
@@ -122,6 +122,8 @@ impl<S: LeasedStore> LeasedJobs<S> {
 }
 
 async fn run<S, T, E, F, Fut>(
+    leases: &Leases<S>,
+    claim: &Claim,
     lease: Lease<S>,
     time_max: Duration,
     job: F,
@@ -131,9 +133,9 @@ where
     F: FnOnce(LentLease<S>) -> Fut,
     Fut: Future<Output = Result<T, E>>,
     E: Into<AnyError>,
-    T: Serialize,
+    T: Serialize + DeserializeOwned,
 {
-    let home = Home(Arc::new(Mutex::new(Some(lease))));
+    let home = Home::new(lease);
     let lent = home.lend().ok_or(IdempotencyError::TransactionLost)?;
     // What the job left behind in a panic is dropped, not looked at.
     let running = AssertUnwindSafe(async { job(lent).await }).catch_unwind();
@@ -145,7 +147,7 @@ where
         (Err(elapsed), _) => Err(unknown(elapsed).into()),
         (Ok(Ok(Err(failed))), lease) => {
             if let Some(lease) = lease {
-                _ = lease.release().await;
+                _ = lease.give_back().await;
             }
             Err(failed.into())
         }
@@ -153,10 +155,14 @@ where
         (Ok(Ok(Ok(result))), Some(lease)) => {
             // Without a record, but not without effects: the steps are done.
             let recorded = result_of(&result).map_err(unknown)?;
-            match lease.complete(recorded).await {
-                Ok(()) => Ok(Ran::Now(result)),
-                Err(LeaseError::Fenced) => Err(IdempotencyError::KeyInFlight.into()),
-                Err(lost) => Err(unknown(lost).into()),
+            let recording = leases.record(&lease, claim, &recorded, super::RESOLVE_TIME_MAX);
+            match recording.await {
+                Ok(Kept::Ours) => Ok(Ran::Now(result)),
+                Ok(Kept::Theirs(found)) => before(&found),
+                Err(IdempotencyError::Store(refused)) => {
+                    Err(IdempotencyError::OutcomeUnknown(refused).into())
+                }
+                Err(other) => Err(other.into()),
             }
         }
     }
@@ -190,57 +196,6 @@ impl<E: Into<AnyError>> From<LeaseError<E>> for AnyError {
             LeaseError::Store(error) => IdempotencyError::OutcomeUnknown(error).into(),
             LeaseError::NotKept(reason) => Self::internal(reason.into_string()),
         }
-    }
-}
-
-/// A job's [`Lease`], lent to it; give it back by letting it go out of scope.
-pub struct LentLease<S: LeasedStore> {
-    lease: Option<Lease<S>>,
-    home: Home<S>,
-}
-
-struct Home<S: LeasedStore>(Arc<Mutex<Option<Lease<S>>>>);
-
-impl<S: LeasedStore> Home<S> {
-    fn take(&self) -> Option<Lease<S>> {
-        // Nothing panics while it is held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn lend(&self) -> Option<LentLease<S>> {
-        Some(LentLease {
-            lease: Some(self.take()?),
-            home: Self(Arc::clone(&self.0)),
-        })
-    }
-}
-
-impl<S: LeasedStore> Deref for LentLease<S> {
-    type Target = Lease<S>;
-
-    #[expect(clippy::expect_used, reason = "only drop takes it")]
-    fn deref(&self) -> &Lease<S> {
-        self.lease.as_ref().expect("present until dropped")
-    }
-}
-
-impl<S: LeasedStore> DerefMut for LentLease<S> {
-    #[expect(clippy::expect_used, reason = "only drop takes it")]
-    fn deref_mut(&mut self) -> &mut Lease<S> {
-        self.lease.as_mut().expect("present until dropped")
-    }
-}
-
-impl<S: LeasedStore> Drop for LentLease<S> {
-    fn drop(&mut self) {
-        let mut home = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *home = self.lease.take();
-    }
-}
-
-impl<S: LeasedStore> fmt::Debug for LentLease<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("LentLease(..)")
     }
 }
 

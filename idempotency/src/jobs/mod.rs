@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-pub use self::leased::{LeasedJobs, LentLease};
+pub use self::leased::LeasedJobs;
 use crate::local::{Kept, Local, Opened};
 use crate::on_commit::OnCommit;
 use crate::store::{Claim, IdempotencyDb};

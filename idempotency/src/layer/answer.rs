@@ -6,34 +6,48 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use mainstay_errors::Fault;
 
-use super::Config;
+use super::config::Config;
+use super::protocol::Runs;
 use crate::local::Chain;
 use crate::store::Claim;
-use crate::{Error, IdempotencyError, Recorded, codec, telemetry};
+use crate::{IdempotencyError, Recorded, codec, telemetry};
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// What is kept of an answer: its status, the headers of the allow-list, its body.
-pub(super) fn record<D: sqlx::Database>(
-    config: &Config<D>,
+/// What is stored of an answer: its status, the headers of the allow-list, its body, sealed; `None`, and logged, when that
+/// cannot be done.
+pub(super) fn to_keep<P: Runs>(
+    config: &Config<P>,
+    claim: &Claim,
     answered: &Response<Bytes>,
-) -> Recorded {
+) -> Option<Recorded> {
     let mut headers = HeaderMap::new();
     for name in &config.replay_headers {
         for value in answered.headers().get_all(name) {
             headers.append(name, value.clone());
         }
     }
-    Recorded {
+    let recorded = Recorded {
         status: answered.status().as_u16(),
         headers,
         body: answered.body().clone(),
+    };
+    if !recorded.headers_fit() {
+        tracing::error!(key = ?claim.key, "the answer's headers are too large to be kept");
+        return None;
+    }
+    match codec::seal(config.codec.as_deref(), claim, recorded) {
+        Ok(sealed) => Some(sealed),
+        Err(error) => {
+            tracing::error!(key = ?claim.key, error = %Chain(&error), "the answer cannot be sealed");
+            None
+        }
     }
 }
 
 /// The answer that is kept for the key, or why it cannot be read.
-pub(super) fn replay_stored<D: sqlx::Database>(
-    config: &Config<D>,
+pub(super) fn replay_stored<P: Runs>(
+    config: &Config<P>,
     claim: &Claim,
     stored: Recorded,
 ) -> Response<Body> {
@@ -41,15 +55,6 @@ pub(super) fn replay_stored<D: sqlx::Database>(
         Ok(recorded) => replay(recorded),
         Err(error) => refuse(Some(claim), IdempotencyError::RecordUnreadable(error)),
     }
-}
-
-/// What is stored of a kept answer.
-pub(super) fn stored<D: sqlx::Database>(
-    config: &Config<D>,
-    claim: &Claim,
-    recorded: Recorded,
-) -> Result<Recorded, Error> {
-    codec::seal(config.codec.as_deref(), claim, recorded)
 }
 
 /// A kept answer, marked.

@@ -9,8 +9,8 @@ use sqlx::Transaction;
 use tokio::time::timeout;
 use tracing::Instrument;
 
-use super::Config;
 use super::answer::refuse;
+use super::config::Config;
 use crate::policy::Keep;
 use crate::store::{IdempotencyDb, roll_back, roll_back_cut_off, within};
 use crate::{Error, ErrorKind, IdempotencyError};
@@ -36,7 +36,7 @@ pub(super) fn finish<D: IdempotencyDb>(
                     return refuse(None, IdempotencyError::Store(error));
                 }
                 Err(elapsed) => {
-                    roll_back_cut_off(&config.tracker, &config.pool, tx).await;
+                    roll_back_cut_off(&config.tracker, &config.keys, tx).await;
                     let silent = Error::new(ErrorKind::Unavailable, elapsed);
                     return refuse(None, IdempotencyError::Store(silent));
                 }

@@ -7,13 +7,14 @@ use std::any::Any;
 use std::cell::Cell;
 use std::sync::Arc;
 
-use sqlx::Database;
-
-use super::Config;
+use super::config::Config;
+use super::protocol::Runs;
+use crate::store::IdempotencyDb;
 use crate::tx::Slot;
 
 /// What stands ready while a request without a key is polled.
-pub(super) struct Lazy {
+#[expect(missing_debug_implementations, reason = "nobody outside can have one")]
+pub struct Lazy {
     config: Arc<dyn Any + Send + Sync>,
     slot: Option<Box<dyn Any + Send + Sync>>,
 }
@@ -23,12 +24,12 @@ thread_local! {
 }
 
 impl Lazy {
-    pub(super) fn new<D: Database>(config: Arc<Config<D>>) -> Self {
+    pub(super) fn new<P: Runs>(config: Arc<Config<P>>) -> Self {
         Self { config, slot: None }
     }
 
     /// The place that the handler has asked for, and the configuration to end it by.
-    pub(super) fn into_parts<D: Database>(self) -> Option<(Slot<D>, Arc<Config<D>>)> {
+    pub(super) fn into_parts<D: IdempotencyDb>(self) -> Option<(Slot<D>, Arc<Config<D>>)> {
         let slot = self.slot?.downcast::<Slot<D>>().ok()?;
         Some((*slot, self.config.downcast().ok()?))
     }
@@ -63,13 +64,25 @@ impl Drop for Restore {
     }
 }
 
+/// Whether the request that this thread is polling is one without a key, under a layer of this protocol.
+pub(super) fn stands_ready<P: Runs>() -> bool {
+    let Ok(lazy) = CURRENT.try_with(Cell::take) else {
+        return false;
+    };
+    let ready = lazy
+        .as_ref()
+        .is_some_and(|lazy| lazy.config.is::<Config<P>>());
+    _ = CURRENT.try_with(|current| current.set(lazy));
+    ready
+}
+
 /// The place of the request that this thread is polling, made now if it is the first time.
-pub(super) fn slot<D: Database>() -> Option<Slot<D>> {
+pub(super) fn slot<D: IdempotencyDb>() -> Option<Slot<D>> {
     let mut lazy = CURRENT.try_with(Cell::take).ok()??;
     let slot = lazy.config.downcast_ref::<Config<D>>().and_then(|config| {
         let slot = lazy
             .slot
-            .get_or_insert_with(|| Box::new(Slot::lazy(config.pool.clone())));
+            .get_or_insert_with(|| Box::new(Slot::lazy(config.keys.clone())));
         slot.downcast_ref::<Slot<D>>().cloned()
     });
     _ = CURRENT.try_with(|current| current.set(Some(lazy)));

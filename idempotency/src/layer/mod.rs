@@ -1,12 +1,18 @@
 //! The HTTP layer. [`IdempotencyLayer`] is its configuration; `service.rs` sorts requests, `run.rs` runs keyed ones from
-//! `request.rs` to `answer.rs`, `lazy.rs` lends the others a transaction and `keyless.rs` ends it.
+//! `request.rs` by one of the protocols, `local.rs` and `leased.rs`, around `handler.rs`, to `answer.rs`; `lazy.rs` lends the
+//! others a transaction and `keyless.rs` ends it.
 
 mod answer;
+mod config;
 mod extract;
+mod handler;
 mod keyless;
 mod lazy;
+mod leased;
+mod local;
 #[cfg(feature = "utoipa")]
 mod openapi;
+mod protocol;
 mod request;
 mod run;
 mod service;
@@ -15,20 +21,21 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{MatchedPath, OriginalUri};
 use http::request::Parts;
-use http::{HeaderName, Method, Request, header};
+use http::{HeaderName, Method};
 use mainstay_errors::Problem;
-use sqlx::{Database, Pool};
+use sqlx::Pool;
 use tokio_util::task::TaskTracker;
 
+use self::config::{Config, Resolver};
 #[cfg(feature = "utoipa")]
 pub use self::openapi::IdempotencyOpenApi;
+pub use self::protocol::Protocol;
 pub use self::service::{IdempotencyService, ResponseFuture};
 use crate::codec::Codec;
-use crate::inflight::InFlight;
+use crate::leased::{LeasedStore, Leases};
 use crate::on_commit::OnCommit;
-use crate::policy::{OutcomePolicy, TerminalOnly};
+use crate::policy::OutcomePolicy;
 use crate::store::IdempotencyDb;
 use crate::{Covers, Parse, Scope, Wait};
 
@@ -46,8 +53,8 @@ use crate::{Covers, Parse, Scope, Wait};
 /// axum::Router::new().layer(IdempotencyLayer::<sqlx::Sqlite>::local(pool))
 /// # }
 /// ```
-pub struct IdempotencyLayer<D: Database, S = Unscoped> {
-    config: Arc<Config<D>>,
+pub struct IdempotencyLayer<P: Protocol, S = Unscoped> {
+    config: Arc<Config<P>>,
     scope: S,
 }
 
@@ -60,48 +67,6 @@ pub struct Unscoped;
 #[derive(Clone)]
 pub struct Scoped(Arc<Resolver>);
 
-type Resolver = dyn Fn(&Parts) -> Result<Scope, Problem> + Send + Sync;
-
-/// The layer's bounds; the setters of [`IdempotencyLayer`] say why each has its default.
-#[derive(Debug, Clone, Copy)]
-struct Limits {
-    request_bytes_max: usize,
-    response_bytes_max: usize,
-    handler_time_max: Duration,
-    in_flight_max: usize,
-    resolve_time_max: Duration,
-}
-
-const DEFAULT_LIMITS: Limits = Limits {
-    request_bytes_max: 1024 * 1024,
-    response_bytes_max: 1024 * 1024,
-    handler_time_max: Duration::from_secs(30),
-    in_flight_max: 1024,
-    resolve_time_max: Duration::from_secs(5),
-};
-
-pub(crate) struct Config<D: Database> {
-    pool: Pool<D>,
-    /// A route's own, or the layer's as it was when the route was set; none before that.
-    scope: Option<Scoped>,
-    header: HeaderName,
-    parse: Parse,
-    required: bool,
-    methods: Vec<Method>,
-    covers: Covers,
-    policy: Arc<dyn OutcomePolicy>,
-    codec: Option<Arc<dyn Codec>>,
-    replay_headers: Vec<HeaderName>,
-    limits: Limits,
-    wait: Wait,
-    stale_after: Option<Duration>,
-    tracker: TaskTracker,
-    on_commit: OnCommit,
-    in_flight: InFlight,
-    /// Routes that want something else, by their path as the router writes it.
-    routes: Vec<(Box<str>, Arc<Config<D>>)>,
-}
-
 impl<D: IdempotencyDb> IdempotencyLayer<D, Unscoped> {
     /// The Local protocol over `pool`: claim, handler's writes and recorded answer commit in one transaction.
     ///
@@ -110,40 +75,78 @@ impl<D: IdempotencyDb> IdempotencyLayer<D, Unscoped> {
     #[must_use]
     pub fn local(pool: Pool<D>) -> Self {
         Self {
-            config: Arc::new(Config {
-                pool,
-                scope: None,
-                header: HeaderName::from_static("idempotency-key"),
-                parse: Parse::Lenient,
-                required: true,
-                methods: vec![Method::POST, Method::PATCH],
-                covers: Covers::Body,
-                policy: Arc::new(TerminalOnly),
-                codec: None,
-                replay_headers: vec![
-                    header::CONTENT_TYPE,
-                    header::CONTENT_ENCODING,
-                    header::CONTENT_LANGUAGE,
-                    header::CONTENT_LOCATION,
-                    header::LOCATION,
-                    header::ETAG,
-                    header::LAST_MODIFIED,
-                    header::LINK,
-                ],
-                limits: DEFAULT_LIMITS,
-                wait: Wait::No,
-                stale_after: None,
-                tracker: TaskTracker::new(),
-                on_commit: OnCommit::default(),
-                in_flight: InFlight::default(),
-                routes: Vec::new(),
-            }),
+            config: Arc::new(Config::new(pool, None, TaskTracker::new())),
             scope: Unscoped,
         }
     }
 }
 
-impl<D: IdempotencyDb, S> IdempotencyLayer<D, S> {
+impl<L: LeasedStore> IdempotencyLayer<Leases<L>, Unscoped> {
+    /// The Leased protocol over `leases`: for handlers whose effects are elsewhere. The claim commits first; the handler
+    /// works in the steps and calls of its [`LentLease`](crate::LentLease); the answer is recorded last, by the token of this
+    /// attempt. No connection is held while the handler runs. See [`leased`](crate::leased) for what is promised where.
+    ///
+    /// What is answered is what the Local protocol answers, but for what cannot be taken back:
+    ///
+    /// | what happens | what the next attempt with the key gets |
+    /// |---|---|
+    /// | an answer that is to be kept (with effects or without: the steps stay) | a replay |
+    /// | an answer that is to be released, a panic, a timeout, an answer that cannot be kept; no step had begun | it runs |
+    /// | the same, and a step had begun | it runs, and goes on behind the steps that are done |
+    /// | the process is killed | 409 until the lease is over; then it goes on behind the steps that are done |
+    /// | a call that a remote would act on twice was begun and not finished | 503 with `outcome: unknown`, until somebody [looks](Leases::reopen) |
+    ///
+    /// Whoever is answered in the handler's place after a step had begun is told `outcome: unknown`, with a 503: asking again
+    /// with the same key finds out. So is whoever comes while the store does not say whether it recorded the answer. A handler
+    /// that was taken over does not answer for the key: what the key stands for does, or a 409.
+    ///
+    /// [`on_commit`](Self::on_commit) is called after each step in a transaction. A duplicate [waits](Self::wait) for a request of this
+    /// process; for one elsewhere it is told 409, because no store wakes it. The leases' own
+    /// retention and tracker are the layer's defaults.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")] mod example {
+    /// use axum::http::StatusCode;
+    /// use mainstay_errors::Error;
+    /// use mainstay_idempotency::leased::{DerivedKey, Leases, Remote};
+    /// use mainstay_idempotency::{IdempotencyLayer, LentLease, Scope};
+    /// use sqlx::SqlitePool;
+    /// # use mainstay_errors::Problem;
+    /// # async fn charge(_: DerivedKey) -> Result<String, Problem> { Ok(String::new()) }
+    /// # async fn book(_: &mut sqlx::SqliteConnection, _: String) -> Result<(), Problem> { Ok(()) }
+    ///
+    /// async fn pay(mut lease: LentLease<SqlitePool>) -> Result<StatusCode, Error> {
+    ///     // Asked again after a crash, under the same key: the remote knows it.
+    ///     let id = lease.call("charge", Remote::HonoursKey, charge).await?;
+    ///     lease.step("book", |mut tx, _| async move { book(&mut tx, id).await }).await?;
+    ///     Ok(StatusCode::CREATED)
+    /// }
+    ///
+    /// # fn f(pool: SqlitePool) -> axum::Router {
+    /// let layer = IdempotencyLayer::leased(Leases::new(pool))
+    ///     .scope(|_| Ok(Scope::new("tenant", "", "pay")));
+    /// axum::Router::new().route("/payments", axum::routing::post(pay)).route_layer(layer)
+    /// # } }
+    /// ```
+    #[must_use]
+    pub fn leased(leases: Leases<L>) -> Self {
+        let (retention, tracker) = leases.settings();
+        Self {
+            config: Arc::new(Config::new(leases, retention, tracker)),
+            scope: Unscoped,
+        }
+    }
+
+    /// Names the handler of a [`Completer`](crate::leased::Completer) that takes up requests whose process is gone, without
+    /// waiting for their clients; it gets the request's body, which is kept with the key meanwhile, and must
+    /// [complete](crate::leased::Lease::complete) with the answer that the client is to get. At most 255 bytes. Default: none, and only a retry takes up.
+    #[must_use]
+    pub fn completed_by(self, handler: impl Into<Arc<str>>) -> Self {
+        self.with(|config| config.completed_by = Some(handler.into()))
+    }
+}
+
+impl<P: Protocol, S> IdempotencyLayer<P, S> {
     /// Whose key it is, from the request's head (extensions that authentication left there, headers, path).
     ///
     /// Inside a nested router the head's `uri` lacks the prefix; `OriginalUri` among the extensions has it.
@@ -154,7 +157,7 @@ impl<D: IdempotencyDb, S> IdempotencyLayer<D, S> {
     pub fn scope(
         self,
         resolve: impl Fn(&Parts) -> Result<Scope, Problem> + Send + Sync + 'static,
-    ) -> IdempotencyLayer<D, Scoped> {
+    ) -> IdempotencyLayer<P, Scoped> {
         let scope = Scoped(Arc::new(resolve));
         IdempotencyLayer {
             config: self
@@ -308,21 +311,21 @@ impl<D: IdempotencyDb, S> IdempotencyLayer<D, S> {
         self.with(|config| config.tracker = tracker)
     }
 
-    fn with(mut self, edit: impl FnOnce(&mut Config<D>)) -> Self {
+    fn with(mut self, edit: impl FnOnce(&mut Config<P>)) -> Self {
         edit(Arc::make_mut(&mut self.config));
         self
     }
 }
 
-impl<D: IdempotencyDb, I> tower_layer::Layer<I> for IdempotencyLayer<D, Scoped> {
-    type Service = IdempotencyService<I, D>;
+impl<P: Protocol, I> tower_layer::Layer<I> for IdempotencyLayer<P, Scoped> {
+    type Service = IdempotencyService<I, P>;
 
     fn layer(&self, inner: I) -> Self::Service {
         IdempotencyService::new(inner, Arc::clone(&self.config), self.scope.clone())
     }
 }
 
-impl<D: Database, S: Clone> Clone for IdempotencyLayer<D, S> {
+impl<P: Protocol, S: Clone> Clone for IdempotencyLayer<P, S> {
     fn clone(&self) -> Self {
         Self {
             config: Arc::clone(&self.config),
@@ -331,50 +334,7 @@ impl<D: Database, S: Clone> Clone for IdempotencyLayer<D, S> {
     }
 }
 
-impl<D: Database> Config<D> {
-    /// The configuration of the request's route.
-    fn of_route<'a, B>(this: &'a Arc<Self>, request: &Request<B>) -> &'a Arc<Self> {
-        if this.routes.is_empty() {
-            return this;
-        }
-        let extensions = request.extensions();
-        let path = match extensions.get::<MatchedPath>() {
-            Some(matched) => matched.as_str(),
-            None => extensions
-                .get::<OriginalUri>()
-                .map_or(request.uri(), |original| &original.0)
-                .path(),
-        };
-        let route = this.routes.iter().find(|(route, _)| **route == *path);
-        route.map_or(this, |(_, config)| config)
-    }
-}
-
-impl<D: Database> Clone for Config<D> {
-    fn clone(&self) -> Self {
-        Self {
-            pool: self.pool.clone(),
-            scope: self.scope.clone(),
-            header: self.header.clone(),
-            parse: self.parse,
-            required: self.required,
-            methods: self.methods.clone(),
-            covers: self.covers,
-            policy: Arc::clone(&self.policy),
-            codec: self.codec.clone(),
-            replay_headers: self.replay_headers.clone(),
-            limits: self.limits,
-            wait: self.wait,
-            stale_after: self.stale_after,
-            tracker: self.tracker.clone(),
-            on_commit: self.on_commit.clone(),
-            in_flight: self.in_flight.clone(),
-            routes: self.routes.clone(),
-        }
-    }
-}
-
-impl<D: Database, S> fmt::Debug for IdempotencyLayer<D, S> {
+impl<P: Protocol, S> fmt::Debug for IdempotencyLayer<P, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IdempotencyLayer")
             .field("header", &self.config.header)

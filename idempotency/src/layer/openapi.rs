@@ -2,13 +2,11 @@
 //! drift.
 
 use std::collections::btree_map::Entry;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
 use mainstay_errors::openapi::responses;
 use mainstay_errors::{Descriptor, Fault};
-use sqlx::Database;
 use utoipa::Modify;
 use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::header::Header;
@@ -17,7 +15,7 @@ use utoipa::openapi::response::Response;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{OpenApi, RefOr, Required, Schema};
 
-use super::{Config, IdempotencyLayer};
+use super::{IdempotencyLayer, Protocol};
 use crate::{IdempotencyError, KEY_BYTES_MAX};
 
 /// A [`Modify`] that describes the layer's part of each operation under the paths it was made for.
@@ -38,7 +36,7 @@ struct Route {
     retention: Option<Duration>,
 }
 
-impl<D: Database, S> IdempotencyLayer<D, S> {
+impl<P: Protocol, S> IdempotencyLayer<P, S> {
     /// The layer's part of an OpenAPI document, for these paths as the document writes them.
     ///
     /// ```
@@ -52,12 +50,7 @@ impl<D: Database, S> IdempotencyLayer<D, S> {
     /// ```
     pub fn openapi<'a>(&self, paths: impl IntoIterator<Item = &'a str>) -> IdempotencyOpenApi {
         let routes = paths.into_iter().map(|path| {
-            let own = self
-                .config
-                .routes
-                .iter()
-                .find(|(route, _)| **route == *path);
-            let config: &Arc<Config<D>> = own.map_or(&self.config, |(_, config)| config);
+            let config = self.config.route(path).unwrap_or(&self.config);
             let route = Route {
                 header: config.header.clone(),
                 required: config.required,

@@ -10,12 +10,13 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
-use super::Config;
+use super::config::Config;
+use super::protocol::Runs;
 use crate::key::KeyError;
 use crate::{IdempotencyError, Key};
 
-pub(super) fn key<D: sqlx::Database>(
-    config: &Config<D>,
+pub(super) fn key<P: Runs>(
+    config: &Config<P>,
     headers: &HeaderMap,
 ) -> Result<Key, IdempotencyError> {
     let mut lines = headers.get_all(&config.header).iter();

@@ -11,27 +11,26 @@ use std::task::{Context, Poll, ready};
 
 use axum_core::body::Body;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
-use sqlx::Database;
 use tower_service::Service;
 
+use super::Scoped;
+use super::config::Config;
 use super::lazy::{self, Lazy};
-use super::run::{self, BoxError};
-use super::{Config, Scoped, answer, keyless};
-use crate::IdempotencyError;
-use crate::store::IdempotencyDb;
-use crate::tx::Returned;
+use super::protocol::{BoxError, Ended, Protocol};
+use super::run;
 
 /// What [`IdempotencyLayer`](super::IdempotencyLayer) makes of a service.
-pub struct IdempotencyService<I, D: Database> {
+pub struct IdempotencyService<I, P: Protocol> {
     inner: I,
-    config: Arc<Config<D>>,
+    config: Arc<Config<P>>,
     scope: Scoped,
 }
 
-impl<I, D: Database> IdempotencyService<I, D> {
-    pub(super) fn new(inner: I, config: Arc<Config<D>>, scope: Scoped) -> Self {
+impl<I, P: Protocol> IdempotencyService<I, P> {
+    pub(super) fn new(inner: I, config: Arc<Config<P>>, scope: Scoped) -> Self {
         Self {
             inner,
             config,
@@ -40,9 +39,9 @@ impl<I, D: Database> IdempotencyService<I, D> {
     }
 }
 
-impl<I, D, B, R> Service<Request<R>> for IdempotencyService<I, D>
+impl<I, P, B, R> Service<Request<R>> for IdempotencyService<I, P>
 where
-    D: IdempotencyDb,
+    P: Protocol,
     R: http_body::Body<Data = Bytes> + Send + 'static,
     R::Error: Into<BoxError>,
     I: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
@@ -53,7 +52,7 @@ where
 {
     type Response = Response<Body>;
     type Error = I::Error;
-    type Future = ResponseFuture<I::Future, I::Error, D>;
+    type Future = ResponseFuture<I::Future, I::Error, P>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
@@ -86,17 +85,17 @@ pin_project! {
     /// Once the body of a keyed request has been read, the request runs in a task of its own: dropping this future
     /// loses the answer, not the work, and a retry gets the answer. Without a key the handler is dropped with it and its
     /// transaction rolled back, unless its commit has begun.
-    pub struct ResponseFuture<F, E, D: Database> {
+    pub struct ResponseFuture<F, E, P: Protocol> {
         #[pin]
-        state: State<F, E, D>,
+        state: State<F, E, P>,
     }
 }
 
 pin_project! {
     #[project = StateProjection]
-    enum State<F, E, D: Database> {
+    enum State<F, E, P: Protocol> {
         /// No key: the handler's own future.
-        Passing { #[pin] future: F, lazy: Option<Lazy>, database: PhantomData<fn() -> D> },
+        Passing { #[pin] future: F, lazy: Option<Lazy>, protocol: PhantomData<fn() -> P> },
         /// A key, or a commit to wait for. Boxed: it reads the body and awaits a spawned task, whose types have no name;
         /// beside two round trips to a database the allocation is not seen.
         Boxed { future: Boxed<E> },
@@ -105,13 +104,13 @@ pin_project! {
 
 type Boxed<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
 
-impl<F, E, D: IdempotencyDb> ResponseFuture<F, E, D> {
+impl<F, E, P: Protocol> ResponseFuture<F, E, P> {
     fn passing(future: F, lazy: Option<Lazy>) -> Self {
         Self {
             state: State::Passing {
                 future,
                 lazy,
-                database: PhantomData,
+                protocol: PhantomData,
             },
         }
     }
@@ -125,9 +124,9 @@ impl<F, E, D: IdempotencyDb> ResponseFuture<F, E, D> {
     }
 }
 
-impl<F, E, D, B> Future for ResponseFuture<F, E, D>
+impl<F, E, P, B> Future for ResponseFuture<F, E, P>
 where
-    D: IdempotencyDb,
+    P: Protocol,
     F: Future<Output = Result<Response<B>, E>>,
     E: Send + 'static,
     B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -147,24 +146,14 @@ where
                         future.poll(cx)
                     };
                     let response = ours(ready!(polled)?, |response| response.map(Body::new));
-                    let asked = lazy.take().and_then(Lazy::into_parts::<D>);
-                    let Some((slot, config)) = asked else {
+                    let Some(asked) = lazy.take() else {
                         return Poll::Ready(Ok(response));
                     };
-                    match slot.close() {
-                        Returned::NeverOpened => return Poll::Ready(Ok(response)),
-                        Returned::Leaked => {
-                            return Poll::Ready(Ok(answer::refuse(
-                                None,
-                                IdempotencyError::TransactionLost,
-                            )));
-                        }
-                        Returned::Tx(tx) => {
-                            let ended = keyless::finish(config, tx, response);
-                            state.set(State::Boxed {
-                                future: Box::pin(async move { Ok(ended.await) }),
-                            });
-                        }
+                    match P::end(asked, response) {
+                        Ended::Now(response) => return Poll::Ready(Ok(response)),
+                        Ended::Later(ended) => state.set(State::Boxed {
+                            future: Box::pin(ended.map(Ok)),
+                        }),
                     }
                 }
             }
@@ -183,7 +172,7 @@ fn ours<T: Any, U: Any>(message: T, convert: impl FnOnce(T) -> U) -> U {
     }
 }
 
-impl<I: Clone, D: Database> Clone for IdempotencyService<I, D> {
+impl<I: Clone, P: Protocol> Clone for IdempotencyService<I, P> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
@@ -193,13 +182,13 @@ impl<I: Clone, D: Database> Clone for IdempotencyService<I, D> {
     }
 }
 
-impl<I, D: Database> fmt::Debug for IdempotencyService<I, D> {
+impl<I, P: Protocol> fmt::Debug for IdempotencyService<I, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IdempotencyService").finish_non_exhaustive()
     }
 }
 
-impl<F, E, D: Database> fmt::Debug for ResponseFuture<F, E, D> {
+impl<F, E, P: Protocol> fmt::Debug for ResponseFuture<F, E, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }

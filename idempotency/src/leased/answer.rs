@@ -43,13 +43,16 @@ impl<E> LeaseError<E> {
             Self::Fenced => IdempotencyError::KeyInFlight,
             Self::Unknown => unknown("a remote step of an earlier attempt"),
             Self::Store(error) => IdempotencyError::OutcomeUnknown(error),
-            Self::NotKept(reason) => unknown(&format!("a step's result: {reason}")),
+            Self::NotKept(reason) => unknown(format!("a step's result: {reason}")),
         })
     }
 }
 
-fn unknown(what: &str) -> IdempotencyError {
-    IdempotencyError::OutcomeUnknown(Error::new(ErrorKind::Corrupt, what))
+/// For a cause that no asking again at once would mend.
+pub(super) fn unknown(
+    cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> IdempotencyError {
+    IdempotencyError::OutcomeUnknown(Error::new(ErrorKind::Corrupt, cause))
 }
 
 #[cfg(all(test, feature = "memory"))]

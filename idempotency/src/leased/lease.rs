@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::journal::{self, Journal, Progress};
 use super::{DerivedKey, Holder, LeasedDb, LeasedStore, derived_key};
+use crate::on_commit::OnCommit;
 use crate::tx::{Returned, Slot};
 use crate::{Error, ErrorKind, IdemTx, Recorded, telemetry};
 
@@ -39,6 +40,11 @@ pub struct Lease<S: LeasedStore> {
     ended: CancellationToken,
     since: Instant,
     tracker: TaskTracker,
+    /// Whether this attempt may have begun a step.
+    begun: bool,
+    /// Whether the store left one of its steps unanswered.
+    unsettled: bool,
+    on_commit: OnCommit,
 }
 
 /// What a remote system does with a request that it has seen before.
@@ -89,6 +95,9 @@ impl<S: LeasedStore> Lease<S> {
             ended: CancellationToken::new(),
             since: Instant::now(),
             tracker,
+            begun: false,
+            unsettled: false,
+            on_commit: OnCommit::default(),
         };
         lease.keep_renewed();
         Ok(lease)
@@ -127,6 +136,24 @@ impl<S: LeasedStore> Lease<S> {
     /// Whether an attempt before this one has left steps.
     pub(super) fn goes_on(&self) -> bool {
         !self.journal.is_empty()
+    }
+
+    /// Whether no attempt, this one included, can have begun a step: given back now, the key is as if it had never come.
+    #[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "the layer's"))]
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.journal.is_empty() && !self.begun
+    }
+
+    /// Whether the store left a step unanswered, so that the work may have an answer that speaks of this attempt only.
+    #[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "the layer's"))]
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.unsettled
+    }
+
+    /// What to tell of each step that commits.
+    #[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "the layer's"))]
+    pub(crate) fn on_commit(&mut self, hook: OnCommit) {
+        self.on_commit = hook;
     }
 
     /// The key, and the token that proves the hold on it. A remote that can compare tokens may be sent it.
@@ -170,6 +197,22 @@ impl<S: LeasedStore> Lease<S> {
         F: FnOnce(DerivedKey) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
+        let called = self.call_once(step, remote, work).await;
+        self.unsettled |= matches!(called, Err(LeaseError::Store(_)));
+        called
+    }
+
+    async fn call_once<T, E, F, Fut>(
+        &mut self,
+        step: &str,
+        remote: Remote,
+        work: F,
+    ) -> Result<T, LeaseError<E>>
+    where
+        T: Serialize + DeserializeOwned,
+        F: FnOnce(DerivedKey) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
         match self.journal.get(step) {
             Some(Progress::Finished(result)) => return parse(result),
             Some(Progress::Started) if remote == Remote::ActsAgain => {
@@ -180,6 +223,7 @@ impl<S: LeasedStore> Lease<S> {
             }
             Some(Progress::Started) => {}
             None => {
+                self.begun = true;
                 self.append(journal::started(step).ok_or_else(|| not_kept(step))?)
                     .await?;
                 self.journal.note(step.to_owned(), Progress::Started);
@@ -203,6 +247,11 @@ impl<S: LeasedStore> Lease<S> {
     /// # Cancel safety
     /// Runs in a task of its own: a drop does not stop it.
     pub async fn complete(self, recorded: Recorded) -> Result<(), LeaseError<Infallible>> {
+        self.record(recorded).await
+    }
+
+    /// As [`complete`](Self::complete), and may be said again: the token keeps a second time from doing anything.
+    pub(super) async fn record(&self, recorded: Recorded) -> Result<(), LeaseError<Infallible>> {
         self.write(|store, holder| async move { store.complete(&holder, &recorded).await })
             .await
     }
@@ -285,6 +334,7 @@ impl<D: LeasedDb> Lease<Pool<D>> {
         if let Some(Progress::Finished(result)) = self.journal.get(step) {
             return parse(result);
         }
+        self.begun = true;
         let running = run_step(
             self.store.clone(),
             self.holder.clone(),
@@ -294,13 +344,17 @@ impl<D: LeasedDb> Lease<Pool<D>> {
             InStep::enter(&self.in_step),
             work,
         );
-        let (result, json) = match self.tracker.spawn(running).await {
-            Ok(done) => done?,
+        let on_commit = self.on_commit.clone();
+        let running = async move { running.await.inspect(|_| on_commit.call()) };
+        let done = match self.tracker.spawn(running).await {
+            Ok(done) => done,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => resume_unwind(panic),
-                Err(error) => return Err(Error::new(ErrorKind::Unavailable, error).into()),
+                Err(error) => Err(Error::new(ErrorKind::Unavailable, error).into()),
             },
         };
+        self.unsettled |= matches!(done, Err(LeaseError::Store(_)));
+        let (result, json) = done?;
         self.journal.note(step.to_owned(), Progress::Finished(json));
         Ok(result)
     }

@@ -116,6 +116,22 @@ impl<S: LeasedStore> Leases<S> {
         self
     }
 
+    /// These leases with the layer's settings.
+    #[cfg(feature = "axum")]
+    pub(crate) fn of_layer(&self, retention: Option<Duration>, tracker: &TaskTracker) -> Self {
+        Self {
+            store: self.store.clone(),
+            time: self.time,
+            retention,
+            tracker: tracker.clone(),
+        }
+    }
+
+    #[cfg(feature = "axum")]
+    pub(crate) fn settings(&self) -> (Option<Duration>, TaskTracker) {
+        (self.retention, self.tracker.clone())
+    }
+
     /// The store.
     pub fn store(&self) -> &S {
         &self.store
@@ -143,7 +159,7 @@ impl<S: LeasedStore> Leases<S> {
         Ok(claimed)
     }
 
-    async fn find(&self, claim: &Claim, work: &Work) -> Result<Claimed<S>, Error> {
+    pub(super) async fn find(&self, claim: &Claim, work: &Work) -> Result<Claimed<S>, Error> {
         if work.handler.len() > HANDLER_BYTES_MAX {
             return Err(ErrorKind::InvalidId.into());
         }

@@ -23,6 +23,8 @@ mod derived;
 mod journal;
 mod lease;
 mod leases;
+mod lent;
+mod settle;
 #[cfg_attr(
     not(any(feature = "postgres", feature = "mysql", feature = "sqlite")),
     allow(dead_code, reason = "what the files of the databases share")
@@ -42,6 +44,8 @@ pub use derived::{DerivedKey, derived_key};
 pub use journal::{RESULT_BYTES_MAX, STEP_BYTES_MAX};
 pub use lease::{Lease, LeaseError, Remote};
 pub use leases::{Claimed, Leases};
+pub(crate) use lent::Home;
+pub use lent::LentLease;
 pub use sql::LeasedDb;
 #[cfg(feature = "memory")]
 pub use store::memory::MemoryStore;
