@@ -8,8 +8,12 @@ ALTER TABLE mainstay_outbox_dead -- cause is one of rejected, exhausted, no_sink
     ADD COLUMN ordered  boolean NOT NULL DEFAULT true,
     ADD COLUMN failures text    NOT NULL DEFAULT '[]';
 
+CREATE INDEX mainstay_outbox_dead_at ON mainstay_outbox_dead (died_at); -- how many lately
+
 ALTER TABLE mainstay_outbox_lane
-    ADD COLUMN rewinds    bigint NOT NULL DEFAULT 0, -- rises when rows are put back below where relays have come to
+    -- Rises, with the lane locked, when rows are put back below where its relay may have come to. A claim that looked
+    -- before must not be recorded after: a later message of a key would go before those that are back.
+    ADD COLUMN rewinds    bigint NOT NULL DEFAULT 0,
     ADD COLUMN settled_at timestamptz;               -- when a batch of this lane was last written down
 
 -- Events whose time has not come: they move into their lanes when it has, and get their places in them then.
@@ -50,17 +54,22 @@ CREATE TABLE mainstay_outbox_delivered (
     payload      bytea       NOT NULL,
     enqueued_at  timestamptz NOT NULL,
     attempts     integer     NOT NULL,
-    delivered_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    delivered_at timestamptz NOT NULL DEFAULT statement_timestamp() -- one for all that is settled together
 );
 
-CREATE INDEX mainstay_outbox_delivered_at ON mainstay_outbox_delivered (delivered_at);
+-- With the id, so that this order has each key's messages in theirs.
+CREATE INDEX mainstay_outbox_delivered_at ON mainstay_outbox_delivered (delivered_at, id);
 
--- Keys of a topic one of whose messages was given up under the policy `park`: what follows is set aside, in order,
--- until an operator redrives or discards it.
+-- Keys of a topic one of whose messages was given up under the policy `park`: what follows (ids greater than `above`) is
+-- set aside, in order, until an operator redrives or discards it. A redrive in several steps raises `above` step by step,
+-- so that nothing overtakes; the row goes with the last dead letter of the key from `first` on. One that is given up again
+-- lowers both to its id.
 CREATE TABLE mainstay_outbox_parked (
     lane  integer     NOT NULL,
     topic text        NOT NULL,
     key   bytea       NOT NULL,
+    first bigint      NOT NULL, -- the message that was given up
+    above bigint      NOT NULL,
     since timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (lane, topic, key)
 );

@@ -6,7 +6,11 @@ ALTER TABLE mainstay_outbox_message ADD COLUMN failures TEXT NOT NULL DEFAULT '[
 ALTER TABLE mainstay_outbox_dead ADD COLUMN ordered INTEGER NOT NULL DEFAULT 1; -- cause: rejected, exhausted, no_sink, parked
 ALTER TABLE mainstay_outbox_dead ADD COLUMN failures TEXT NOT NULL DEFAULT '[]';
 
-ALTER TABLE mainstay_outbox_lane ADD COLUMN rewinds INTEGER NOT NULL DEFAULT 0; -- rises when rows are put back below where relays have come to
+CREATE INDEX mainstay_outbox_dead_at ON mainstay_outbox_dead (died_at); -- how many lately
+
+-- Rises when rows are put back below where the lane's relay may have come to. A claim that looked before must not be
+-- recorded after: a later message of a key would go before those that are back.
+ALTER TABLE mainstay_outbox_lane ADD COLUMN rewinds INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE mainstay_outbox_lane ADD COLUMN settled_at INTEGER; -- when a batch of this lane was last written down
 
 -- Events whose time has not come: they move into their lanes when it has, and get their places in them then.
@@ -47,17 +51,22 @@ CREATE TABLE mainstay_outbox_delivered (
     payload      BLOB    NOT NULL,
     enqueued_at  INTEGER NOT NULL,
     attempts     INTEGER NOT NULL,
-    delivered_at INTEGER NOT NULL
+    delivered_at INTEGER NOT NULL -- one for all that is settled together
 ) STRICT;
 
-CREATE INDEX mainstay_outbox_delivered_at ON mainstay_outbox_delivered (delivered_at);
+-- With the id, so that this order has each key's messages in theirs.
+CREATE INDEX mainstay_outbox_delivered_at ON mainstay_outbox_delivered (delivered_at, id);
 
--- Keys of a topic one of whose messages was given up under the policy `park`: what follows is set aside, in order,
--- until an operator redrives or discards it.
+-- Keys of a topic one of whose messages was given up under the policy `park`: what follows (ids greater than `above`) is
+-- set aside, in order, until an operator redrives or discards it. A redrive in several steps raises `above` step by step,
+-- so that nothing overtakes; the row goes with the last dead letter of the key from `first` on. One that is given up again
+-- lowers both to its id.
 CREATE TABLE mainstay_outbox_parked (
     lane  INTEGER NOT NULL,
     topic TEXT    NOT NULL,
     key   BLOB    NOT NULL,
+    first INTEGER NOT NULL, -- the message that was given up
+    above INTEGER NOT NULL,
     since INTEGER NOT NULL,
     PRIMARY KEY (lane, topic, key)
 ) STRICT, WITHOUT ROWID;
