@@ -10,7 +10,7 @@ use crate::inbox::INBOX_RETENTION;
 use crate::key::SKEW_MAX;
 use crate::leased::LeasedDb;
 use crate::store::in_task;
-use crate::{Error, reap, reap_inbox, telemetry};
+use crate::{Error, empty_days, reap, reap_inbox, telemetry};
 
 /// A day: what providers that publish it promise at least.
 const KEYS_RETENTION: Duration = Duration::from_hours(24);
@@ -51,7 +51,9 @@ pub struct Reaper<D: Database> {
 /// How many rows went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Reaped {
-    /// Of the Local protocol.
+    /// Days of the Local protocol, emptied as a whole on Postgres: see [`empty_days`](crate::empty_days).
+    pub days: u64,
+    /// Of the Local protocol, one by one.
     pub keys: u64,
     /// Of the Leased protocol.
     pub leases: u64,
@@ -154,7 +156,10 @@ impl<D: LeasedDb> Reaper<D> {
     }
 
     async fn round(&self, stop: &CancellationToken) -> Result<Reaped, Error> {
+        let days = empty_days(&self.pool, self.keys).await?;
+        telemetry::reaped("days", days);
         Ok(Reaped {
+            days,
             keys: self.drain(Table::Keys, stop).await?,
             leases: self.drain(Table::Leases, stop).await?,
             inbox: self.drain(Table::Inbox, stop).await?,

@@ -28,7 +28,7 @@ pub(crate) fn delivery(outcome: &'static str) {
     metrics::counter!("mainstay.webhook.deliveries", "outcome" => outcome).increment(1);
 }
 
-/// Rows that the reaper deleted, by table: `keys`, `leases`, `inbox`.
+/// Rows that the reaper deleted, by table: `keys`, `leases`, `inbox`; and `days` that it emptied.
 pub(crate) fn reaped(table: &'static str, rows: u64) {
     #[cfg(feature = "metrics")]
     metrics::counter!("mainstay.idempotency.reaped", "table" => table).increment(rows);

@@ -289,6 +289,61 @@ pub(super) async fn only_old_records_are_reaped<D: IdempotencyDb>(
     Ok(())
 }
 
+/// Keys with a time of their own, of the same day and of others: wherever a store keeps their records, each is one key.
+pub(super) async fn a_key_with_a_time_is_a_key_like_any_other<D: IdempotencyDb>(
+    pool: &Pool<D>,
+) -> Result<(), Error> {
+    // Version 7 UUIDs of 2022-02-22, of the day after it, and of sixteen days after it.
+    const KEYS: [&str; 4] = [
+        "017f22e2-79b0-7cc3-98c4-dc0c0c07398f",
+        "017f22e2-79b0-7cc3-98c4-dc0c0c073990",
+        "017f2809-49b0-7cc3-98c4-dc0c0c07398f",
+        "017f7548-79b0-7cc3-98c4-dc0c0c07398f",
+    ];
+    for key in KEYS {
+        let claim = claim_of("timed", key, "this")?;
+        assert_eq!(D::lookup(pool, &claim.scope, &claim.key).await?, None);
+        let (mut tx, found) = claimed(pool, &claim).await?;
+        assert!(matches!(found, Claimed::Fresh { .. }), "{key}: {found:?}");
+        for inserted in [Inserted::Stored, Inserted::Taken] {
+            assert_eq!(D::record(&mut tx, &claim, &answer(key)).await?, inserted);
+        }
+        D::rollback(tx).await;
+        done(pool, &claim, &answer(key)).await?;
+    }
+    for key in KEYS {
+        for body in ["this", "that"] {
+            let claim = claim_of("timed", key, body)?;
+            let (tx, found) = D::begin_claim(pool, &claim, IDLE_MAX, Wait::No).await?;
+            if let Some(tx) = tx {
+                D::rollback(tx).await;
+            }
+            let expected = Claimed::Recorded {
+                fingerprint: claim_of("timed", key, "this")?.fingerprint,
+                recorded: answer(key),
+            };
+            assert_eq!(found, expected, "{key} {body}");
+            let (tx, found) = claimed(pool, &claim).await?;
+            D::rollback(tx).await;
+            assert_eq!(found, expected, "{key} {body}");
+        }
+    }
+    let hour = Duration::from_hours(1);
+    assert_eq!(
+        D::empty_days(pool, hour).await?,
+        0,
+        "by when they were written, not by what they say"
+    );
+    let claim = claim_of("timed", KEYS[0], "this")?;
+    assert!(D::lookup(pool, &claim.scope, &claim.key).await?.is_some());
+    until_older_than_zero(pool).await?;
+    while D::empty_days(pool, Duration::ZERO).await? > 0
+        || D::reap(pool, Duration::ZERO, 1000).await? > 0
+    {}
+    assert_eq!(D::lookup(pool, &claim.scope, &claim.key).await?, None);
+    Ok(())
+}
+
 /// Waits until the database's clock has moved past the last insert.
 async fn until_older_than_zero<D: IdempotencyDb>(pool: &Pool<D>) -> Result<(), Error> {
     let claim = claim_of("clock", "k", "")?;

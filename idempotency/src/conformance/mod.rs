@@ -36,5 +36,6 @@ pub async fn all<D: IdempotencyDb>(pool: &Pool<D>) -> Result<(), Error> {
     inbox::messages_that_look_alike_are_different_messages(pool).await?;
     inbox::concurrent_deliveries_apply_one(pool).await?;
     keys::only_old_records_are_reaped(pool).await?;
+    keys::a_key_with_a_time_is_a_key_like_any_other(pool).await?;
     inbox::only_old_messages_are_reaped(pool).await
 }

@@ -228,12 +228,25 @@ pub trait IdempotencyDb: Database {
     ) -> impl Future<Output = Result<Option<Seen>, Error>> + Send;
 
     /// Deletes at most `batch_max` records that are older than `older_than` by the database's clock. Keys in flight
-    /// have no committed row and cannot be deleted.
+    /// have no committed row and cannot be deleted. A database that keeps days apart leaves their records to
+    /// [`empty_days`](Self::empty_days) for two days more.
     fn reap(
         pool: &Pool<Self>,
         older_than: Duration,
         batch_max: u32,
     ) -> impl Future<Output = Result<u64, Error>> + Send;
+
+    /// Empties the days whose records are all older than `older_than`, where the database keeps days apart, and says how
+    /// many. Others have none.
+    ///
+    /// A day that somebody else is using is left for the next time.
+    fn empty_days(
+        pool: &Pool<Self>,
+        older_than: Duration,
+    ) -> impl Future<Output = Result<u64, Error>> + Send {
+        _ = (pool, older_than);
+        std::future::ready(Ok(0))
+    }
 
     /// As [`reap`](Self::reap), for the inbox.
     fn reap_inbox(
@@ -265,6 +278,9 @@ pub async fn migrate<D: IdempotencyDb>(pool: &Pool<D>) -> Result<(), Error> {
 /// key may be made by a clock that much ahead and is refused for its age only that much later. One statement per call,
 /// so locks are short and the work can be spread.
 ///
+/// On Postgres, records of keys that carry their own time (UUID version 7) stand in tables by day, and are left to
+/// [`empty_days`] for two days more.
+///
 /// # Errors
 /// [`ErrorKind::Unavailable`], [`ErrorKind::Busy`] and [`ErrorKind::Database`].
 ///
@@ -277,6 +293,27 @@ pub async fn reap<D: IdempotencyDb>(
 ) -> Result<u64, Error> {
     let (pool, older_than) = (pool.clone(), older_than.saturating_add(SKEW_MAX));
     in_task(async move { D::reap(&pool, older_than, batch_max).await }).await
+}
+
+/// Empties the days whose records are all older than `older_than`, and says how many: on Postgres, where records of keys
+/// that carry their own time stand in tables by day. Nothing on other databases.
+///
+/// A day goes by TRUNCATE, which costs neither a scan nor a log entry per row. Its lock concerns that day's keys only,
+/// and is waited for, and makes others wait, for 50 ms at most: a day that is in use, by a backup perhaps, is left for the
+/// next call. A role without the right to TRUNCATE empties nothing; [`reap`] deletes its rows then. `older_than` as for
+/// [`reap`]: for more than fourteen days, days share a table, and [`reap`] does what this cannot.
+///
+/// # Errors
+/// As [`reap`].
+///
+/// # Cancel safety
+/// As [`reap`].
+pub async fn empty_days<D: IdempotencyDb>(
+    pool: &Pool<D>,
+    older_than: Duration,
+) -> Result<u64, Error> {
+    let (pool, older_than) = (pool.clone(), older_than.saturating_add(SKEW_MAX));
+    in_task(async move { D::empty_days(&pool, older_than).await }).await
 }
 
 /// As [`reap`], for the inbox. `older_than` must be longer than a source keeps redelivering: see

@@ -14,6 +14,7 @@ mod abuse;
 mod allocations;
 mod app;
 mod cancellation;
+mod days;
 mod db;
 mod faults;
 mod ietf;

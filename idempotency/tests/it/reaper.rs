@@ -84,6 +84,7 @@ async fn a_round_deletes_all_that_is_old_batch_by_batch<D: TestDb + LeasedDb>(po
     write(&pool, "young").await;
     let reaper = Reaper::new(pool.clone()).keys(DAY).batch_max(2);
     let all = Reaped {
+        days: 0,
         keys: 5,
         leases: 5,
         inbox: 5,
