@@ -136,7 +136,9 @@ impl<L: LeasedStore> IdempotencyLayer<Leases<L>, Unscoped> {
             scope: Unscoped,
         }
     }
+}
 
+impl<L: LeasedStore, S> IdempotencyLayer<Leases<L>, S> {
     /// Names the handler of a [`Completer`](crate::leased::Completer) that takes up requests whose process is gone, without
     /// waiting for their clients; it gets the request's body, which is kept with the key meanwhile, and must
     /// [complete](crate::leased::Lease::complete) with the answer that the client is to get. At most 255 bytes. Default: none, and only a retry takes up.

@@ -24,51 +24,11 @@ on_each!(
     dropped_at_every_poll_a_duplicate_that_waits_is_forgotten,
     dropped_at_every_poll_a_webhook_is_applied_or_never_was,
     dropped_at_every_poll_a_job_is_done_or_never_was,
+    dropped_at_every_poll_a_message_is_as_its_transaction_is,
+    dropped_at_every_poll_a_request_without_a_key_leaves_no_half,
     dropped_at_every_poll_upkeep_goes_on,
     a_client_that_left_does_not_stop_the_commit
 );
-
-/// Without a key the handler goes with its caller, statement and all, and so does a message whose transaction is the
-/// caller's. sqlx's connections to MySQL do not survive that, with this crate or without it (transact-rs/sqlx #563): the
-/// next statement hangs, or panics; and once in some hundred times so does throwing such a connection away.
-mod unkeyed {
-    mod sqlite {
-        #[tokio::test]
-        async fn dropped_at_every_poll_a_message_is_as_its_transaction_is() {
-            crate::db::on::<sqlx::Sqlite, _>(
-                crate::cancellation::dropped_at_every_poll_a_message_is_as_its_transaction_is,
-            )
-            .await;
-        }
-
-        #[tokio::test]
-        async fn dropped_at_every_poll_a_request_without_a_key_leaves_no_half() {
-            crate::db::on::<sqlx::Sqlite, _>(
-                crate::cancellation::dropped_at_every_poll_a_request_without_a_key_leaves_no_half,
-            )
-            .await;
-        }
-    }
-    mod postgres {
-        #[tokio::test]
-        #[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
-        async fn dropped_at_every_poll_a_message_is_as_its_transaction_is() {
-            crate::db::on::<sqlx::Postgres, _>(
-                crate::cancellation::dropped_at_every_poll_a_message_is_as_its_transaction_is,
-            )
-            .await;
-        }
-
-        #[tokio::test]
-        #[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
-        async fn dropped_at_every_poll_a_request_without_a_key_leaves_no_half() {
-            crate::db::on::<sqlx::Postgres, _>(
-                crate::cancellation::dropped_at_every_poll_a_request_without_a_key_leaves_no_half,
-            )
-            .await;
-        }
-    }
-}
 
 /// Asks a pooled connection whether it is in a transaction. sqlx believes that it is not.
 trait Asked: TestDb {
@@ -127,7 +87,7 @@ async fn assert_sound<D: Asked>(pool: &Pool<D>, when: usize) {
 }
 
 /// Gives up after so many polls, and drops what it polled.
-struct DropAfter<F> {
+pub struct DropAfter<F> {
     future: Option<Pin<Box<F>>>,
     polls: usize,
 }
@@ -155,7 +115,7 @@ impl<F: Future> Future for DropAfter<F> {
     }
 }
 
-fn drop_after<F: Future>(polls: usize, future: F) -> DropAfter<F> {
+pub fn drop_after<F: Future>(polls: usize, future: F) -> DropAfter<F> {
     DropAfter {
         future: Some(Box::pin(future)),
         polls,

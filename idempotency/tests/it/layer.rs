@@ -1,5 +1,7 @@
 //! What the layer does beyond the table: scopes, caps, policies, the loan of the transaction, readiness.
 
+mod leased;
+
 use std::task::Poll;
 use std::time::Duration;
 
