@@ -191,7 +191,7 @@ impl<D: IdempotencyDb> Jobs<D> {
             Opened::Run(tx) => tx,
             Opened::Replay(recorded) => return before(&recorded),
         };
-        let slot = Slot::ready(tx);
+        let slot = Slot::ready(&self.pool, tx);
         let lent = slot.lend().await.map_err(IdempotencyError::Store)?;
         let lent = lent.ok_or(IdempotencyError::TransactionLost)?;
         // What the job left behind in a panic is dropped, not looked at: the transaction is rolled back.

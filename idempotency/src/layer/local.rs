@@ -50,7 +50,7 @@ impl<D: IdempotencyDb> Runs for D {
             Err(refusal) => return Ran::Answer(refuse(Some(claim), refusal)),
         };
         ticket.running(claim.fingerprint);
-        let slot = Slot::ready(tx);
+        let slot = Slot::ready(&config.keys, tx);
         request.extensions_mut().insert(slot.clone());
         let answer = handle(config.limits, inner, request).await;
         // From here on the key may pass to another process, which may record another request.

@@ -388,7 +388,7 @@ where
             return Err(error.into());
         }
     }
-    let slot = Slot::ready(tx);
+    let slot = Slot::ready(&pool, tx);
     let done = match slot.lend().await? {
         Some(lent) => AssertUnwindSafe(work(lent, derived)).catch_unwind().await,
         None => return Err(Error::from(ErrorKind::TransactionEnded).into()),
@@ -403,7 +403,7 @@ where
             return Err(LeaseError::Step(failed));
         }
         Err(panic) => {
-            D::rollback(tx).await;
+            D::rollback_cut_off(&pool, tx).await;
             resume_unwind(panic);
         }
     };

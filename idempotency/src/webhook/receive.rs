@@ -224,7 +224,7 @@ impl<D: IdempotencyDb> Webhooks<D> {
                 None => Err(WebhookError::InFlight.into()),
             };
         }
-        let slot = Slot::ready(tx);
+        let slot = Slot::ready(&self.pool, tx);
         let lent = slot
             .lend()
             .await?
