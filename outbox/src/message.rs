@@ -132,7 +132,7 @@ impl fmt::Debug for Message {
 }
 
 /// Microseconds since 1970, the unit both stores keep; times before that are negative.
-#[cfg(any(feature = "sqlx", feature = "http"))]
+#[cfg(any(feature = "sqlx", feature = "cloudevents"))]
 pub(crate) fn to_micros(time: SystemTime) -> i64 {
     match time.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
@@ -141,7 +141,7 @@ pub(crate) fn to_micros(time: SystemTime) -> i64 {
 }
 
 /// The inverse of [`to_micros`].
-#[cfg(feature = "sqlx")]
+#[cfg(any(feature = "sqlx", feature = "cloudevents"))]
 pub(crate) fn from_micros(micros: i64) -> SystemTime {
     let epoch = SystemTime::UNIX_EPOCH;
     let span = std::time::Duration::from_micros(micros.unsigned_abs());
@@ -153,7 +153,7 @@ pub(crate) fn from_micros(micros: i64) -> SystemTime {
     time.unwrap_or(epoch)
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(feature = "sqlx", feature = "cloudevents")))]
 mod tests {
     use super::*;
 

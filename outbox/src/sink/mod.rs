@@ -1,6 +1,9 @@
 //! Where messages go: one method, a batch in, one outcome per message out.
 
 mod channel;
+#[cfg(feature = "cloudevents")]
+#[cfg_attr(docsrs, doc(cfg(feature = "cloudevents")))]
+pub mod cloudevents;
 mod each;
 mod memory;
 #[cfg(feature = "http")]

@@ -10,6 +10,7 @@
 
 mod support;
 
+mod cloudevents;
 mod delivery;
 mod failure;
 mod order;

@@ -1,9 +1,8 @@
-//! A sink that POSTs each message to an HTTP endpoint, signed, as a CloudEvent in binary mode.
+//! A sink that POSTs each message to an HTTP endpoint, signed, as a CloudEvent.
 
 mod address;
 mod answer;
 mod secret;
-mod time;
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
@@ -15,20 +14,20 @@ use reqwest::{
 use tokio::sync::Semaphore;
 
 pub use self::secret::WebhookSecret;
-use self::{address::PublicOnly, answer::verdict, time::rfc3339};
-use super::{LaneRef, Outcome, Outcomes, Sink, SinkDown, publish_each};
+use self::{address::PublicOnly, answer::verdict};
+use super::{
+    LaneRef, Outcome, Outcomes, Sink, SinkDown,
+    cloudevents::{Binding, ContentMode, Wire},
+    publish_each,
+};
 use crate::message::Message;
 
 /// Delivers to one HTTP endpoint.
 ///
 /// # What is sent
-/// One POST a message: the payload as the body, CloudEvents 1.0 attributes as `ce-*` headers, and the signature headers
-/// of Standard Webhooks: `webhook-id` (the event's id, the same on every attempt), `webhook-timestamp`,
-/// `webhook-signature`. Event headers: trace context and `x-…` under their own names, one-word names as CloudEvents
-/// extensions `ce-…`, all others as `x-event-…`. The key, if it is UTF-8, is the extension `ce-partitionkey`.
-///
-/// Values of `ce-*` headers are percent-encoded as the CloudEvents HTTP binding says. Other event headers go as they are
-/// if they are printable ASCII, and percent-encoded if not.
+/// One POST a message, as the [HTTP binding](super::cloudevents) of CloudEvents 1.0 says, by default in binary mode: the
+/// payload as the body, attributes as `ce-*` headers. With it the signature headers of Standard Webhooks: `webhook-id` (the
+/// event's id, the same on every attempt), `webhook-timestamp`, `webhook-signature`, which is over the body that is sent.
 ///
 /// # What the answer means
 /// | answer | outcome |
@@ -46,6 +45,7 @@ use crate::message::Message;
 pub struct WebhookSink {
     client: Client,
     url: Url,
+    mode: ContentMode,
     secrets: Arc<[WebhookSecret]>,
     response_bytes_max: usize,
     max_in_flight: usize,
@@ -57,6 +57,7 @@ pub struct WebhookSink {
 #[must_use]
 pub struct WebhookBuilder {
     url: String,
+    mode: ContentMode,
     secrets: Vec<WebhookSecret>,
     timeout: Duration,
     connect_timeout: Duration,
@@ -94,6 +95,7 @@ impl WebhookSink {
     pub fn builder(url: impl Into<String>) -> WebhookBuilder {
         WebhookBuilder {
             url: url.into(),
+            mode: ContentMode::Binary,
             secrets: Vec::new(),
             timeout: Duration::from_secs(15),
             connect_timeout: Duration::from_secs(5),
@@ -109,12 +111,13 @@ impl WebhookSink {
         if !lane.is_held() {
             return Ok(Outcome::NotTried); // waiting for the place took too long
         }
-        let headers = self.headers(message, now_unix());
+        let wire = Wire::new(message, Binding::Http, self.mode);
+        let headers = self.headers(message, &wire, now_unix());
         let request = self
             .client
             .post(self.url.clone())
             .headers(headers)
-            .body(message.payload().clone());
+            .body(wire.body().clone());
         match request.send().await {
             Ok(response) => {
                 let outcome = verdict(response.status(), response.headers());
@@ -146,22 +149,15 @@ impl WebhookSink {
         }
     }
 
-    fn headers(&self, message: &Message, timestamp: u64) -> HeaderMap {
+    fn headers(&self, message: &Message, wire: &Wire, timestamp: u64) -> HeaderMap {
         let id = message.id().to_string();
         let signature: Vec<String> = self
             .secrets
             .iter()
-            .map(|secret| secret.sign(&id, timestamp, message.payload()))
+            .map(|secret| secret.sign(&id, timestamp, wire.body()))
             .collect();
         let mut headers = HeaderMap::new();
         let mut put = |name: &str, value: &str| {
-            // Other headers may hold what the binding would encode: tracestate has spaces, anything has percent signs.
-            let attribute = name.starts_with("ce-") || !printable(value);
-            let value = if attribute {
-                percent_encoded(value)
-            } else {
-                value.to_owned()
-            };
             // Names were checked at enqueue; what still does not fit is left out rather than fatal.
             if let (Ok(name), Ok(value)) =
                 (HeaderName::try_from(name), HeaderValue::try_from(value))
@@ -169,27 +165,14 @@ impl WebhookSink {
                 headers.insert(name, value);
             }
         };
-        for (name, value) in message.headers() {
-            put(&event_header(name), value);
-        }
-        if let Some(key) = message.key().and_then(|key| std::str::from_utf8(key).ok()) {
-            put("ce-partitionkey", key);
-        }
-        put("ce-specversion", "1.0");
-        put("ce-id", &id);
-        put("ce-source", message.source());
-        put("ce-type", message.event_type());
-        put("ce-time", &rfc3339(message.time()));
-        if let Some(subject) = message.subject() {
-            put("ce-subject", subject);
+        for (name, value) in wire.headers() {
+            put(name, value);
         }
         put("webhook-id", &id);
         put("webhook-timestamp", &timestamp.to_string());
         put("webhook-signature", &signature.join(" "));
-        let content_type = message.content_type().unwrap_or("application/octet-stream");
-        if let Ok(content_type) = HeaderValue::try_from(content_type) {
-            headers.insert(CONTENT_TYPE, content_type);
-        }
+        let content_type = wire.content_type().unwrap_or("application/octet-stream");
+        put(CONTENT_TYPE.as_str(), content_type);
         headers
     }
 }
@@ -216,6 +199,12 @@ impl WebhookBuilder {
     /// Signs with this secret, `whsec_…`. Called again, both signatures are sent, so that secrets can be rotated.
     pub fn secret(mut self, secret: WebhookSecret) -> Self {
         self.secrets.push(secret);
+        self
+    }
+
+    /// Binary mode (the default) or one JSON document a message.
+    pub fn content_mode(mut self, mode: ContentMode) -> Self {
+        self.mode = mode;
         self
     }
 
@@ -288,57 +277,13 @@ impl WebhookBuilder {
         Ok(WebhookSink {
             client: client.build().map_err(InvalidWebhook::Client)?,
             url,
+            mode: self.mode,
             secrets: self.secrets.into(),
             response_bytes_max: self.response_bytes_max,
             max_in_flight: self.max_in_flight,
             places: Arc::new(Semaphore::new(self.max_in_flight)),
         })
     }
-}
-
-/// The attributes that an event's own headers must not speak for.
-const ATTRIBUTES: [&str; 9] = [
-    "data",
-    "datacontenttype",
-    "id",
-    "partitionkey",
-    "source",
-    "specversion",
-    "subject",
-    "time",
-    "type",
-];
-
-/// The header an event's header travels in. Framing and credentials of the request itself are out of its reach, and so
-/// are the event's attributes.
-fn event_header(name: &str) -> String {
-    let word = name.len() <= 20
-        && name.bytes().all(|b| b.is_ascii_alphanumeric())
-        && !ATTRIBUTES.contains(&name);
-    if matches!(name, "traceparent" | "tracestate") || name.starts_with("x-") {
-        name.to_owned()
-    } else if word {
-        format!("ce-{name}")
-    } else {
-        format!("x-event-{name}")
-    }
-}
-
-/// Whether a header holds the value as it is. Spaces at its ends are not the value's to a receiver.
-fn printable(value: &str) -> bool {
-    value.bytes().all(|b| matches!(b, b' '..=b'~')) && value.trim() == value
-}
-
-/// The CloudEvents HTTP binding's way of putting any text into a header.
-fn percent_encoded(value: &str) -> String {
-    let mut out = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        match byte {
-            b'%' | b'"' | 0..=b' ' | 0x7f.. => out.push_str(&format!("%{byte:02X}")),
-            plain => out.push(char::from(plain)),
-        }
-    }
-    out
 }
 
 #[expect(
@@ -414,49 +359,6 @@ mod tests {
         ] {
             assert!(build(url).is_err(), "{url} was not refused");
         }
-    }
-
-    #[test]
-    fn event_headers_cannot_touch_the_requests_own() {
-        for (name, sent) in [
-            ("traceparent", "traceparent"),
-            ("x-tenant", "x-tenant"),
-            ("tenant", "ce-tenant"),
-            ("host", "ce-host"),
-            ("authorization", "ce-authorization"),
-            ("content-length", "x-event-content-length"),
-            ("webhook-id", "x-event-webhook-id"),
-            ("tenant_id", "x-event-tenant_id"),
-            ("subject", "x-event-subject"),
-            ("partitionkey", "x-event-partitionkey"),
-            ("datacontenttype", "x-event-datacontenttype"),
-        ] {
-            assert_eq!(event_header(name), sent);
-        }
-    }
-
-    #[test]
-    fn any_text_fits_a_header() {
-        // The first is the example of the HTTP binding.
-        assert_eq!(
-            percent_encoded("Euro € 😀"),
-            "Euro%20%E2%82%AC%20%F0%9F%98%80"
-        );
-        assert_eq!(percent_encoded("\"100%\"\u{7f}"), "%22100%25%22%7F");
-    }
-
-    #[test]
-    fn headers_that_are_no_attributes_go_as_they_are() {
-        let sink = build("http://93.184.216.34/").unwrap();
-        let event = crate::Event::new("t")
-            .header("tracestate", "a=1%2, b=\"2\"")
-            .header("x-name", "ä b")
-            .header("tenant", "a b");
-        let message = Message::from_event(event, "/s", std::time::UNIX_EPOCH);
-        let headers = sink.headers(&message, 1);
-        assert_eq!(headers["tracestate"], "a=1%2, b=\"2\"");
-        assert_eq!(headers["x-name"], "%C3%A4%20b");
-        assert_eq!(headers["ce-tenant"], "a%20b");
     }
 
     #[test]
