@@ -1,4 +1,5 @@
-//! The suite every store must pass: what the [`OutboxDb`] functions promise, one case a promise.
+//! The suite every store must pass: what the [`OutboxDb`] functions promise, one case a promise. That of sinks is
+//! [`sink`].
 //!
 //! [`all`] runs it, given something that makes a fresh empty database for each case. Cases panic when a promise is
 //! broken, so call it from a test.
@@ -7,6 +8,7 @@ mod claim;
 mod dead;
 mod enqueue;
 mod lease;
+pub mod sink;
 
 use std::time::Duration;
 

@@ -6,6 +6,10 @@ mod channel;
 pub mod cloudevents;
 mod each;
 mod memory;
+#[cfg(feature = "nats")]
+mod nats;
+#[cfg(any(feature = "nats", feature = "rabbitmq", feature = "redis"))]
+mod rounds;
 #[cfg(feature = "http")]
 mod webhook;
 
@@ -20,6 +24,15 @@ use std::{
 
 use tokio::time::Instant;
 
+#[cfg(feature = "nats")]
+#[cfg_attr(docsrs, doc(cfg(feature = "nats")))]
+pub use self::nats::NatsSink;
+#[cfg(any(feature = "nats", feature = "rabbitmq", feature = "redis"))]
+#[cfg_attr(
+    docsrs,
+    doc(cfg(any(feature = "nats", feature = "rabbitmq", feature = "redis")))
+)]
+pub use self::rounds::Pipeline;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub use self::webhook::{InvalidWebhook, WebhookBuilder, WebhookSecret, WebhookSink};

@@ -8,11 +8,15 @@
     reason = "tests"
 )]
 
+#[cfg(any(feature = "nats", feature = "rabbitmq", feature = "redis"))]
+mod link;
 mod support;
 
 mod cloudevents;
 mod delivery;
 mod failure;
+#[cfg(feature = "nats")]
+mod nats;
 mod order;
 mod outage;
 mod takeover;

@@ -1,0 +1,329 @@
+//! Which messages of a batch go out together, and what has become of each: the plan of sinks that publish many at once.
+
+use std::collections::HashMap;
+
+use super::{LaneRef, Outcome, Outcomes, Reason, SinkDown};
+use crate::message::Message;
+
+/// What may be under way to a broker at the same time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Pipeline {
+    /// One message of each key, as many keys as there are. A key's next message waits for the ack of the one before it, so
+    /// that first deliveries keep their order whatever the broker does.
+    #[default]
+    AcrossKeys,
+    /// Everything at once, sent in order. Many times faster for few keys. After a failure the key stops being counted at
+    /// its first message that is not acked, but later ones that were under way may have arrived: the failed one's first
+    /// delivery then comes after theirs, and theirs come twice. For brokers that fail as a whole, or streams of one writer.
+    WithinKeys,
+}
+
+/// A batch on its way, round by round.
+///
+/// Pure: [`next`](Self::next) says what to send now, [`settle`](Self::settle) and [`down`](Self::down) take the answers.
+#[derive(Debug)]
+pub(crate) struct Rounds<'a> {
+    batch: &'a [Message],
+    pipeline: Pipeline,
+    width: usize,
+    /// Each message's key, as a number; those without a key have one of their own.
+    keys: Vec<usize>,
+    outcomes: Vec<Option<Outcome>>,
+    sent: Vec<bool>,
+    /// By key: stopped at a message that was not acked.
+    stopped: Vec<bool>,
+    /// By key: the round it was last sent in.
+    turn: Vec<usize>,
+    round: usize,
+    down: Option<SinkDown>,
+    /// Sent and never answered.
+    silent: Vec<(usize, Reason)>,
+}
+
+impl<'a> Rounds<'a> {
+    /// At most `width` messages a round.
+    pub(crate) fn new(batch: &'a [Message], pipeline: Pipeline, width: usize) -> Self {
+        let mut known: HashMap<&[u8], usize> = HashMap::new();
+        let mut count = 0;
+        let keys = batch
+            .iter()
+            .map(|message| {
+                let fresh = count;
+                let key = message
+                    .key()
+                    .map_or(fresh, |key| *known.entry(key).or_insert(fresh));
+                count += usize::from(key == fresh);
+                key
+            })
+            .collect();
+        Self {
+            batch,
+            pipeline,
+            width: width.max(1),
+            keys,
+            outcomes: vec![None; batch.len()],
+            sent: vec![false; batch.len()],
+            stopped: vec![false; count],
+            turn: vec![0; count],
+            round: 0,
+            down: None,
+            silent: Vec::new(),
+        }
+    }
+
+    /// What to send now, in this order, with the place of each in the batch. Empty when there is nothing more to do: all is
+    /// sent, the sink is down or silent, or the lane is held no longer.
+    pub(crate) fn next(&mut self, lane: &LaneRef) -> Vec<(usize, &'a Message)> {
+        let mut round = Vec::new();
+        if self.down.is_some() || !self.silent.is_empty() || !lane.is_held() {
+            return round;
+        }
+        self.round += 1;
+        for (at, message) in self.batch.iter().enumerate() {
+            if round.len() == self.width {
+                break;
+            }
+            let (Some(&key), Some(sent)) = (self.keys.get(at), self.sent.get_mut(at)) else {
+                break;
+            };
+            let (Some(stopped), Some(turn)) = (self.stopped.get(key), self.turn.get_mut(key))
+            else {
+                break;
+            };
+            let waits = self.pipeline == Pipeline::AcrossKeys && *turn == self.round;
+            if *sent || *stopped || waits {
+                continue;
+            }
+            *sent = true;
+            *turn = self.round;
+            round.push((at, message));
+        }
+        round
+    }
+
+    /// What became of the message at this place. What is never told counts as not tried, and stops its key.
+    pub(crate) fn settle(&mut self, at: usize, outcome: Outcome) {
+        if outcome != Outcome::Acked {
+            self.stop(at);
+        }
+        if let Some(slot) = self.outcomes.get_mut(at) {
+            *slot = Some(outcome);
+        }
+    }
+
+    /// The message at this place met the sink down.
+    pub(crate) fn down(&mut self, at: usize, down: SinkDown) {
+        self.stop(at);
+        // Several may meet the outage at once: one report of it is enough.
+        self.down.get_or_insert(down);
+    }
+
+    /// The message at this place was sent and not answered in time: it may have arrived.
+    ///
+    /// Silence is the sink's when nothing else of the batch was answered either; then no attempt is spent. Beside answers it
+    /// is the message's, so that one that is never answered does not hold up the rest for ever.
+    pub(crate) fn silent(&mut self, at: usize, reason: impl Into<Reason>) {
+        self.stop(at);
+        self.silent.push((at, reason.into()));
+    }
+
+    fn stop(&mut self, at: usize) {
+        let key = self.keys.get(at).copied();
+        if let Some(stopped) = key.and_then(|key| self.stopped.get_mut(key)) {
+            *stopped = true;
+        }
+    }
+
+    /// One outcome per message; a key's messages count up to its first that is not acked.
+    ///
+    /// # Errors
+    /// [`SinkDown`] when it was met and nothing else is known of any message.
+    pub(crate) fn finish(mut self) -> Result<Outcomes, SinkDown> {
+        let answered = self.outcomes.iter().any(Option::is_some);
+        for (at, reason) in std::mem::take(&mut self.silent) {
+            if answered {
+                self.settle(at, Outcome::retry(reason));
+            } else {
+                self.down(at, SinkDown::new(reason));
+            }
+        }
+        let mut cut = vec![false; self.stopped.len()];
+        let mut any = false;
+        let outcomes: Vec<Outcome> = self
+            .outcomes
+            .into_iter()
+            .zip(&self.keys)
+            .map(|(outcome, &key)| {
+                let Some(cut) = cut.get_mut(key) else {
+                    return Outcome::NotTried;
+                };
+                let outcome = outcome.filter(|_| !*cut).unwrap_or(Outcome::NotTried);
+                *cut |= outcome != Outcome::Acked;
+                any |= outcome != Outcome::NotTried;
+                outcome
+            })
+            .collect();
+        match self.down {
+            Some(down) if !any => Err(down),
+            _ => Ok(outcomes.into_iter().collect()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::event::Event;
+
+    /// One message a letter, which is its key; a dot has none.
+    fn batch(keys: &str) -> Vec<Message> {
+        let message = |key: char| {
+            let event = Event::new("t");
+            let event = match key {
+                '.' => event,
+                key => event.key(key.to_string()),
+            };
+            Message::from_event(event, "/s", UNIX_EPOCH)
+        };
+        keys.chars().map(message).collect()
+    }
+
+    fn places(round: &[(usize, &Message)]) -> Vec<usize> {
+        round.iter().map(|(at, _)| *at).collect()
+    }
+
+    #[test]
+    fn a_round_takes_one_message_of_each_key_and_all_that_have_none() {
+        let batch = batch("aab..b");
+        let lane = LaneRef::detached();
+        let mut rounds = Rounds::new(&batch, Pipeline::AcrossKeys, 10);
+        let first = rounds.next(&lane);
+        assert_eq!(places(&first), [0, 2, 3, 4]);
+        for (at, _) in first {
+            let outcome = if at == 2 {
+                Outcome::retry("no")
+            } else {
+                Outcome::Acked
+            };
+            rounds.settle(at, outcome);
+        }
+        let second = rounds.next(&lane);
+        assert_eq!(places(&second), [1], "b has stopped");
+        rounds.settle(1, Outcome::Acked);
+        assert!(rounds.next(&lane).is_empty());
+        let outcomes: Vec<_> = rounds.finish().unwrap().into_iter().collect();
+        let retry = Outcome::retry("no");
+        let (ack, not) = (Outcome::Acked, Outcome::NotTried);
+        assert_eq!(
+            outcomes,
+            [ack.clone(), ack.clone(), retry, ack.clone(), ack, not]
+        );
+    }
+
+    #[test]
+    fn within_keys_everything_goes_at_once_and_counts_up_to_the_first_failure() {
+        let batch = batch("aaab");
+        let lane = LaneRef::detached();
+        let mut rounds = Rounds::new(&batch, Pipeline::WithinKeys, 10);
+        assert_eq!(places(&rounds.next(&lane)), [0, 1, 2, 3]);
+        for at in [3, 2, 0] {
+            rounds.settle(at, Outcome::Acked);
+        }
+        rounds.settle(1, Outcome::retry("no"));
+        let outcomes: Vec<_> = rounds.finish().unwrap().into_iter().collect();
+        let retry = Outcome::retry("no");
+        assert_eq!(
+            outcomes,
+            [Outcome::Acked, retry, Outcome::NotTried, Outcome::Acked]
+        );
+    }
+
+    #[test]
+    fn an_outage_starts_nothing_more_and_keeps_what_was_acked() {
+        let batch = batch("ab");
+        let lane = LaneRef::detached();
+        let mut rounds = Rounds::new(&batch, Pipeline::AcrossKeys, 1);
+        rounds.next(&lane);
+        rounds.settle(0, Outcome::Acked);
+        rounds.next(&lane);
+        rounds.down(1, SinkDown::new("gone"));
+        assert!(rounds.next(&lane).is_empty());
+        let outcomes: Vec<_> = rounds.finish().unwrap().into_iter().collect();
+        assert_eq!(outcomes, [Outcome::Acked, Outcome::NotTried]);
+
+        let mut rounds = Rounds::new(&batch, Pipeline::AcrossKeys, 2);
+        rounds.next(&lane);
+        rounds.down(0, SinkDown::new("gone"));
+        rounds.down(1, SinkDown::new("gone too"));
+        assert_eq!(rounds.finish(), Err(SinkDown::new("gone")));
+    }
+
+    #[test]
+    fn silence_is_the_sinks_when_nothing_answers_and_the_messages_beside_answers() {
+        let batch = batch("ab");
+        let lane = LaneRef::detached();
+        let mut rounds = Rounds::new(&batch, Pipeline::AcrossKeys, 1);
+        rounds.next(&lane);
+        rounds.silent(0, "no ack");
+        assert!(rounds.next(&lane).is_empty(), "one timeout is enough");
+        assert_eq!(rounds.finish(), Err(SinkDown::new("no ack")));
+
+        let mut rounds = Rounds::new(&batch, Pipeline::AcrossKeys, 2);
+        rounds.next(&lane);
+        rounds.silent(0, "no ack");
+        rounds.settle(1, Outcome::Acked);
+        let outcomes: Vec<_> = rounds.finish().unwrap().into_iter().collect();
+        assert_eq!(outcomes, [Outcome::retry("no ack"), Outcome::Acked]);
+    }
+
+    proptest! {
+        /// Whatever fails in whatever way: no message of a key counts after one that is not acked, nothing is sent twice,
+        /// and across keys nothing is even sent after it.
+        #[test]
+        fn no_message_of_a_key_counts_after_one_that_is_not_acked(
+            keys in "[a-c.]{0,24}",
+            answers in prop::collection::vec(0..5_u8, 24),
+            width in 1..6_usize,
+            within in any::<bool>(),
+        ) {
+            let batch = batch(&keys);
+            let lane = LaneRef::detached();
+            let pipeline = if within { Pipeline::WithinKeys } else { Pipeline::AcrossKeys };
+            let mut rounds = Rounds::new(&batch, pipeline, width);
+            let mut sent = vec![false; batch.len()];
+            let mut failed: Vec<&[u8]> = Vec::new();
+            loop {
+                let round = rounds.next(&lane);
+                if round.is_empty() { break; }
+                prop_assert!(round.len() <= width);
+                for (at, message) in &round {
+                    prop_assert!(!std::mem::replace(&mut sent[*at], true));
+                    if let Some(key) = message.key() {
+                        prop_assert!(!failed.contains(&key));
+                    }
+                }
+                for (at, message) in round {
+                    match answers[at] {
+                        0 => rounds.settle(at, Outcome::retry("no")),
+                        1 => rounds.settle(at, Outcome::reject("never")),
+                        _ => { rounds.settle(at, Outcome::Acked); continue; }
+                    }
+                    failed.extend(message.key());
+                }
+            }
+            let outcomes: Vec<_> = rounds.finish().unwrap().into_iter().collect();
+            prop_assert_eq!(outcomes.len(), batch.len());
+            for (at, outcome) in outcomes.iter().enumerate() {
+                let key = batch[at].key();
+                let earlier = (0..at).filter(|before| key.is_some() && batch[*before].key() == key);
+                let clean = earlier.into_iter().all(|before| outcomes[before] == Outcome::Acked);
+                prop_assert_eq!(*outcome != Outcome::NotTried, clean, "{}", at);
+            }
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The sink to JetStream against a real server, through a link that can be cut.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::jetstream::{
+    self,
+    context::Context,
+    stream::{Config, DiscardPolicy, Stream},
+};
+use mainstay_outbox::{
+    Event, LaneRef, Message, Outcome, Sink,
+    conformance::sink::{self as conformance, Destination},
+    sink::{
+        NatsSink, Pipeline,
+        cloudevents::{Binding, ContentMode, Received},
+    },
+};
+use uuid::Uuid;
+
+use crate::link::{Link, authority, through};
+
+fn url() -> String {
+    std::env::var("MAINSTAY_TEST_NATS_URL").expect("MAINSTAY_TEST_NATS_URL must name a NATS server")
+}
+
+async fn context(url: String) -> Context {
+    let client = async_nats::ConnectOptions::new()
+        .reconnect_delay_callback(|_| Duration::from_millis(20))
+        .connect(url)
+        .await
+        .unwrap();
+    jetstream::new(client)
+}
+
+/// A stream of a test's own, its subjects below its name.
+struct Fresh {
+    link: Arc<Link>,
+    name: String,
+    near: Context,
+    far: Context,
+    stream: Stream,
+    sink: NatsSink,
+}
+
+impl Fresh {
+    async fn new(mode: ContentMode, config: impl FnOnce(&mut Config)) -> Self {
+        let link = Link::to(authority(&url())).await;
+        let name = format!("outbox-{}", Uuid::now_v7().simple());
+        let (near, far) = (context(url()).await, context(through(&url(), &link)).await);
+        let mut wanted = Config {
+            name: name.clone(),
+            subjects: vec![format!("{name}.>")],
+            ..Config::default()
+        };
+        config(&mut wanted);
+        let stream = near.create_stream(wanted).await.unwrap();
+        let prefix = name.clone();
+        let sink = NatsSink::new(far.clone())
+            .subject(move |message| format!("{prefix}.{}", message.topic()))
+            .content_mode(mode)
+            .ack_timeout(Duration::from_secs(1));
+        Self {
+            link,
+            name,
+            near,
+            far,
+            stream,
+            sink,
+        }
+    }
+
+    async fn gone(self) {
+        self.near.delete_stream(&self.name).await.unwrap();
+    }
+
+    async fn publish(&self, batch: &[Message]) -> Vec<Outcome> {
+        let published = self.sink.publish(LaneRef::detached(), batch).await;
+        published.unwrap().into_iter().collect()
+    }
+}
+
+impl Destination for Fresh {
+    fn sink(&self) -> impl Sink {
+        self.sink.clone()
+    }
+
+    async fn arrived(&self) -> Vec<Received> {
+        let last = self.stream.get_info().await.unwrap().state.last_sequence;
+        let mut arrived = Vec::new();
+        for sequence in 1..=last {
+            let message = self.stream.get_raw_message(sequence).await.unwrap();
+            let headers = message.headers.iter().map(|(name, values)| {
+                let name: &str = name.as_ref();
+                (name, values[0].as_str())
+            });
+            let content_type = message.headers.get("content-type");
+            let read = Received::read(
+                Binding::Nats,
+                content_type.map(|value| value.as_str()),
+                headers,
+                message.payload.clone(),
+                &message.subject,
+            );
+            arrived.push(read.unwrap());
+        }
+        arrived
+    }
+
+    async fn set_down(&self, down: bool) {
+        if down {
+            self.link.cut();
+        } else {
+            self.link.mend();
+        }
+    }
+
+    fn too_large(&self) -> Option<usize> {
+        Some(self.far.client().max_payload())
+    }
+
+    fn dedupes(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a server; tests/run brings it up"]
+async fn the_sink_conforms_in_both_modes() {
+    for mode in [ContentMode::Binary, ContentMode::Structured] {
+        conformance::all(async || Fresh::new(mode, |_| {}).await).await;
+    }
+}
+
+fn message(name: &str) -> Message {
+    let event = Event::new("t").topic("orders").key("k").subject(name);
+    Message::from_event(event, "/tests", std::time::UNIX_EPOCH)
+}
+
+#[tokio::test]
+#[ignore = "needs a server; tests/run brings it up"]
+async fn no_stream_and_a_full_stream_are_outages_and_no_message_is_blamed() {
+    let fresh = Fresh::new(ContentMode::Binary, |config| {
+        config.max_messages = 1;
+        config.discard = DiscardPolicy::New;
+    })
+    .await;
+    assert_eq!(fresh.publish(&[message("1")]).await, [Outcome::Acked]);
+    let full = fresh
+        .sink
+        .publish(LaneRef::detached(), &[message("2")])
+        .await;
+    assert!(full.is_err());
+
+    let elsewhere = fresh.sink.clone().subject(|_| "nobody.listens".to_owned());
+    let missing = elsewhere
+        .publish(LaneRef::detached(), &[message("3")])
+        .await;
+    assert_eq!(
+        missing.unwrap_err().reason().as_str(),
+        "no stream takes the subject"
+    );
+    let other = fresh.sink.clone().stream("another");
+    assert!(
+        other
+            .publish(LaneRef::detached(), &[message("4")])
+            .await
+            .is_err()
+    );
+    fresh.gone().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a server; tests/run brings it up"]
+async fn a_subject_or_size_that_can_never_work_is_rejected() {
+    let fresh = Fresh::new(ContentMode::Binary, |config| {
+        config.max_message_size = 1024;
+    })
+    .await;
+    for subject in ["", "a b", ".a", "a..b", "a.*", "a.>"] {
+        let sink = fresh.sink.clone().subject(move |_| subject.to_owned());
+        let outcomes = sink.publish(LaneRef::detached(), &[message("1")]).await;
+        let outcomes: Vec<_> = outcomes.unwrap().into_iter().collect();
+        assert!(
+            matches!(outcomes[..], [Outcome::Reject { .. }]),
+            "{subject:?}: {outcomes:?}"
+        );
+    }
+    let event = Event::new("t")
+        .topic("orders")
+        .bytes("text/plain", vec![b'x'; 2048]);
+    let large = Message::from_event(event, "/tests", std::time::UNIX_EPOCH);
+    let outcomes = fresh.publish(&[large]).await;
+    assert!(
+        matches!(outcomes[..], [Outcome::Reject { .. }]),
+        "{outcomes:?}"
+    );
+    fresh.gone().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a server; tests/run brings it up"]
+async fn a_server_that_does_not_answer_is_down_within_the_ack_timeout() {
+    let fresh = Fresh::new(ContentMode::Binary, |_| {}).await;
+    fresh.link.hold();
+    let before = tokio::time::Instant::now();
+    let batch = [message("1"), message("2")];
+    assert!(
+        fresh
+            .sink
+            .publish(LaneRef::detached(), &batch)
+            .await
+            .is_err()
+    );
+    assert!(before.elapsed() < Duration::from_millis(1_500));
+    fresh.link.cut();
+    fresh.gone().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a server; tests/run brings it up"]
+async fn within_keys_a_batch_goes_at_once_and_arrives_in_order() {
+    let fresh = Fresh::new(ContentMode::Binary, |_| {}).await;
+    let sink = fresh.sink.clone().pipeline(Pipeline::WithinKeys);
+    let batch: Vec<Message> = (0..200).map(|n| message(&format!("{n:03}"))).collect();
+    let outcomes = sink.publish(LaneRef::detached(), &batch).await.unwrap();
+    assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Acked));
+    let arrived = fresh.arrived().await;
+    let subjects: Vec<_> = arrived.iter().map(|event| event.subject()).collect();
+    assert_eq!(subjects.len(), 200);
+    assert!(subjects.is_sorted());
+    fresh.gone().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a server; tests/run brings it up"]
+async fn the_duplicate_window_is_the_streams() {
+    let fresh = Fresh::new(ContentMode::Binary, |config| {
+        config.duplicate_window = Duration::from_secs(77);
+    })
+    .await;
+    let window = fresh.sink.dedupe(&fresh.name).await;
+    assert_eq!(window, Ok(Duration::from_secs(77)));
+    assert!(fresh.sink.dedupe("no-such-stream").await.is_err());
+    fresh.gone().await;
+}
