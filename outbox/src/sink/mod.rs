@@ -8,6 +8,8 @@ mod each;
 mod memory;
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 #[cfg(any(feature = "nats", feature = "rabbitmq", feature = "redis"))]
 mod rounds;
 #[cfg(feature = "http")]
@@ -27,6 +29,9 @@ use tokio::time::Instant;
 #[cfg(feature = "nats")]
 #[cfg_attr(docsrs, doc(cfg(feature = "nats")))]
 pub use self::nats::NatsSink;
+#[cfg(feature = "rabbitmq")]
+#[cfg_attr(docsrs, doc(cfg(feature = "rabbitmq")))]
+pub use self::rabbitmq::{RabbitMqSink, Unroutable};
 #[cfg(any(feature = "nats", feature = "rabbitmq", feature = "redis"))]
 #[cfg_attr(
     docsrs,

@@ -19,6 +19,8 @@ mod failure;
 mod nats;
 mod order;
 mod outage;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 mod takeover;
 mod webhook;
 

@@ -1,0 +1,485 @@
+//! A sink to RabbitMQ, with publisher confirms.
+
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ErrorKind,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+    protocol::{AMQPErrorKind, AMQPSoftError},
+    types::{AMQPValue, FieldTable, ShortString},
+};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::{
+    LaneRef, Outcome, Outcomes, Sink, SinkDown,
+    cloudevents::{Binding, ContentMode, Wire},
+    rounds::{Pipeline, Rounds},
+};
+use crate::message::Message;
+
+type RoutingKeyOf = dyn Fn(&Message) -> String + Send + Sync;
+
+/// Publishes to an exchange and waits for the broker's confirms.
+///
+/// # What is sent
+/// By default in binary mode of [CloudEvents](super::cloudevents): `cloudEvents:*` headers, the content type, and the payload
+/// as it is. Messages are persistent (delivery mode 2) and mandatory; `message-id` is the event's id, the same on every
+/// delivery. RabbitMQ stores what comes twice twice: consumers deduplicate by the id. The routing key is the topic, or what
+/// [`routing_key`](Self::routing_key) makes of the message.
+///
+/// # What an ack means
+/// The broker confirmed that every queue the message was routed to has taken it: a durable classic queue has written it to
+/// its disk (and called fsync, in batches of a few hundred milliseconds), a quorum queue has it on a majority of its
+/// members. A queue that is not durable loses it with the node all the same, and confirms all the same.
+///
+/// # What the answer means
+/// | answer | outcome |
+/// |---|---|
+/// | confirmed | acked |
+/// | refused (a full queue with `reject-publish`, a queue's error) | retry |
+/// | returned, because no queue is bound for it | retry, or as [`unroutable`](Self::unroutable) says |
+/// | larger than [`message_bytes_max`](Self::message_bytes_max); a routing key or header that AMQP cannot carry | rejected |
+/// | the broker closes the channel over the message (406), also when it is sent alone | rejected |
+/// | not confirmed within [`confirm_timeout`](Self::confirm_timeout) while others were | retry: it may have been stored |
+/// | nothing is confirmed; no connection; blocked by an alarm of memory or disk; no such exchange; no permission | the sink is down |
+///
+/// The sink connects when it is first used, and again whenever its connection is lost. One connection carries all lanes,
+/// each on a channel of its own.
+///
+/// ```no_run
+/// use mainstay_outbox::sink::RabbitMqSink;
+///
+/// let sink = RabbitMqSink::new("amqp://guest:guest@127.0.0.1:5672", "events")
+///     .routing_key(|message| format!("{}.{}", message.topic(), message.event_type()));
+/// ```
+#[derive(Clone)]
+pub struct RabbitMqSink {
+    broker: Arc<Broker>,
+    exchange: String,
+    routing_key: Arc<RoutingKeyOf>,
+    mode: ContentMode,
+    pipeline: Pipeline,
+    unroutable: Unroutable,
+    confirm_timeout: Duration,
+    connect_timeout: Duration,
+    max_in_flight: usize,
+    message_bytes_max: usize,
+}
+
+/// What becomes of a message that the exchange routes to no queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unroutable {
+    /// It is tried again, and is a dead letter when its attempts are spent. For queues that somebody will yet bind.
+    #[default]
+    Retry,
+    /// It is a dead letter at once.
+    Reject,
+    /// It counts as published: nobody wanted it. For exchanges that anybody may listen to, or not.
+    Drop,
+}
+
+impl RabbitMqSink {
+    /// A sink to this exchange, which must exist; the empty name is the default exchange, where routing keys are queues.
+    ///
+    /// The URI is `amqp://user:password@host:port/vhost`; for `amqps` turn the feature `rabbitmq-tls` on.
+    #[must_use]
+    pub fn new(uri: impl Into<String>, exchange: impl Into<String>) -> Self {
+        Self {
+            broker: Arc::new(Broker {
+                uri: uri.into(),
+                connected: Mutex::new(None),
+            }),
+            exchange: exchange.into(),
+            routing_key: Arc::new(|message| message.topic().to_owned()),
+            mode: ContentMode::Binary,
+            pipeline: Pipeline::AcrossKeys,
+            unroutable: Unroutable::Retry,
+            confirm_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(5),
+            max_in_flight: 256,
+            message_bytes_max: 16 * 1024 * 1024,
+        }
+    }
+
+    /// The routing key of a message, at most 255 bytes. Default: its topic.
+    #[must_use]
+    pub fn routing_key(mut self, of: impl Fn(&Message) -> String + Send + Sync + 'static) -> Self {
+        self.routing_key = Arc::new(of);
+        self
+    }
+
+    /// Binary mode (the default) or one JSON document a message.
+    #[must_use]
+    pub const fn content_mode(mut self, mode: ContentMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// What may be under way at once. Default: one message of each key.
+    #[must_use]
+    pub const fn pipeline(mut self, pipeline: Pipeline) -> Self {
+        self.pipeline = pipeline;
+        self
+    }
+
+    /// What becomes of a message that no queue is bound for. Default: it is retried.
+    #[must_use]
+    pub const fn unroutable(mut self, unroutable: Unroutable) -> Self {
+        self.unroutable = unroutable;
+        self
+    }
+
+    /// How long the confirms of a round of messages may take. Default 5 s; keep it below half of the relay's
+    /// `publish_timeout`.
+    #[must_use]
+    pub const fn confirm_timeout(mut self, timeout: Duration) -> Self {
+        self.confirm_timeout = timeout;
+        self
+    }
+
+    /// How long connecting and opening a channel may take before the sink counts as down. Default 5 s.
+    #[must_use]
+    pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// The most messages of a lane that wait for their confirms at once. Default 256.
+    #[must_use]
+    pub const fn max_in_flight(mut self, messages: usize) -> Self {
+        self.max_in_flight = messages;
+        self
+    }
+
+    /// The largest message, body and headers, that is sent at all. Default 16 MiB, the broker's own limit from 4.0 on
+    /// (128 MiB before): over that it would close the channel, and its neighbours would be sent twice.
+    #[must_use]
+    pub const fn message_bytes_max(mut self, bytes: usize) -> Self {
+        self.message_bytes_max = bytes;
+        self
+    }
+
+    /// The message as it is sent, or why it cannot be.
+    fn outbound(&self, message: &Message) -> Result<Outbound, Outcome> {
+        let short = |text: &str, what: &str| {
+            ShortString::try_new(text)
+                .map_err(|_| Outcome::reject(format!("the {what} is longer than AMQP carries")))
+        };
+        let wire = Wire::new(message, Binding::Amqp, self.mode);
+        if wire.size() > self.message_bytes_max {
+            return Err(Outcome::reject("larger than message_bytes_max"));
+        }
+        let mut headers = FieldTable::default();
+        for (name, value) in wire.headers() {
+            headers.insert(
+                short(name, "name of a header")?,
+                AMQPValue::LongString(value.into()),
+            );
+        }
+        let mut properties = BasicProperties::default()
+            .with_delivery_mode(2)
+            .with_message_id(short(&message.id().to_string(), "id")?)
+            .with_headers(headers);
+        if let Some(content_type) = wire.content_type() {
+            properties = properties.with_content_type(short(content_type, "content type")?);
+        }
+        Ok(Outbound {
+            exchange: short(&self.exchange, "name of the exchange")?,
+            routing_key: short(&(self.routing_key)(message), "routing key")?,
+            properties,
+            body: wire.body().clone(),
+        })
+    }
+
+    /// Sends a round in order, then takes its confirms; a channel for the next round is left behind if this one can be used
+    /// again.
+    async fn send(
+        &self,
+        rounds: &mut Rounds<'_>,
+        round: Vec<(usize, &Message)>,
+        channel: &mut Option<Confirming>,
+    ) {
+        let refused = self.exchange(rounds, &round, channel).await;
+        // The broker closed the channel over one of these, and does not say which: each alone will tell.
+        for one in refused {
+            let Some(message) = round.iter().find(|(at, _)| *at == one) else {
+                continue;
+            };
+            let said = self
+                .exchange(rounds, std::slice::from_ref(message), channel)
+                .await;
+            if !said.is_empty() {
+                rounds.settle(one, Outcome::reject("the broker refuses it (406)"));
+            }
+        }
+    }
+
+    /// One exchange with the broker on one channel. Gives back the messages that a refusal of the channel leaves open.
+    async fn exchange(
+        &self,
+        rounds: &mut Rounds<'_>,
+        round: &[(usize, &Message)],
+        kept: &mut Option<Confirming>,
+    ) -> Vec<usize> {
+        let opened = match kept.take() {
+            Some(channel) => Ok(channel),
+            None => self.broker.channel(self.connect_timeout).await,
+        };
+        let channel = match opened {
+            Ok(channel) => channel,
+            Err(down) => {
+                for (at, _) in round {
+                    rounds.down(*at, down.clone());
+                }
+                return Vec::new();
+            }
+        };
+        let until = Instant::now() + self.confirm_timeout;
+        let options = BasicPublishOptions {
+            mandatory: self.unroutable != Unroutable::Drop,
+            ..BasicPublishOptions::default()
+        };
+        let mut sent = Vec::with_capacity(round.len());
+        let mut answers = Vec::with_capacity(round.len());
+        for (at, message) in round {
+            let outbound = match self.outbound(message) {
+                Ok(outbound) => outbound,
+                Err(outcome) => {
+                    rounds.settle(*at, outcome);
+                    continue;
+                }
+            };
+            let publish = channel.channel.basic_publish(
+                outbound.exchange,
+                outbound.routing_key,
+                options,
+                &outbound.body,
+                outbound.properties,
+            );
+            let id = message.id().to_string();
+            match timeout_at(until, publish).await {
+                Ok(Ok(confirm)) => {
+                    sent.push(async move { (*at, id, timeout_at(until, confirm).await) });
+                }
+                Ok(Err(error)) => answers.push((*at, id, Ok(Err(error)))),
+                Err(elapsed) => answers.push((*at, id, Err(elapsed))),
+            }
+        }
+        answers.extend(join_all(sent).await);
+
+        // The client hands a returned message out with whichever confirm comes next, not with its own.
+        let returned: HashSet<String> = answers
+            .iter_mut()
+            .filter_map(|(_, _, answer)| match answer {
+                Ok(Ok(Confirmation::Ack(returned) | Confirmation::Nack(returned))) => {
+                    returned.take()
+                }
+                _ => None,
+            })
+            .filter_map(|returned| {
+                let id = returned.delivery.properties.message_id().as_ref();
+                id.map(ToString::to_string)
+            })
+            .collect();
+        // One of them was refused: those sent after it meet a closed channel, and all are to be asked about again.
+        let refused = answers.iter().any(
+            |(_, _, answer)| matches!(answer, Ok(Err(error)) if fault(error) == Fault::Message),
+        );
+        let mut open = Vec::new();
+        let mut reusable = true;
+        for (at, id, answer) in answers {
+            match answer {
+                Ok(Ok(Confirmation::Ack(_))) if returned.contains(&id) => {
+                    rounds.settle(at, self.returned());
+                }
+                Ok(Ok(Confirmation::Ack(_))) => rounds.settle(at, Outcome::Acked),
+                Ok(Ok(_)) => rounds.settle(at, Outcome::retry("the broker refused it")),
+                Ok(Err(error)) => {
+                    reusable = false;
+                    match fault(&error) {
+                        Fault::Sink(reason) if !refused => rounds.down(at, SinkDown::new(reason)),
+                        _ => open.push(at),
+                    }
+                }
+                Err(_) => {
+                    reusable = false;
+                    if channel.broker.connection.status().blocked() {
+                        rounds.down(at, SinkDown::new(BLOCKED));
+                    } else {
+                        rounds.silent(at, "no confirm in time: it may have been stored");
+                    }
+                    // What is stuck in its buffers must not keep later publishes waiting.
+                    self.broker.forget(&channel.broker).await;
+                }
+            }
+        }
+        *kept = reusable.then_some(channel);
+        open
+    }
+
+    fn returned(&self) -> Outcome {
+        let reason = "no queue is bound for its routing key";
+        match self.unroutable {
+            Unroutable::Reject => Outcome::reject(reason),
+            Unroutable::Retry | Unroutable::Drop => Outcome::retry(reason),
+        }
+    }
+}
+
+const BLOCKED: &str = "the broker blocks publishers: an alarm of memory or disk";
+
+impl Sink for RabbitMqSink {
+    async fn publish(&self, lane: LaneRef, batch: &[Message]) -> Result<Outcomes, SinkDown> {
+        let mut rounds = Rounds::new(batch, self.pipeline, self.max_in_flight);
+        let mut channel: Option<Confirming> = None;
+        loop {
+            let round = rounds.next(&lane);
+            if round.is_empty() {
+                if let Some(channel) = channel {
+                    channel.give_back();
+                }
+                return rounds.finish();
+            }
+            self.send(&mut rounds, round, &mut channel).await;
+        }
+    }
+}
+
+/// The URI stays out: it holds the password.
+impl fmt::Debug for RabbitMqSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RabbitMqSink")
+            .field("exchange", &self.exchange)
+            .field("mode", &self.mode)
+            .field("pipeline", &self.pipeline)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Outbound {
+    exchange: ShortString,
+    routing_key: ShortString,
+    properties: BasicProperties,
+    body: bytes::Bytes,
+}
+
+/// What an error of a channel or connection says.
+#[derive(PartialEq, Eq)]
+enum Fault {
+    /// The broker will not have one of the messages.
+    Message,
+    /// No message is to blame.
+    Sink(&'static str),
+}
+
+fn fault(error: &lapin::Error) -> Fault {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => match error.kind() {
+            AMQPErrorKind::Soft(
+                AMQPSoftError::PRECONDITIONFAILED | AMQPSoftError::CONTENTTOOLARGE,
+            ) => Fault::Message,
+            AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Fault::Sink("no such exchange"),
+            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
+                Fault::Sink("no permission to publish to the exchange")
+            }
+            _ => Fault::Sink("the broker closed the channel"),
+        },
+        _ => Fault::Sink("the connection to RabbitMQ was lost"),
+    }
+}
+
+/// The one connection, opened when it is needed.
+struct Broker {
+    uri: String,
+    connected: Mutex<Option<Arc<Connected>>>,
+}
+
+struct Connected {
+    connection: Connection,
+    /// Channels in confirm mode on which nothing is awaited.
+    idle: std::sync::Mutex<Vec<Channel>>,
+}
+
+/// A channel in confirm mode, for one call at a time: a returned message is told from others only within a channel.
+///
+/// Dropping it closes the channel, so that a call that is cut off leaves no awaited confirms to the next.
+struct Confirming {
+    channel: Channel,
+    broker: Arc<Connected>,
+}
+
+impl Confirming {
+    fn give_back(self) {
+        if self.channel.status().connected()
+            && let Ok(mut idle) = self.broker.idle.lock()
+        {
+            idle.push(self.channel);
+        }
+    }
+}
+
+impl Broker {
+    async fn channel(&self, within: Duration) -> Result<Confirming, SinkDown> {
+        let opened = async {
+            let broker = self.connected().await?;
+            if broker.connection.status().blocked() {
+                return Err(SinkDown::new(BLOCKED));
+            }
+            let idle = broker.idle.lock().ok().and_then(|mut idle| idle.pop());
+            if let Some(channel) = idle.filter(|channel| channel.status().connected()) {
+                return Ok(Confirming { channel, broker });
+            }
+            let lost = |_| SinkDown::new("no channel to RabbitMQ");
+            let channel = broker.connection.create_channel().await.map_err(lost)?;
+            let confirms = channel.confirm_select(ConfirmSelectOptions::default());
+            confirms.await.map_err(lost)?;
+            Ok(Confirming { channel, broker })
+        };
+        match timeout(within, opened).await {
+            Ok(opened) => opened,
+            Err(_) => {
+                // A connection that opens no channel in time is of no use to the next call either.
+                if let Ok(mut connected) = self.connected.try_lock() {
+                    connected.take();
+                }
+                Err(SinkDown::new("RabbitMQ did not answer in time"))
+            }
+        }
+    }
+
+    /// The connection, or a new one: one caller connects, the others wait for it.
+    async fn connected(&self) -> Result<Arc<Connected>, SinkDown> {
+        let mut connected = self.connected.lock().await;
+        if let Some(known) = connected.as_ref()
+            && known.connection.status().connected()
+        {
+            return Ok(Arc::clone(known));
+        }
+        *connected = None;
+        let options = ConnectionProperties::default()
+            .with_connection_name(concat!("mainstay-outbox/", env!("CARGO_PKG_VERSION")).into());
+        // Why it failed may name the user: that it failed has to do.
+        let connection = Connection::connect(&self.uri, options)
+            .await
+            .map_err(|_| SinkDown::new("no connection to RabbitMQ"))?;
+        let fresh = Arc::new(Connected {
+            connection,
+            idle: std::sync::Mutex::new(Vec::new()),
+        });
+        *connected = Some(Arc::clone(&fresh));
+        Ok(fresh)
+    }
+
+    /// Uses another connection from now on.
+    async fn forget(&self, stuck: &Arc<Connected>) {
+        let mut connected = self.connected.lock().await;
+        if connected.as_ref().is_some_and(|of| Arc::ptr_eq(of, stuck)) {
+            connected.take();
+        }
+    }
+}
