@@ -15,6 +15,7 @@ mod support;
 mod cloudevents;
 mod delivery;
 mod failure;
+mod model;
 #[cfg(feature = "nats")]
 mod nats;
 mod order;
