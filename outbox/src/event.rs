@@ -1,5 +1,7 @@
 //! What a producer hands over: an event in CloudEvents 1.0 terms, checked before any SQL is sent.
 
+#[cfg(feature = "sqlx")]
+use std::time::Duration;
 use std::{fmt, time::SystemTime};
 
 use bytes::Bytes;
@@ -52,6 +54,29 @@ impl fmt::Debug for EventId {
 #[error("the event's payload could not be written as JSON")]
 pub struct EncodeError(#[source] serde_json::Error);
 
+/// What the order of a key's events means. Chosen for an outbox by `OutboxConfig::ordering`, for one event by
+/// [`Event::ordering`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ordering {
+    /// First deliveries of a key are in the order in which its rows were written, which is the order of the commits where
+    /// the transactions that write one key are already in order: one after the other, or by a row lock that each takes
+    /// before it enqueues.
+    #[default]
+    PerKey,
+    /// First deliveries of a key are in the order of the commits, whatever the transactions are: each takes a lock on the
+    /// key with the statement that writes the event, and holds it until it ends.
+    ///
+    /// Transactions that write one key then go one after the other from that statement on, so enqueue late in them. Give
+    /// several events to one `enqueue_many`, which takes its locks in one order: keys that are locked by call after call in
+    /// different orders can deadlock, and the database ends one of the transactions with an error that says to try again.
+    ///
+    /// Postgres: transaction-scoped advisory locks. On SQLite nothing is needed, as one transaction writes at a time.
+    PerKeyStrict,
+    /// No order: the event waits for no other and holds none back. Its key is only told to consumers.
+    Unordered,
+}
+
 /// Something that happened, to be published once the transaction that says so has committed.
 ///
 /// Building never fails except for the payload's encoding; sizes and characters are checked by
@@ -76,6 +101,8 @@ pub struct Event {
     pub(crate) time: Option<SystemTime>,
     pub(crate) content_type: Option<String>,
     pub(crate) key: Option<Vec<u8>>,
+    pub(crate) ordering: Option<Ordering>,
+    pub(crate) not_before: Option<SystemTime>,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) payload: Bytes,
 }
@@ -91,6 +118,8 @@ impl Event {
             time: None,
             content_type: None,
             key: None,
+            ordering: None,
+            not_before: None,
             headers: Vec::new(),
             payload: Bytes::new(),
         }
@@ -111,6 +140,21 @@ impl Event {
     /// The ordering key, any bytes: events of one key are first delivered in order. Without a key there is no order.
     pub fn key(mut self, key: impl AsRef<[u8]>) -> Self {
         self.key = Some(key.as_ref().to_vec());
+        self
+    }
+
+    /// What the order of its key means for this event, where it is not what the outbox is configured to.
+    pub fn ordering(mut self, ordering: Ordering) -> Self {
+        self.ordering = Some(ordering);
+        self
+    }
+
+    /// Not to be delivered before this time on the database's clock, at most 10 years ahead.
+    ///
+    /// The event gets its place among its key's events when its time has come, and holds none of them back before. It is
+    /// published within the relay's poll interval of that time.
+    pub fn not_before(mut self, time: SystemTime) -> Self {
+        self.not_before = Some(time);
         self
     }
 
@@ -205,6 +249,9 @@ pub enum InvalidEvent {
     /// The event's time is outside the years 1 to 9999, which is all that its text form can say.
     #[error("the event's time is outside the years 1 to 9999")]
     Time,
+    /// The event is not to be delivered for more than 10 years, or its time is no time at all.
+    #[error("the event's not_before is more than 10 years ahead")]
+    NotBefore,
     /// One call brought more events than the cap.
     #[error("{actual} events in one call, the most is {max}")]
     TooManyEvents {
@@ -235,11 +282,18 @@ impl Caps {
     const KEY: usize = 1024;
     const HEADERS: usize = 16 * 1024;
     const HEADER_COUNT: usize = 64;
+    /// What is due later than this is a mistake in a unit, and a row that nobody will remember.
+    const AHEAD: Duration = Duration::from_secs(3_653 * 86_400);
 }
 
-/// Checks one event against the caps.
+/// Checks one event against the caps. `now` is only asked for when the event is to wait.
 #[cfg(feature = "sqlx")]
-pub(crate) fn check(event: &Event, source: &str, caps: Caps) -> Result<(), InvalidEvent> {
+pub(crate) fn check(
+    event: &Event,
+    source: &str,
+    caps: Caps,
+    now: impl FnOnce() -> SystemTime,
+) -> Result<(), InvalidEvent> {
     text("source", source, Caps::NAME, true)?;
     text("type", &event.event_type, Caps::NAME, true)?;
     text("topic", event.topic_or_type(), Caps::NAME, true)?;
@@ -257,6 +311,12 @@ pub(crate) fn check(event: &Event, source: &str, caps: Caps) -> Result<(), Inval
         .is_some_and(|time| !years.contains(&to_micros(time)))
     {
         return Err(InvalidEvent::Time);
+    }
+    if event.not_before.is_some_and(|time| {
+        let far = now().checked_add(Caps::AHEAD);
+        far.is_none_or(|far| time > far) || to_micros(time) < years.start
+    }) {
+        return Err(InvalidEvent::NotBefore);
     }
     if event.headers.len() > Caps::HEADER_COUNT {
         return Err(InvalidEvent::TooManyHeaders {
@@ -306,17 +366,21 @@ mod tests {
         events_per_call: 1,
     };
 
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_763_700_000)
+    }
+
     #[test]
     fn a_plain_event_passes() {
         let event = Event::new("a.b").key([0, 255]).header("X-Tenant", "ä");
-        assert_eq!(check(&event, "/s", CAPS), Ok(()));
+        assert_eq!(check(&event, "/s", CAPS, now), Ok(()));
         assert_eq!(event.headers, [("x-tenant".to_owned(), "ä".to_owned())]);
     }
 
     #[test]
     fn each_part_has_a_cap() {
         let long = "x".repeat(2_000);
-        let refused = |event: Event| check(&event, "/s", CAPS).unwrap_err();
+        let refused = |event: Event| check(&event, "/s", CAPS, now).unwrap_err();
         for (event, part) in [
             (Event::new(long.clone()), "type"),
             (Event::new("t").topic(long.clone()), "topic"),
@@ -338,7 +402,7 @@ mod tests {
 
     #[test]
     fn what_postgres_or_a_wire_would_choke_on_is_refused_first() {
-        let refused = |event: Event| check(&event, "/s", CAPS).unwrap_err();
+        let refused = |event: Event| check(&event, "/s", CAPS, now).unwrap_err();
         assert_eq!(refused(Event::new("a\0b")), InvalidEvent::Control("type"));
         assert_eq!(
             refused(Event::new("a").header("x", "1\r\nhost: evil")),
@@ -349,8 +413,19 @@ mod tests {
             InvalidEvent::HeaderName
         );
         assert_eq!(refused(Event::new("")), InvalidEvent::Empty("type"));
-        let far = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(253_402_300_800);
+        let far = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_800);
         assert_eq!(refused(Event::new("a").time(far)), InvalidEvent::Time);
+    }
+
+    #[test]
+    fn an_event_may_wait_ten_years_and_no_longer() {
+        let after = |wait| check(&Event::new("a").not_before(now() + wait), "/s", CAPS, now);
+        assert_eq!(after(Duration::ZERO), Ok(()));
+        assert_eq!(after(Caps::AHEAD), Ok(()));
+        let too_far = after(Caps::AHEAD + Duration::from_secs(1));
+        assert_eq!(too_far, Err(InvalidEvent::NotBefore));
+        let past = Event::new("a").not_before(SystemTime::UNIX_EPOCH);
+        assert_eq!(check(&past, "/s", CAPS, now), Ok(()), "due at once");
     }
 
     #[test]

@@ -11,8 +11,20 @@ pub(crate) const LANES_MAX: u16 = 1024;
 /// FNV-1a over 64 bits, mixed so that its low bits depend on every byte. Changing it would split a key over two lanes
 /// during a rolling deployment and lose the key's order: a golden test holds it.
 pub(crate) fn key_hash(key: &[u8]) -> i64 {
+    mixed(key.iter())
+}
+
+/// The number of the lock that writers of a key take under [`Ordering::PerKeyStrict`](crate::Ordering::PerKeyStrict).
+///
+/// Databases keep one space of such numbers for everybody, hence a prefix of our own. Two keys of one number only wait for
+/// each other. Changing it would let two versions of a producer overtake each other during a rolling deployment.
+pub(crate) fn key_lock(key: &[u8]) -> i64 {
+    mixed(b"mainstay-outbox key lock\0".iter().chain(key))
+}
+
+fn mixed<'a>(bytes: impl Iterator<Item = &'a u8>) -> i64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for &byte in key {
+    for &byte in bytes {
         hash ^= u64::from(byte);
         hash = hash.wrapping_mul(0x0000_0100_0000_01b3);
     }
@@ -32,6 +44,8 @@ mod tests {
         assert_eq!(key_hash(b""), 8529007325742898729);
         assert_eq!(key_hash(b"order-17"), 1927924024926376723);
         assert_eq!(key_hash(&[0, 255]), 1298232769632915850);
+        assert_eq!(key_lock(b""), 5023857486318746252);
+        assert_eq!(key_lock(b"order-17"), 1428208537398289453);
     }
 
     #[test]

@@ -67,7 +67,7 @@
 //! # Limits, said aloud
 //! - Claims start at the lane's head. A snapshot held open for long keeps dead rows there and slows them down.
 //! - Between transactions that write one key at once, order is that of their ids, not of their commits, unless something
-//!   else (a row lock taken before enqueueing) puts them in order.
+//!   puts them in order: a row lock taken before enqueueing, or [`Ordering::PerKeyStrict`].
 //! - A relay that is paused past its lease may finish a publish that is on the wire: its messages arrive twice.
 //! - On SQLite begin the transactions that enqueue with `BEGIN IMMEDIATE`: a transaction that reads first and writes later
 //!   is refused when somebody else wrote in between.
@@ -133,7 +133,7 @@ pub use self::{
     telemetry::RelayStats,
 };
 pub use self::{
-    event::{EncodeError, Event, EventId, InvalidEvent},
+    event::{EncodeError, Event, EventId, InvalidEvent, Ordering},
     message::Message,
     sink::{ChannelSink, LaneRef, MemorySink, Outcome, Outcomes, Reason, Sink, SinkDown},
 };

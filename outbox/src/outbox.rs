@@ -1,14 +1,14 @@
 //! Enqueueing: one INSERT in the caller's own transaction.
 
-use std::{marker::PhantomData, sync::Arc};
+use std::{marker::PhantomData, sync::Arc, time::SystemTime};
 
 use tokio::sync::watch;
 
 use crate::{
-    event::{Caps, Event, EventId, InvalidEvent, check},
-    lane::key_hash,
+    event::{Caps, Event, EventId, InvalidEvent, Ordering, check},
+    lane::{key_hash, key_lock},
     message::to_micros,
-    store::{NewRow, OutboxDb},
+    store::{Misfit, NewRow, OutboxDb},
     telemetry,
 };
 
@@ -17,14 +17,16 @@ use crate::{
 #[must_use]
 pub struct OutboxConfig {
     source: String,
+    ordering: Ordering,
     caps: Caps,
 }
 
 impl Default for OutboxConfig {
-    /// Source `/`, payloads up to 1 MiB.
+    /// Source `/`, [`Ordering::PerKey`], payloads up to 1 MiB.
     fn default() -> Self {
         Self {
             source: "/".to_owned(),
+            ordering: Ordering::PerKey,
             caps: Caps {
                 payload: Caps::PAYLOAD_DEFAULT,
                 events_per_call: Caps::EVENTS_PER_CALL,
@@ -37,6 +39,14 @@ impl OutboxConfig {
     /// CloudEvents `source` of every event: a URI reference naming this producer, for instance `/payments`.
     pub fn source(mut self, source: impl Into<String>) -> Self {
         self.source = source.into();
+        self
+    }
+
+    /// What the order of a key's events means, where an event does not say so itself. Default [`Ordering::PerKey`].
+    ///
+    /// All producers of a key should agree: a writer that takes no lock on it waits for none.
+    pub fn ordering(mut self, ordering: Ordering) -> Self {
+        self.ordering = ordering;
         self
     }
 
@@ -72,12 +82,13 @@ impl<Db: OutboxDb> Outbox<Db> {
     /// Call [`notify_after_commit`](Waker::notify_after_commit) once it has; without, the relay finds it at its next
     /// poll. Never writes NOTIFY, which would serialise the commits of all producers.
     ///
-    /// Order is by key: when two transactions write the same key, whichever rule puts the transactions in order (a row
-    /// lock on the aggregate, taken before this call) puts the events in order as well.
+    /// Order is by key. When two transactions write the same key, whichever rule puts the transactions in order (a row lock
+    /// on the aggregate, taken before this call) puts the events in order as well; [`Ordering::PerKeyStrict`] is such a rule
+    /// where there is no other.
     ///
     /// # Errors
-    /// [`EnqueueError::Invalid`] before any SQL, so the transaction stays usable; [`EnqueueError::Database`] as the
-    /// driver says it, after which Postgres wants the transaction rolled back.
+    /// [`EnqueueError::Invalid`] before any SQL, so the transaction stays usable; the others after it, and then Postgres
+    /// wants the transaction rolled back.
     ///
     /// # Cancel safety
     /// Whether the row is in the transaction is unknown when the future is dropped: roll the transaction back.
@@ -86,19 +97,18 @@ impl<Db: OutboxDb> Outbox<Db> {
         conn: &mut Db::Connection,
         event: Event,
     ) -> Result<EventId, EnqueueError> {
-        check(&event, &self.config.source, self.config.caps)?;
+        check(&event, &self.config.source, self.config.caps, wall_clock)?;
         let row = self.row(&event);
-        let written = Db::insert(conn, &row)
-            .await
-            .map_err(EnqueueError::Database)?;
-        if written != 1 {
-            return Err(EnqueueError::NotMigrated);
-        }
-        telemetry::enqueued(1);
+        let written = if row.due_micros.is_some() {
+            Db::insert_later(conn, std::slice::from_ref(&row)).await
+        } else {
+            Db::insert(conn, &row).await
+        };
+        self.written(written, 1)?;
         Ok(event.id)
     }
 
-    /// Writes events in their order with one INSERT; otherwise as [`enqueue`](Self::enqueue). At most 1000.
+    /// Writes events in their order with one INSERT, and one more for those that are not due at once; otherwise as [`enqueue`](Self::enqueue). At most 1000.
     ///
     /// # Errors
     /// As [`enqueue`](Self::enqueue). One invalid event refuses all of them.
@@ -119,7 +129,7 @@ impl<Db: OutboxDb> Outbox<Db> {
         }
         let mut bytes = 0usize;
         for event in &events {
-            check(event, &self.config.source, self.config.caps)?;
+            check(event, &self.config.source, self.config.caps, wall_clock)?;
             bytes = bytes.saturating_add(event.payload.len());
         }
         if bytes > Caps::PAYLOAD_MAX {
@@ -130,17 +140,14 @@ impl<Db: OutboxDb> Outbox<Db> {
             }
             .into());
         }
-        if events.is_empty() {
-            return Ok(Vec::new());
+        let rows = events.iter().map(|event| self.row(event));
+        let (later, now): (Vec<_>, Vec<_>) = rows.partition(|row| row.due_micros.is_some());
+        if !now.is_empty() {
+            self.written(Db::insert_many(conn, &now).await, now.len())?;
         }
-        let rows: Vec<NewRow<'_>> = events.iter().map(|event| self.row(event)).collect();
-        let written = Db::insert_many(conn, &rows)
-            .await
-            .map_err(EnqueueError::Database)?;
-        if written != events.len() as u64 {
-            return Err(EnqueueError::NotMigrated);
+        if !later.is_empty() {
+            self.written(Db::insert_later(conn, &later).await, later.len())?;
         }
-        telemetry::enqueued(written);
         Ok(events.iter().map(|event| event.id).collect())
     }
 
@@ -151,11 +158,15 @@ impl<Db: OutboxDb> Outbox<Db> {
     }
 
     fn row<'a>(&'a self, event: &'a Event) -> NewRow<'a> {
-        // Without a key the id spreads the events over the lanes.
-        let hash = match &event.key {
-            Some(key) => key_hash(key),
-            None => key_hash(event.id.as_uuid().as_bytes()),
+        let ordering = event.ordering.unwrap_or(self.config.ordering);
+        let ordered = ordering != Ordering::Unordered;
+        let key = event.key.as_deref();
+        // Where there is no order to keep, the id spreads the events over the lanes.
+        let hash = match key {
+            Some(key) if ordered => key_hash(key),
+            _ => key_hash(event.id.as_uuid().as_bytes()),
         };
+        let strict = key.filter(|_| ordering == Ordering::PerKeyStrict);
         NewRow {
             hash,
             event_id: event.id.as_uuid(),
@@ -165,11 +176,39 @@ impl<Db: OutboxDb> Outbox<Db> {
             subject: event.subject.as_deref(),
             time_micros: event.time.map(to_micros),
             content_type: event.content_type.as_deref(),
-            key: event.key.as_deref(),
+            key,
+            ordered,
+            lock: strict.map(key_lock),
+            due_micros: event.not_before.map(to_micros),
             headers: serde_json::to_string(&event.headers).unwrap_or_else(|_| "[]".to_owned()),
             payload: &event.payload,
         }
     }
+
+    fn written(&self, rows: Result<u64, sqlx::Error>, expected: usize) -> Result<(), EnqueueError> {
+        match rows {
+            Ok(rows) if rows == expected as u64 => {
+                telemetry::enqueued(rows);
+                Ok(())
+            }
+            // No settings row, so nothing was selected.
+            Ok(_) => Err(EnqueueError::SchemaMismatch(None)),
+            Err(error) => Err(match Db::misfit(&error) {
+                Some(Misfit::ReadOnly) => EnqueueError::ReadOnly(error),
+                Some(Misfit::Schema) => EnqueueError::SchemaMismatch(Some(error)),
+                None => EnqueueError::Database(error),
+            }),
+        }
+    }
+}
+
+/// For one question only: whether an event's time to wait is a mistake. When it is due, the database's clock says.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "no statement may be sent before the event is checked, and years are no matter of clocks"
+)]
+pub(crate) fn wall_clock() -> SystemTime {
+    SystemTime::now()
 }
 
 impl<Db> Clone for Outbox<Db> {
@@ -197,9 +236,13 @@ pub enum EnqueueError {
     /// The event breaks a cap. Nothing was sent to the database; the transaction is usable.
     #[error(transparent)]
     Invalid(#[from] InvalidEvent),
-    /// The outbox's tables have no settings: [`migrate`](crate::migrate) has not finished.
-    #[error("the outbox is not migrated")]
-    NotMigrated,
+    /// The outbox's tables are missing, or do not fit this code: [`migrate`](crate::migrate) has not been run, or by code
+    /// that is newer or older.
+    #[error("the outbox's tables are missing or do not fit this code: run migrate")]
+    SchemaMismatch(#[source] Option<sqlx::Error>),
+    /// The transaction or the database takes no writes: a replica, for instance, or a transaction begun read-only.
+    #[error("the database is read-only here")]
+    ReadOnly(#[source] sqlx::Error),
     /// The database refused or failed.
     #[error("the event could not be written")]
     Database(#[source] sqlx::Error),

@@ -1,11 +1,14 @@
-use std::time::{Duration, UNIX_EPOCH};
+use std::{
+    collections::HashSet,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use sqlx::{Connection, Pool};
 
 use super::{due, everything, migrated, named, names, put};
 use crate::{
-    EnqueueError, ErrorKind, Event, InvalidEvent, Outbox, OutboxConfig, migrate,
-    migrate_with_lanes, store::OutboxDb,
+    EnqueueError, ErrorKind, Event, EventId, InvalidEvent, Ordering, Outbox, OutboxConfig, migrate,
+    migrate_with_lanes, outbox::wall_clock, store::OutboxDb,
 };
 
 pub(super) async fn an_empty_database_is_said_to_be_unmigrated<Db: OutboxDb>(pool: Pool<Db>) {
@@ -178,4 +181,75 @@ pub(super) async fn a_refused_event_leaves_the_transaction_usable<Db: OutboxDb>(
         .expect("the transaction is usable");
     tx.commit().await.expect("the transaction commits");
     assert_eq!(names(&due(&pool, everything([0])).await), ["after"]);
+}
+
+pub(super) async fn an_unordered_event_stands_in_the_lane_of_its_id<Db: OutboxDb>(pool: Pool<Db>) {
+    let outbox = migrated(&pool, 64).await;
+    let event = |name: &str| named(name).key("k").ordering(Ordering::Unordered);
+    put(&pool, &outbox, event("alone")).await;
+    let mut tx = pool.begin().await.expect("a transaction begins");
+    let rest = ["a", "b", "c", "d", "e", "f", "g"].map(event);
+    outbox
+        .enqueue_many(&mut tx, rest)
+        .await
+        .expect("events are enqueued");
+    tx.commit().await.expect("the transaction commits");
+    let rows = due(&pool, everything(0..64)).await;
+    assert_eq!(rows.len(), 8);
+    let lanes: HashSet<i32> = rows.iter().map(|row| row.lane).collect();
+    assert!(lanes.len() > 1, "eight ids in one lane of 64");
+    assert!(
+        rows.iter()
+            .all(|row| row.message.key() == Some("k".as_bytes())),
+        "consumers are told the key"
+    );
+}
+
+pub(super) async fn what_is_not_due_is_not_in_the_lanes<Db: OutboxDb>(pool: Pool<Db>) {
+    let outbox = migrated(&pool, 1).await;
+    let far = wall_clock() + Duration::from_secs(3_600);
+    let waits = |name: &str| named(name).key("k").not_before(far);
+    let mut tx = pool.begin().await.expect("a transaction begins");
+    outbox
+        .enqueue(&mut tx, waits("alone"))
+        .await
+        .expect("the event is enqueued");
+    let mixed = [waits("first"), named("now").key("k"), waits("last")];
+    let sent: Vec<EventId> = mixed.iter().map(|event| event.id).collect();
+    let ids = outbox
+        .enqueue_many(&mut tx, mixed)
+        .await
+        .expect("events are enqueued");
+    assert_eq!(ids, sent, "ids are given back in order");
+    let centuries = named("never").not_before(far + Duration::from_secs(10_000_000_000));
+    let error = outbox
+        .enqueue(&mut tx, centuries)
+        .await
+        .expect_err("nobody waits that long");
+    assert!(matches!(
+        error,
+        EnqueueError::Invalid(InvalidEvent::NotBefore)
+    ));
+    tx.commit().await.expect("the transaction commits");
+    let rows = due(&pool, everything([0])).await;
+    assert_eq!(names(&rows), ["now"], "what waits holds nothing back");
+}
+
+pub(super) async fn missing_tables_are_told_from_failures<Db: OutboxDb>(pool: Pool<Db>) {
+    let outbox = Outbox::<Db>::new(OutboxConfig::default());
+    let now = named("now");
+    let later = named("later").not_before(UNIX_EPOCH);
+    for events in [vec![now.clone()], vec![later], vec![now.clone(), now]] {
+        let mut conn = pool.acquire().await.expect("a connection is free");
+        let error = if let [event] = events.as_slice() {
+            outbox.enqueue(&mut conn, event.clone()).await.map(drop)
+        } else {
+            outbox.enqueue_many(&mut conn, events).await.map(drop)
+        };
+        let error = error.expect_err("there are no tables");
+        assert!(
+            matches!(error, EnqueueError::SchemaMismatch(Some(_))),
+            "{error:?}"
+        );
+    }
 }

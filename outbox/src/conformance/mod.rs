@@ -36,6 +36,9 @@ where
     enqueue::many_events_keep_their_order_in_one_statement(fresh().await).await;
     enqueue::what_is_rolled_back_is_never_seen(fresh().await).await;
     enqueue::a_refused_event_leaves_the_transaction_usable(fresh().await).await;
+    enqueue::an_unordered_event_stands_in_the_lane_of_its_id(fresh().await).await;
+    enqueue::what_is_not_due_is_not_in_the_lanes(fresh().await).await;
+    enqueue::missing_tables_are_told_from_failures(fresh().await).await;
     lease::lanes_belong_to_one_relay_at_a_time(fresh().await).await;
     lease::a_lease_that_ran_out_is_taken_with_a_new_epoch(fresh().await).await;
     lease::a_takeover_charges_what_was_in_flight_and_nothing_else(fresh().await).await;

@@ -42,17 +42,30 @@ pub trait Migrate: Database {
 
 /// Writing events, in the caller's transaction.
 pub trait Enqueue: Database {
-    /// Writes one event in the caller's transaction: one statement. Says how many rows were written.
+    /// Writes one event that is due at once in the caller's transaction: one statement. Says how many rows were written.
+    ///
+    /// What takes a lock takes it before the row gets its id, so that ids of one lock are in the order of the commits.
     fn insert(
         conn: &mut Self::Connection,
         row: &NewRow<'_>,
     ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
 
-    /// Writes events in order in the caller's transaction: one statement. Says how many rows were written.
+    /// Writes events that are due at once, in order, in the caller's transaction: one statement, which takes its locks in
+    /// one order. Says how many rows were written.
     fn insert_many(
         conn: &mut Self::Connection,
         rows: &[NewRow<'_>],
     ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
+
+    /// Writes events that are due at their times, in the caller's transaction: one statement, no locks. Says how many rows
+    /// were written.
+    fn insert_later(
+        conn: &mut Self::Connection,
+        rows: &[NewRow<'_>],
+    ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
+
+    /// Reads the code of an error of these statements: whether it says that they were sent to the wrong place.
+    fn misfit(error: &sqlx::Error) -> Option<Misfit>;
 }
 
 /// Who holds which lanes, on the database's clock.

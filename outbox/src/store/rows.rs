@@ -27,10 +27,26 @@ pub struct NewRow<'a> {
     pub content_type: Option<&'a str>,
     /// The ordering key; an empty one is not none.
     pub key: Option<&'a [u8]>,
+    /// Whether the message holds back later ones of its key and is held back by earlier ones.
+    pub ordered: bool,
+    /// The lock on the key that the transaction takes before the row gets its place, where it does not write alone anyway.
+    pub lock: Option<i64>,
+    /// When it is due, in microseconds since 1970; at once when not given.
+    pub due_micros: Option<i64>,
     /// A JSON list of pairs.
     pub headers: String,
     /// The payload.
     pub payload: &'a [u8],
+}
+
+/// What a failed INSERT says of where it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Misfit {
+    /// No writes are taken there.
+    ReadOnly,
+    /// The tables are missing or have other columns.
+    Schema,
 }
 
 /// Who else is there.

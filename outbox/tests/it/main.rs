@@ -14,6 +14,7 @@ mod support;
 
 mod cloudevents;
 mod delivery;
+mod enqueue;
 mod failure;
 mod model;
 #[cfg(feature = "nats")]
