@@ -8,22 +8,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::inbox::INBOX_RETENTION;
 use crate::key::SKEW_MAX;
-use crate::leased::LeasedDb;
+use crate::leased::{LeasedDb, Retention};
 use crate::store::in_task;
 use crate::{Error, empty_days, reap, reap_inbox, telemetry};
 
 /// A day: what providers that publish it promise at least.
 const KEYS_RETENTION: Duration = Duration::from_hours(24);
+/// A month, in which somebody should have looked. It is forgotten then, and with it that it was begun.
+const UNFINISHED_RETENTION: Duration = Duration::from_hours(30 * 24);
 /// Rare enough to be no load, often enough that a round is short.
 const INTERVAL: Duration = Duration::from_mins(1);
 /// A statement of some 10 ms, whose locks nobody waits for.
 const BATCH_MAX: u32 = 1000;
 
-/// Deletes old records, leases that are done, and inbox rows, batch by batch, by the database's clock. Run one per process,
+/// Deletes old records, by day where there are days ([`empty_days`]), leases that are done, and inbox rows, batch by batch, by the database's clock. Run one per process,
 /// or one in all: several share the work.
 ///
-/// Keys in flight have no row of the Local protocol, and those of the Leased one that are claimed or unknown are never
-/// deleted: work that nobody has finished is not forgotten by age.
+/// Keys in flight have no row of the Local protocol; of the Leased one they are told by their lease, and what stopped in the
+/// middle stays for longer than what is done: see [`Retention`].
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")] mod example {
@@ -43,6 +45,7 @@ const BATCH_MAX: u32 = 1000;
 pub struct Reaper<D: Database> {
     pool: Pool<D>,
     keys: Duration,
+    unfinished: Duration,
     inbox: Duration,
     interval: Duration,
     batch_max: u32,
@@ -74,11 +77,12 @@ pub struct RetentionTooShort {
 }
 
 impl<D: LeasedDb> Reaper<D> {
-    /// Keys stay for a day, inbox rows for a week; batches of 1000, every minute.
+    /// Keys stay for a day, unfinished work for 30, inbox rows for a week; batches of 1000, every minute.
     pub fn new(pool: Pool<D>) -> Self {
         Self {
             pool,
             keys: KEYS_RETENTION,
+            unfinished: UNFINISHED_RETENTION,
             inbox: INBOX_RETENTION,
             interval: INTERVAL,
             batch_max: BATCH_MAX,
@@ -90,6 +94,14 @@ impl<D: LeasedDb> Reaper<D> {
     #[must_use]
     pub fn keys(mut self, retention: Duration) -> Self {
         self.keys = retention;
+        self
+    }
+
+    /// How long work of the Leased protocol stays that stopped in the middle, or whose outcome is unknown, after the end of its
+    /// last lease. Default 30 days. Give `Duration::MAX` to keep it until somebody has looked.
+    #[must_use]
+    pub fn unfinished(mut self, retention: Duration) -> Self {
+        self.unfinished = retention;
         self
     }
 
@@ -185,8 +197,13 @@ impl<D: LeasedDb> Reaper<D> {
             Table::Keys => reap(&self.pool, self.keys, batch_max).await,
             Table::Inbox => reap_inbox(&self.pool, self.inbox, batch_max).await,
             Table::Leases => {
-                let (pool, older_than) = (self.pool.clone(), self.keys.saturating_add(SKEW_MAX));
-                in_task(async move { D::lease_reap(&pool, older_than, batch_max).await }).await
+                let ended = self.keys.saturating_add(SKEW_MAX);
+                let retention = Retention {
+                    ended,
+                    unfinished: self.unfinished.max(ended),
+                };
+                let pool = self.pool.clone();
+                in_task(async move { D::lease_reap(&pool, retention, batch_max).await }).await
             }
         }
     }
@@ -213,6 +230,7 @@ impl<D: Database> fmt::Debug for Reaper<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reaper")
             .field("keys", &self.keys)
+            .field("unfinished", &self.unfinished)
             .field("inbox", &self.inbox)
             .field("interval", &self.interval)
             .field("batch_max", &self.batch_max)

@@ -124,6 +124,25 @@ pub struct Abandoned {
     pub work: Work,
 }
 
+/// How long keys stay. Those whose lease runs are never deleted.
+///
+/// | the key | is deleted |
+/// |---|---|
+/// | is done, or was released before anything happened | `ended` after its first claim |
+/// | is claimed, its lease is over, no step has begun, and its work names no handler | `ended` after its first claim: nothing has happened, and nobody will take it up |
+/// | is claimed, its lease is over, and steps are done or its work names a handler | `unfinished` after the end of its lease |
+/// | is unknown | `unfinished` after the end of its lease |
+///
+/// Whoever deletes unfinished work forgets what it did: the next request with the key begins at the first step. Therefore the
+/// longer time, in which a [`Completer`] should have taken the work up, or somebody looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Of keys whose story is over.
+    pub ended: Duration,
+    /// Of keys whose story stopped in the middle. Counts as `ended` if that is longer.
+    pub unfinished: Duration,
+}
+
 /// Where leases are kept. [`Pool`](sqlx::Pool)s of Postgres, MySQL, MariaDB and SQLite are such stores, and the features
 /// `memory` and `redis` bring two more.
 ///
@@ -187,10 +206,10 @@ pub trait LeasedStore: Clone + Send + Sync + 'static {
         max: u32,
     ) -> impl Future<Output = Result<Vec<Abandoned>, Error>> + Send;
 
-    /// Deletes at most `batch_max` keys older than `older_than` that are done, or released. What is claimed or unknown stays.
+    /// Deletes at most `batch_max` keys by the rule of [`Retention`]. An attempt that is deleted under its holder is fenced.
     fn reap(
         &self,
-        older_than: Duration,
+        retention: Retention,
         batch_max: u32,
     ) -> impl Future<Output = Result<u64, Error>> + Send;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::{Pool, Transaction};
 
-use super::{Abandoned, Holder, LeasedStore, Taken, Token, Work};
+use super::{Abandoned, Holder, LeasedStore, Retention, Taken, Token, Work};
 use crate::store::Claim;
 use crate::{Error, ErrorKind, Fingerprint, IdempotencyDb, Key, Recorded, Scope};
 
@@ -73,7 +73,7 @@ pub trait LeasedDb: IdempotencyDb {
     ) -> impl Future<Output = Result<Vec<Abandoned>, Error>> + Send;
     fn lease_reap(
         pool: &Pool<Self>,
-        older_than: Duration,
+        retention: Retention,
         batch_max: u32,
     ) -> impl Future<Output = Result<u64, Error>> + Send;
 }
@@ -116,8 +116,8 @@ impl<D: LeasedDb> LeasedStore for Pool<D> {
     async fn abandoned(&self, handler: &str, max: u32) -> Result<Vec<Abandoned>, Error> {
         D::lease_abandoned(self, handler, max).await
     }
-    async fn reap(&self, older_than: Duration, batch_max: u32) -> Result<u64, Error> {
-        D::lease_reap(self, older_than, batch_max).await
+    async fn reap(&self, retention: Retention, batch_max: u32) -> Result<u64, Error> {
+        D::lease_reap(self, retention, batch_max).await
     }
 }
 

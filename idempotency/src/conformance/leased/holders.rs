@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 
-use super::{LONG, SHORT, claim_of, ours, take_over};
-use crate::leased::{LeasedStore, Taken, Work};
+use super::{LONG, SHORT, claim_of, held, ours, take_over};
+use crate::leased::{LeasedStore, Retention, Taken, Work};
 use crate::{Error, Recorded};
 
 fn answer() -> Recorded {
@@ -204,36 +204,69 @@ pub(super) async fn abandoned_work_is_found_by_its_handler<S: LeasedStore>(
     Ok(())
 }
 
-pub(super) async fn only_ended_keys_are_reaped<S: LeasedStore>(store: &S) -> Result<(), Error> {
-    let claims = [
-        claim_of("reap", "claimed", "")?,
-        claim_of("reap", "unknown", "")?,
-        claim_of("reap", "done", "")?,
-    ];
-    for (number, claim) in claims.iter().enumerate() {
-        let (holder, _) = ours(store, claim, LONG).await?;
-        match number {
-            0 => {}
-            1 => assert!(store.lose(&holder).await?),
-            _ => assert!(store.complete(&holder, &answer()).await?),
+pub(super) async fn what_is_in_the_middle_stays_longer<S: LeasedStore>(
+    store: &S,
+) -> Result<(), Error> {
+    let work = Work {
+        handler: "nobody runs it".into(),
+        input: Bytes::new(),
+    };
+    let (ended, unfinished) = (
+        ["done", "released", "untouched"],
+        ["stepped", "handled", "unknown"],
+    );
+    for key in ["live"].iter().chain(&ended).chain(&unfinished) {
+        let claim = claim_of("reap", key, "")?;
+        let lease = if *key == "live" { LONG } else { SHORT };
+        let work = if *key == "handled" {
+            work.clone()
+        } else {
+            Work::default()
+        };
+        let taken = store.claim(&claim, &work, lease).await?;
+        let taken = held(&claim, taken);
+        assert!(taken.is_some(), "{key} is new");
+        let Some((holder, _)) = taken else { continue };
+        match *key {
+            "done" => assert!(store.complete(&holder, &answer()).await?),
+            "released" => assert!(store.release(&holder).await?),
+            "stepped" => assert!(store.append(&holder, b"step", SHORT).await?),
+            "unknown" => assert!(store.lose(&holder).await?),
+            _ => {}
         }
     }
+    let hour = Duration::from_hours(1);
+    let keep = |ended, unfinished| Retention { ended, unfinished };
     assert_eq!(
-        store.reap(Duration::from_hours(1), 1000).await?,
+        store.reap(keep(hour, Duration::ZERO), 1000).await?,
         0,
-        "nothing is an hour old"
+        "nothing is an hour old, and nothing unfinished goes before what is done"
     );
     tokio::time::sleep(SHORT * 5).await;
     // A store may leave forgetting to its server.
-    let at_once = store.reap(Duration::ZERO, 1).await?;
+    let at_once = store.reap(keep(Duration::ZERO, hour), 1).await?;
     assert!(at_once <= 1, "a batch is no larger than it may be");
-    while store.reap(Duration::ZERO, 1000).await? > 0 {}
-    let [claimed, unknown, done] = &claims;
-    for claim in [claimed, unknown] {
-        assert!(store.exists(&claim.scope, &claim.key).await?, "{claim:?}");
+    while store.reap(keep(Duration::ZERO, hour), 1000).await? > 0 {}
+    let known = async |key: &str| {
+        let claim = claim_of("reap", key, "")?;
+        store.exists(&claim.scope, &claim.key).await
+    };
+    for key in ["live"].iter().chain(&unfinished) {
+        assert!(known(key).await?, "{key} stays");
     }
     if at_once > 0 {
-        assert!(!store.exists(&done.scope, &done.key).await?);
+        for key in ended {
+            assert!(!known(key).await?, "{key} goes");
+        }
+        while store
+            .reap(keep(Duration::ZERO, Duration::ZERO), 1000)
+            .await?
+            > 0
+        {}
+        for key in unfinished {
+            assert!(!known(key).await?, "{key} goes at last");
+        }
     }
+    assert!(known("live").await?, "a live lease is nobody's to delete");
     Ok(())
 }

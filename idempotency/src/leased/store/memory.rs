@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::leased::state::{Change, Decision, State, change, request};
-use crate::leased::{Abandoned, Holder, LeasedStore, Taken, Token, Work};
+use crate::leased::{Abandoned, Holder, LeasedStore, Retention, Taken, Token, Work};
 use crate::store::Claim;
 use crate::{Age, Error, Key, Recorded, Scope};
 
@@ -25,6 +25,27 @@ struct Entry {
     journal: Vec<u8>,
     work: Work,
     created_ms: u64,
+    /// The end of its last lease, which an unknown state has forgotten.
+    until_ms: u64,
+}
+
+impl Entry {
+    fn may_go(&self, retention: &Retention, now_ms: u64) -> bool {
+        let older = |since_ms: u64, time| since_ms.saturating_add(millis(time)) < now_ms;
+        let unfinished = retention.unfinished.max(retention.ended);
+        match self.state {
+            State::Absent | State::Done { .. } | State::Released { .. } => {
+                older(self.created_ms, retention.ended)
+            }
+            State::Claimed { until_ms, .. } => {
+                let untouched = self.journal.is_empty() && self.work.handler.is_empty();
+                let over = until_ms <= now_ms;
+                (untouched && over && older(self.created_ms, retention.ended))
+                    || older(until_ms, unfinished)
+            }
+            State::Unknown { .. } => older(self.until_ms, unfinished),
+        }
+    }
 }
 
 impl MemoryStore {
@@ -71,6 +92,9 @@ impl MemoryStore {
         let Some(changed) = change(&entry.state, holder.token.number, wanted) else {
             return Ok(false);
         };
+        if let State::Claimed { until_ms, .. } = changed {
+            entry.until_ms = until_ms;
+        }
         entry.state = changed;
         Ok(true)
     }
@@ -135,10 +159,11 @@ impl LeasedStore for MemoryStore {
                 }
             };
         let number = (after + 1).max(now);
+        entry.until_ms = until(now, lease);
         entry.state = State::Claimed {
             token: number,
             fingerprint,
-            until_ms: until(now, lease),
+            until_ms: entry.until_ms,
         };
         Ok(Taken::Ours {
             token: Token {
@@ -205,6 +230,7 @@ impl LeasedStore for MemoryStore {
         let State::Unknown { token, fingerprint } = entry.state else {
             return Ok(false);
         };
+        entry.until_ms = now;
         entry.state = State::Claimed {
             token,
             fingerprint,
@@ -248,13 +274,11 @@ impl LeasedStore for MemoryStore {
             .collect())
     }
 
-    async fn reap(&self, older_than: Duration, batch_max: u32) -> Result<u64, Error> {
+    async fn reap(&self, retention: Retention, batch_max: u32) -> Result<u64, Error> {
         let now = self.now();
         let mut left = u64::from(batch_max);
         self.keys().retain(|_, entry| {
-            let ended = matches!(entry.state, State::Done { .. } | State::Released { .. });
-            let old = entry.created_ms.saturating_add(millis(older_than)) < now;
-            let goes = left > 0 && ended && old;
+            let goes = left > 0 && entry.may_go(&retention, now);
             left -= u64::from(goes);
             !goes
         });

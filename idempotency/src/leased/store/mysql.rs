@@ -7,7 +7,7 @@ use sqlx::mysql::MySqlConnection;
 use sqlx::{MySql, MySqlPool, Transaction};
 
 use crate::leased::sql::{self, AbandonedRow, LeasedDb, Row};
-use crate::leased::{Abandoned, Holder, Taken, Work};
+use crate::leased::{Abandoned, Holder, Retention, Taken, Work};
 use crate::store::Claim;
 use crate::store::mysql::{error, limit_idle, number_of};
 use crate::{Error, ErrorKind, IdempotencyDb, Key, Recorded, Scope};
@@ -202,13 +202,17 @@ impl LeasedDb for MySql {
 
     async fn lease_reap(
         pool: &MySqlPool,
-        older_than: Duration,
+        retention: Retention,
         batch_max: u32,
     ) -> Result<u64, Error> {
+        // No lease ends before its key was claimed, so what is unfinished for long enough is old enough too: one index serves.
         let deleted = sqlx::query(
-            "delete from mainstay_lease where created_at < utc_timestamp(6) - interval ? microsecond and state in (1, 3) order by created_at limit ?",
+            "delete from mainstay_lease where created_at < utc_timestamp(6) - interval ? microsecond and (state in (1, 3) \
+             or (state = 0 and lease_until <= utc_timestamp(6) and length(journal) = 0 and handler = '') \
+             or (state in (0, 2) and lease_until < utc_timestamp(6) - interval ? microsecond)) order by created_at limit ?",
         )
-        .bind(micros(older_than))
+        .bind(micros(retention.ended))
+        .bind(micros(retention.unfinished))
         .bind(i64::from(batch_max))
         .execute(pool)
         .await

@@ -7,7 +7,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{PgPool, Postgres, Transaction};
 
 use crate::leased::sql::{self, AbandonedRow, LeasedDb, Row};
-use crate::leased::{Abandoned, Holder, Taken, Work};
+use crate::leased::{Abandoned, Holder, Retention, Taken, Work};
 use crate::store::Claim;
 use crate::store::postgres::{error, interval_secs, setting_ms};
 use crate::{Error, ErrorKind, Key, Recorded, Scope};
@@ -218,12 +218,16 @@ impl LeasedDb for Postgres {
         Ok(sql::abandoned(rows))
     }
 
-    async fn lease_reap(pool: &PgPool, older_than: Duration, batch_max: u32) -> Result<u64, Error> {
+    async fn lease_reap(pool: &PgPool, retention: Retention, batch_max: u32) -> Result<u64, Error> {
+        // No lease ends before its key was claimed, so what is unfinished for long enough is old enough too: one index serves.
         let deleted = sqlx::query(
             "delete from mainstay_lease where ctid = any (array(select ctid from mainstay_lease \
-             where created_at < now() - make_interval(secs => $1) and state in (1, 3) limit $2 for update skip locked))",
+             where created_at < now() - make_interval(secs => $1) and (state in (1, 3) \
+             or (state = 0 and lease_until <= now() and journal = ''::bytea and handler = ''::bytea) \
+             or (state in (0, 2) and lease_until < now() - make_interval(secs => $2))) limit $3 for update skip locked))",
         )
-        .bind(interval_secs(older_than))
+        .bind(interval_secs(retention.ended))
+        .bind(interval_secs(retention.unfinished))
         .bind(i64::from(batch_max))
         .execute(pool)
         .await

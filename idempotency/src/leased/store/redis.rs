@@ -8,7 +8,7 @@ use std::time::Duration;
 use redis::aio::ConnectionManager;
 use redis::{RedisError, Script, ScriptInvocation};
 
-use crate::leased::{Abandoned, Holder, LeasedStore, Taken, Token, Work};
+use crate::leased::{Abandoned, Holder, LeasedStore, Retention, Taken, Token, Work};
 use crate::store::Claim;
 use crate::{Error, ErrorKind, Fingerprint, Key, Recorded, Scope};
 
@@ -18,7 +18,9 @@ const TOKEN: &str = "mainstay:{lease}:token";
 const ABANDONED: &[u8] = b"mainstay:{lease}:abandoned:";
 
 /// A week, as the inbox.
-const RETENTION: Duration = Duration::from_hours(7 * 24);
+const ENDED: Duration = Duration::from_hours(7 * 24);
+/// A month, in which somebody should have looked.
+const UNFINISHED: Duration = Duration::from_hours(30 * 24);
 
 /// Leases in one Redis server, version 7 or later.
 ///
@@ -30,21 +32,24 @@ const RETENTION: Duration = Duration::from_hours(7 * 24);
 #[derive(Clone)]
 pub struct RedisStore {
     redis: ConnectionManager,
-    retention: Duration,
+    retention: Retention,
 }
 
 impl RedisStore {
-    /// Keys are forgotten a week after their last change.
+    /// Keys are forgotten a week after their last change; those whose work stopped in the middle, or is unknown, after 30 days.
     pub fn new(redis: ConnectionManager) -> Self {
         Self {
             redis,
-            retention: RETENTION,
+            retention: Retention {
+                ended: ENDED,
+                unfinished: UNFINISHED,
+            },
         }
     }
 
-    /// How long a key is remembered after its last change, whatever its state.
+    /// How long a key is remembered after its last change. Redis forgets by itself: no [`Reaper`](crate::Reaper) is needed.
     #[must_use]
-    pub fn retention(mut self, retention: Duration) -> Self {
+    pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
         self
     }
@@ -57,7 +62,7 @@ impl RedisStore {
         invocation.invoke_async(&mut redis).await.map_err(error)
     }
 
-    /// A conditional write by the key's holder; `then` sees `now`, `key` and the arguments from the fourth on.
+    /// A conditional write by the key's holder; `then` sees `now`, `key` and the arguments from the sixth on.
     async fn write(
         &self,
         script: &str,
@@ -69,7 +74,8 @@ impl RedisStore {
         call.arg(holder.token.number)
             .arg(&*holder.token.run)
             .arg(ABANDONED)
-            .arg(millis(self.retention));
+            .arg(millis(self.retention.ended))
+            .arg(millis(self.retention.unfinished));
         for argument in arguments {
             call.arg(*argument);
         }
@@ -99,8 +105,10 @@ if free then
 end
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 redis.call('HSET', key, 'state', '0', 'token', string.format('%.0f', number), 'run', run, 'until', string.format('%.0f', now + ARGV[4]))
-redis.call('PEXPIRE', key, string.format('%.0f', math.max(ARGV[5], ARGV[4])))
 local work = redis.call('HMGET', key, 'handler', 'journal')
+local keep = math.max(tonumber(ARGV[5]), tonumber(ARGV[4]))
+if work[1] ~= '' or work[2] ~= '' then keep = math.max(keep, tonumber(ARGV[7])) end
+redis.call('PEXPIRE', key, string.format('%.0f', keep))
 if work[1] ~= '' then redis.call('ZADD', ARGV[6] .. work[1], now + ARGV[4], key) end
 return {string.format('%.0f', number), run, work[2], 0, '', '', ''}
 ";
@@ -128,6 +136,10 @@ end
 ",
             $then,
             r"
+local state = redis.call('HGET', key, 'state')
+if state == '2' or (state == '0' and (found[4] ~= '' or redis.call('HSTRLEN', key, 'journal') > 0)) then
+    keep = math.max(keep, tonumber(ARGV[5]))
+end
 redis.call('PEXPIRE', key, string.format('%.0f', keep))
 return 1
 "
@@ -135,12 +147,12 @@ return 1
     };
 }
 
-const RENEW: &str = held!("wait_until(now + ARGV[5])");
+const RENEW: &str = held!("wait_until(now + ARGV[6])");
 const APPEND: &str = held!(
-    "redis.call('HSET', key, 'journal', redis.call('HGET', key, 'journal') .. ARGV[5]); wait_until(now + ARGV[6])"
+    "redis.call('HSET', key, 'journal', redis.call('HGET', key, 'journal') .. ARGV[6]); wait_until(now + ARGV[7])"
 );
 const COMPLETE: &str = held!(
-    "leave('1'); redis.call('HSET', key, 'status', ARGV[5], 'headers', ARGV[6], 'body', ARGV[7], 'journal', '', 'input', '')"
+    "leave('1'); redis.call('HSET', key, 'status', ARGV[6], 'headers', ARGV[7], 'body', ARGV[8], 'journal', '', 'input', '')"
 );
 const RELEASE: &str =
     held!("if redis.call('HGET', key, 'journal') == '' then leave('3') else wait_until(now) end");
@@ -186,8 +198,9 @@ impl LeasedStore for RedisStore {
             .arg(&*work.handler)
             .arg(&work.input[..])
             .arg(millis(lease))
-            .arg(millis(self.retention))
-            .arg(ABANDONED);
+            .arg(millis(self.retention.ended))
+            .arg(ABANDONED)
+            .arg(millis(self.retention.unfinished));
         type Answer = (Vec<u8>, Vec<u8>, Vec<u8>, u64, Vec<u8>, Vec<u8>, Vec<u8>);
         let (number, second, third, left_ms, status, headers, body): Answer =
             self.run(&call).await?;
@@ -300,7 +313,7 @@ impl LeasedStore for RedisStore {
     }
 
     /// Redis forgets by itself: see [`RedisStore::retention`].
-    async fn reap(&self, _older_than: Duration, _batch_max: u32) -> Result<u64, Error> {
+    async fn reap(&self, _retention: Retention, _batch_max: u32) -> Result<u64, Error> {
         Ok(0)
     }
 }

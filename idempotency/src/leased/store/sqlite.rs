@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 use crate::leased::sql::{self, AbandonedRow, LeasedDb, Row};
-use crate::leased::{Abandoned, Holder, Taken, Work};
+use crate::leased::{Abandoned, Holder, Retention, Taken, Work};
 use crate::store::Claim;
 use crate::store::sqlite::error;
 use crate::{Error, ErrorKind, Key, Recorded, Scope};
@@ -216,14 +216,18 @@ impl LeasedDb for Sqlite {
 
     async fn lease_reap(
         pool: &SqlitePool,
-        older_than: Duration,
+        retention: Retention,
         batch_max: u32,
     ) -> Result<u64, Error> {
+        // No lease ends before its key was claimed, so what is unfinished for long enough is old enough too: one index serves.
         let deleted = sqlx::query(
             "delete from mainstay_lease where rowid in (select rowid from mainstay_lease \
-             where created_at < cast(unixepoch('subsec') * 1000 as integer) - $1 and state in (1, 3) limit $2)",
+             where created_at < cast(unixepoch('subsec') * 1000 as integer) - $1 and (state in (1, 3) \
+             or (state = 0 and lease_until <= cast(unixepoch('subsec') * 1000 as integer) and length(journal) = 0 and handler = x'') \
+             or (state in (0, 2) and lease_until < cast(unixepoch('subsec') * 1000 as integer) - $2)) limit $3)",
         )
-        .bind(millis(older_than))
+        .bind(millis(retention.ended))
+        .bind(millis(retention.unfinished))
         .bind(i64::from(batch_max))
         .execute(pool)
         .await
