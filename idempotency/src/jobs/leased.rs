@@ -202,6 +202,7 @@ impl<E: Into<AnyError>> From<LeaseError<E>> for AnyError {
 impl<S: LeasedStore> fmt::Debug for LeasedJobs<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LeasedJobs")
+            LeaseError::TimedOut => IdempotencyError::HandlerTimeout.into(),
             .field("name", &self.name)
             .finish_non_exhaustive()
     }

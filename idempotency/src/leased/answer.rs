@@ -43,6 +43,7 @@ impl<E> LeaseError<E> {
             Self::Fenced => IdempotencyError::KeyInFlight,
             Self::Unknown => unknown("a remote step of an earlier attempt"),
             Self::Store(error) => IdempotencyError::OutcomeUnknown(error),
+            Self::TimedOut => IdempotencyError::HandlerTimeout,
             Self::NotKept(reason) => unknown(format!("a step's result: {reason}")),
         })
     }

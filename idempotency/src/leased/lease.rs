@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::Pool;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,6 +34,7 @@ pub struct Lease<S: LeasedStore> {
     time: Duration,
     journal: Journal,
     /// Set while a step's own transaction holds the row: nobody can take over, and a renewal would only wait.
+    step_time_max: Duration,
     in_step: Arc<AtomicBool>,
     fenced: CancellationToken,
     /// Cancelled by the drop: ends the renewal.
@@ -73,6 +74,9 @@ pub enum LeaseError<E> {
     #[error("a step's name or result cannot be kept: {0}")]
     NotKept(Box<str>),
     /// The step's own error. A step in a transaction was rolled back.
+    /// The step took longer than [`Leases::step_time_max`](super::Leases::step_time_max) and was rolled back.
+    #[error("the step took longer than it may")]
+    TimedOut,
     #[error("the step failed")]
     Step(E),
 }
@@ -83,6 +87,7 @@ impl<S: LeasedStore> Lease<S> {
         holder: Holder,
         time: Duration,
         journal: &[u8],
+        step_time_max: Duration,
         tracker: TaskTracker,
     ) -> Result<Self, Error> {
         let lease = Self {
@@ -90,6 +95,7 @@ impl<S: LeasedStore> Lease<S> {
             holder,
             time,
             journal: Journal::decode(journal).ok_or(ErrorKind::Corrupt)?,
+            step_time_max,
             in_step: Arc::default(),
             fenced: CancellationToken::new(),
             ended: CancellationToken::new(),
@@ -312,7 +318,8 @@ impl<D: LeasedDb> Lease<Pool<D>> {
     /// The transaction begins by locking the key's row and checking the token, and ends by noting the step, so its
     /// effects and the note are one, and no attempt that was taken over has any. It runs in a task of its own. Whoever
     /// wants to take over meanwhile is told that the key is in flight. A transaction that sits for as long as the lease
-    /// without a statement is ended by the server, on Postgres and MySQL.
+    /// without a statement is ended by the server, on Postgres and MySQL; `work` that takes longer than
+    /// [`Leases::step_time_max`](super::Leases::step_time_max) is dropped and rolled back, on every database.
     ///
     /// For a remote system use [`call`](Self::call): in here its effect would come before the commit.
     ///
@@ -339,7 +346,7 @@ impl<D: LeasedDb> Lease<Pool<D>> {
             self.store.clone(),
             self.holder.clone(),
             step.to_owned(),
-            self.time,
+            (self.time, self.step_time_max),
             self.derived_key(step),
             InStep::enter(&self.in_step),
             work,
@@ -364,7 +371,7 @@ async fn run_step<D, T, E, F, Fut>(
     pool: Pool<D>,
     holder: Holder,
     step: String,
-    lease: Duration,
+    (lease, time_max): (Duration, Duration),
     derived: DerivedKey,
     _in_step: InStep,
     work: F,
@@ -390,15 +397,18 @@ where
     }
     let slot = Slot::ready(&pool, tx);
     let done = match slot.lend().await? {
-        Some(lent) => AssertUnwindSafe(work(lent, derived)).catch_unwind().await,
+        Some(lent) => {
+            let working = AssertUnwindSafe(async { work(lent, derived).await }).catch_unwind();
+            timeout(time_max, working).await
+        }
         None => return Err(Error::from(ErrorKind::TransactionEnded).into()),
     };
     let Returned::Tx(mut tx) = slot.close() else {
         return Err(Error::from(ErrorKind::TransactionEnded).into());
     };
     let result = match done {
-        Ok(Ok(result)) => result,
-        Ok(Err(failed)) => {
+        Ok(Ok(Ok(result))) => result,
+        Ok(Ok(Err(failed))) => {
             D::rollback(tx).await;
             return Err(LeaseError::Step(failed));
         }
@@ -416,6 +426,10 @@ where
         D::check_open(&mut tx).await?;
         if D::lease_append(&mut tx, &holder, &entry, lease).await? {
             Ok(json)
+        Err(_elapsed) => {
+            D::rollback_cut_off(&pool, tx).await;
+            return Err(LeaseError::TimedOut);
+        }
         } else {
             Err(LeaseError::Fenced)
         }

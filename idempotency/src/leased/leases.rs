@@ -13,6 +13,9 @@ use crate::{Age, Error, ErrorKind, Key, Recorded, Scope, telemetry};
 /// Long enough for a renewal to fail twice; short enough for a client to wait for the next attempt.
 const LEASE_TIME: Duration = Duration::from_secs(30);
 
+/// As for jobs: a step has a row locked, and on SQLite the one writer's place.
+const STEP_TIME_MAX: Duration = Duration::from_mins(5);
+
 /// Longest name of a handler, in bytes.
 const HANDLER_BYTES_MAX: usize = 255;
 
@@ -44,6 +47,7 @@ const HANDLER_BYTES_MAX: usize = 255;
 pub struct Leases<S> {
     store: S,
     time: Duration,
+    step_time_max: Duration,
     retention: Option<Duration>,
     tracker: TaskTracker,
 }
@@ -89,6 +93,7 @@ impl<S: LeasedStore> Leases<S> {
         Self {
             store,
             time: LEASE_TIME,
+            step_time_max: STEP_TIME_MAX,
             retention: None,
             tracker: TaskTracker::new(),
         }
@@ -99,6 +104,14 @@ impl<S: LeasedStore> Leases<S> {
     #[must_use]
     pub fn lease_time(mut self, time: Duration) -> Self {
         self.time = time;
+        self
+    }
+
+    /// Longest time for the work of a [step](Lease::step) in a transaction. Default 5 min. It may be longer than the lease: nobody
+    /// takes over while the step has the key's row.
+    #[must_use]
+    pub fn step_time_max(mut self, time: Duration) -> Self {
+        self.step_time_max = time;
         self
     }
 
@@ -122,6 +135,7 @@ impl<S: LeasedStore> Leases<S> {
         Self {
             store: self.store.clone(),
             time: self.time,
+            step_time_max: self.step_time_max,
             retention,
             tracker: tracker.clone(),
         }
@@ -177,6 +191,7 @@ impl<S: LeasedStore> Leases<S> {
                     self.store.clone(),
                     holder,
                     self.time,
+                    self.step_time_max,
                     &journal,
                     self.tracker.clone(),
                 )

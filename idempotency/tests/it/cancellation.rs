@@ -1,16 +1,22 @@
 //! The caller leaves at every possible moment.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::StatusCode;
 use mainstay_errors::Error;
+use mainstay_idempotency::leased::{Claimed, LeasedDb, Leases, Work};
+use mainstay_idempotency::store::Claim;
 use mainstay_idempotency::webhook::{Received, Secret, Verifier, Webhooks, sign};
-use mainstay_idempotency::{Inbox, Jobs, Key, Ran, Seen, Wait, migrate, reap, reap_inbox};
+use mainstay_idempotency::{
+    Fingerprint, IdemTx, Inbox, Jobs, Key, Ran, Scope, Seen, Wait, migrate, reap, reap_inbox,
+};
 use sqlx::{MySql, Pool, Postgres, Sqlite};
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +32,8 @@ on_each!(
     dropped_at_every_poll_a_job_is_done_or_never_was,
     dropped_at_every_poll_a_message_is_as_its_transaction_is,
     dropped_at_every_poll_a_request_without_a_key_leaves_no_half,
+    cut_off_in_a_step_that_panics_the_pool_is_sound,
+    cut_off_in_a_transaction_that_is_too_late_the_pool_is_sound,
     dropped_at_every_poll_upkeep_goes_on,
     a_client_that_left_does_not_stop_the_commit
 );
@@ -193,8 +201,7 @@ async fn dropped_at_every_poll_a_webhook_is_applied_or_never_was<D: Asked>(pool:
     let now: SystemTime = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     let receive = async |id: &str| {
         let headers = sign(&secret, id, now, b"").unwrap();
-        let effect = |mut tx: mainstay_idempotency::IdemTx<D>,
-                      delivery: mainstay_idempotency::webhook::Delivery| async move {
+        let effect = |mut tx: IdemTx<D>, delivery: mainstay_idempotency::webhook::Delivery| async move {
             let effect = D::effect(&mut tx, &delivery.id).await;
             effect.map_err(Error::internal)
         };
@@ -272,6 +279,54 @@ async fn dropped_at_every_poll_a_message_is_as_its_transaction_is<D: Asked>(pool
             assert!(polls > 0, "the future was dropped at least once");
             return;
         }
+    }
+}
+
+async fn cut_off_in_a_step_that_panics_the_pool_is_sound<D: Asked + LeasedDb>(pool: Pool<D>) {
+    for polls in 0..8 {
+        let claim = Claim {
+            scope: Scope::new("t", "", "cut off"),
+            key: Key::new(format!("k{polls}")).unwrap(),
+            fingerprint: Fingerprint::new("POST", "/", ""),
+        };
+        let leases = Leases::new(pool.clone());
+        let claimed = leases.claim(&claim, &Work::default()).await;
+        let Claimed::Run(mut lease) = claimed.unwrap() else {
+            panic!("new");
+        };
+        let step = lease.step(
+            "step",
+            async move |mut tx: IdemTx<D>, _| -> Result<(), Error> {
+                drop_after(polls, D::effect(&mut tx, "cut off")).await;
+                panic!("cut off after {polls} polls");
+            },
+        );
+        assert!(AssertUnwindSafe(step).catch_unwind().await.is_err());
+        lease.release().await.unwrap();
+        assert_sound(&pool, polls).await;
+        assert_eq!(D::effects(&pool, "cut off").await, 0, "after {polls} polls");
+    }
+}
+
+async fn cut_off_in_a_transaction_that_is_too_late_the_pool_is_sound<D: Asked>(pool: Pool<D>) {
+    let jobs = Jobs::new(pool.clone(), "too late");
+    for polls in 0..8 {
+        let (away, kept) = tokio::sync::oneshot::channel();
+        let key = Key::new(format!("k{polls}")).unwrap();
+        let ran = jobs.run(&key, "", async move |tx| {
+            _ = away.send(tx);
+            Ok::<_, Error>(())
+        });
+        assert!(ran.await.is_err(), "a job must give its transaction back");
+        let mut tx: IdemTx<D> = kept.await.unwrap();
+        drop_after(polls, D::effect(&mut tx, "too late")).await;
+        drop(tx);
+        assert_sound(&pool, polls).await;
+        assert_eq!(
+            D::effects(&pool, "too late").await,
+            0,
+            "after {polls} polls"
+        );
     }
 }
 

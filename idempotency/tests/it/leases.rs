@@ -28,6 +28,7 @@ on_each!(
     an_attempt_paused_within_a_step_is_waited_for_and_its_step_counts,
     a_step_that_fails_or_panics_or_keeps_its_transaction_leaves_nothing,
     a_step_whose_caller_left_is_done_all_the_same,
+    a_step_that_takes_too_long_is_rolled_back,
     the_completer_takes_up_what_was_left_behind
 );
 
@@ -313,6 +314,22 @@ async fn the_completer_takes_up_what_was_left_behind<D: TestDb + LeasedDb>(pool:
 }
 
 /// A process that is stopped in the middle of a step would hold the row, and with it the key, for as long as it is.
+async fn a_step_that_takes_too_long_is_rolled_back<D: TestDb + LeasedDb>(pool: Pool<D>) {
+    let leases = Leases::new(pool.clone()).step_time_max(Duration::from_millis(200));
+    let mut lease = run(&leases, "k").await;
+    let endless: Result<(), _> = lease
+        .step("one", |mut tx, _| async move {
+            D::effect(&mut tx, "one").await?;
+            std::future::pending::<sqlx::Result<()>>().await
+        })
+        .await;
+    assert!(matches!(endless, Err(LeaseError::TimedOut)), "{endless:?}");
+    assert_eq!(D::effects(&pool, "one").await, 0);
+    step(&mut lease, "one").await.unwrap();
+    lease.complete(answer()).await.unwrap();
+    assert_eq!(D::effects(&pool, "one").await, 1);
+}
+
 async fn a_frozen_step_is_ended_by_the_server<D: TestDb + LeasedDb>(pool: Pool<D>) {
     let leases = Leases::new(pool.clone()).lease_time(Duration::from_secs(1));
     let mut frozen = run(&leases, "k").await;
