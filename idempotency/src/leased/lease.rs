@@ -33,8 +33,8 @@ pub struct Lease<S: LeasedStore> {
     holder: Holder,
     time: Duration,
     journal: Journal,
-    /// Set while a step's own transaction holds the row: nobody can take over, and a renewal would only wait.
     step_time_max: Duration,
+    /// Set while a step's own transaction holds the row: nobody can take over, and a renewal would only wait.
     in_step: Arc<AtomicBool>,
     fenced: CancellationToken,
     /// Cancelled by the drop: ends the renewal.
@@ -73,10 +73,10 @@ pub enum LeaseError<E> {
     /// The step's name is empty or over 255 bytes, or its result is over 64 KiB as JSON, or no JSON of its type.
     #[error("a step's name or result cannot be kept: {0}")]
     NotKept(Box<str>),
-    /// The step's own error. A step in a transaction was rolled back.
     /// The step took longer than [`Leases::step_time_max`](super::Leases::step_time_max) and was rolled back.
     #[error("the step took longer than it may")]
     TimedOut,
+    /// The step's own error. A step in a transaction was rolled back.
     #[error("the step failed")]
     Step(E),
 }
@@ -86,16 +86,16 @@ impl<S: LeasedStore> Lease<S> {
         store: S,
         holder: Holder,
         time: Duration,
-        journal: &[u8],
         step_time_max: Duration,
+        journal: &[u8],
         tracker: TaskTracker,
     ) -> Result<Self, Error> {
         let lease = Self {
             store,
             holder,
             time,
-            journal: Journal::decode(journal).ok_or(ErrorKind::Corrupt)?,
             step_time_max,
+            journal: Journal::decode(journal).ok_or(ErrorKind::Corrupt)?,
             in_step: Arc::default(),
             fenced: CancellationToken::new(),
             ended: CancellationToken::new(),
@@ -412,9 +412,13 @@ where
             D::rollback(tx).await;
             return Err(LeaseError::Step(failed));
         }
-        Err(panic) => {
+        Ok(Err(panic)) => {
             D::rollback_cut_off(&pool, tx).await;
             resume_unwind(panic);
+        }
+        Err(_elapsed) => {
+            D::rollback_cut_off(&pool, tx).await;
+            return Err(LeaseError::TimedOut);
         }
     };
     let entry = to_json(&result).and_then(|json| {
@@ -426,10 +430,6 @@ where
         D::check_open(&mut tx).await?;
         if D::lease_append(&mut tx, &holder, &entry, lease).await? {
             Ok(json)
-        Err(_elapsed) => {
-            D::rollback_cut_off(&pool, tx).await;
-            return Err(LeaseError::TimedOut);
-        }
         } else {
             Err(LeaseError::Fenced)
         }
