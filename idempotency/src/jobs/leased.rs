@@ -191,6 +191,7 @@ impl<E: Into<AnyError>> From<LeaseError<E>> for AnyError {
         match error {
             LeaseError::Step(own) => own.into(),
             LeaseError::Fenced => IdempotencyError::KeyInFlight.into(),
+            LeaseError::TimedOut => IdempotencyError::HandlerTimeout.into(),
             LeaseError::Unknown => unknown("a remote step was begun and not finished").into(),
             // Other steps, and perhaps this one, are done: the store's own problem would say that nothing was.
             LeaseError::Store(error) => IdempotencyError::OutcomeUnknown(error).into(),
@@ -202,7 +203,6 @@ impl<E: Into<AnyError>> From<LeaseError<E>> for AnyError {
 impl<S: LeasedStore> fmt::Debug for LeasedJobs<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LeasedJobs")
-            LeaseError::TimedOut => IdempotencyError::HandlerTimeout.into(),
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
