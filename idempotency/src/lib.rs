@@ -118,7 +118,7 @@
 //! Target `mainstay_idempotency`. Keys are logged (escaped), bodies, scopes and secrets are not.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(feature = "axum")]
+#[cfg(feature = "sqlx")]
 pub mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -35,7 +35,9 @@ pub enum IdempotencyError {
     },
     /// 400 `request_body_incomplete`.
     RequestIncomplete,
-    /// 500 `idempotency_response_not_kept`: rolled back, because the answer was too large or broke off.
+    /// 408 `request_body_timeout`.
+    RequestTimeout,
+    /// 500 `idempotency_response_not_kept`: rolled back, because the answer was too large, broke off or could not be sealed.
     ResponseNotKept,
     /// 504 `idempotency_handler_timeout`: rolled back.
     HandlerTimeout,
@@ -46,7 +48,8 @@ pub enum IdempotencyError {
     RecordUnreadable(Error),
     /// The store failed before the commit.
     Store(Error),
-    /// 503 `idempotency_outcome_unknown`: the commit went unanswered and the database could not be asked.
+    /// 503 `idempotency_outcome_unknown`: the commit went unanswered and the database could not be asked; or, under a lease,
+    /// steps are done or begun, and the rest is not.
     OutcomeUnknown(Error),
     /// 503 `outcome_unknown`: as above, for a request without a key.
     OutcomeUnknownWithoutKey(Error),
@@ -123,6 +126,14 @@ const INCOMPLETE: Descriptor = describe(
     "Request body incomplete",
     "The body ended before it was complete. Nothing was done.",
 );
+const SLOW: Descriptor = describe(
+    "request_body_timeout",
+    Category::InvalidArgument,
+    "Request body too slow",
+    "The body was not complete in time. Nothing was done.",
+)
+.with_status(408)
+.with_retry(Retry::Backoff);
 const NOT_KEPT: Descriptor = describe(
     "idempotency_response_not_kept",
     Category::Internal,
@@ -157,7 +168,8 @@ const UNKNOWN: Descriptor = describe(
     "idempotency_outcome_unknown",
     Category::Unavailable,
     "Outcome unknown",
-    "The commit was sent and its answer was lost. Ask again with the same key: it either replays the answer or runs once.",
+    "What became of a request with this key is not known: the word on its commit was lost, or it stopped between its steps. Ask again \
+     with the same key: the answer is replayed, or what is left to do is done, and nothing twice.",
 )
 .with_retry(Retry::SameKeyOnly)
 .with_outcome(Outcome::Unknown);
@@ -180,6 +192,7 @@ impl Fault for IdempotencyError {
         OVERLOADED,
         TOO_LARGE,
         INCOMPLETE,
+        SLOW,
         NOT_KEPT,
         TIMEOUT,
         LOST,
@@ -202,6 +215,7 @@ impl Fault for IdempotencyError {
             Self::Overloaded => &OVERLOADED,
             Self::RequestTooLarge { .. } => &TOO_LARGE,
             Self::RequestIncomplete => &INCOMPLETE,
+            Self::RequestTimeout => &SLOW,
             Self::ResponseNotKept => &NOT_KEPT,
             Self::HandlerTimeout => &TIMEOUT,
             Self::TransactionLost => &LOST,
@@ -284,6 +298,7 @@ mod tests {
                 ("idempotency_overloaded", 503, "not_applied"),
                 ("request_body_too_large", 413, "not_applied"),
                 ("request_body_incomplete", 400, "not_applied"),
+                ("request_body_timeout", 408, "not_applied"),
                 ("idempotency_response_not_kept", 500, "not_applied"),
                 ("idempotency_handler_timeout", 504, "not_applied"),
                 ("idempotency_transaction_lost", 500, "not_applied"),

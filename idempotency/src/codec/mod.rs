@@ -1,4 +1,5 @@
-//! Answers at rest: what the table holds of an answer's headers and body, when that must not be their plain bytes.
+//! Answers at rest: what the table holds of an answer's headers and body, or of a job's result, when that must not be plain
+//! bytes. What the steps of a lease return is kept plain until its answer is recorded.
 
 #[cfg(feature = "aead")]
 mod aead;
@@ -7,8 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 #[cfg(feature = "aead")]
 pub use self::aead::Aead;
-use crate::store::Claim;
-use crate::{Error, ErrorKind, Recorded};
+use crate::{Error, ErrorKind, Key, Recorded, Scope};
 
 /// Seals answers before they are stored and opens them before they are replayed: encryption, in most services.
 ///
@@ -45,7 +45,8 @@ const SEALED: HeaderName = HeaderName::from_static("mainstay-sealed");
 /// What to store in the place of `recorded`.
 pub(crate) fn seal(
     codec: Option<&dyn Codec>,
-    claim: &Claim,
+    scope: &Scope,
+    key: &Key,
     recorded: Recorded,
 ) -> Result<Recorded, Error> {
     let Some(codec) = codec else {
@@ -60,7 +61,7 @@ pub(crate) fn seal(
     plain.extend_from_slice(&headers);
     plain.extend_from_slice(&recorded.body);
     let sealed = codec
-        .seal(&place(claim, recorded.status), &plain)
+        .seal(&place(scope, key, recorded.status), &plain)
         .map_err(corrupt)?;
     Ok(Recorded {
         status: recorded.status,
@@ -72,7 +73,8 @@ pub(crate) fn seal(
 /// The answer that `stored` stands for.
 pub(crate) fn open(
     codec: Option<&dyn Codec>,
-    claim: &Claim,
+    scope: &Scope,
+    key: &Key,
     stored: Recorded,
 ) -> Result<Recorded, Error> {
     let Some(key_id) = stored.headers.get(SEALED) else {
@@ -82,7 +84,7 @@ pub(crate) fn open(
     let key_id = key_id.to_str().ok().and_then(|id| id.parse().ok());
     let (codec, key_id) = (codec.ok_or_else(corrupt)?, key_id.ok_or_else(corrupt)?);
     let plain = codec
-        .open(key_id, &place(claim, stored.status), &stored.body)
+        .open(key_id, &place(scope, key, stored.status), &stored.body)
         .map_err(|error| Error::new(ErrorKind::Corrupt, error))?;
     let (length, rest) = plain.split_first_chunk::<4>().ok_or_else(corrupt)?;
     let (headers, body) = rest
@@ -93,12 +95,12 @@ pub(crate) fn open(
 }
 
 /// Whose answer it is: a row that was moved to another key does not open.
-fn place(claim: &Claim, status: u16) -> Vec<u8> {
-    let key = claim.key.as_bytes();
+fn place(scope: &Scope, key: &Key, status: u16) -> Vec<u8> {
+    let key = key.as_bytes();
     let mut place = Vec::with_capacity(120 + key.len());
     place.extend_from_slice(b"mainstay answer 1\0");
     place.extend_from_slice(&status.to_be_bytes());
-    place.extend_from_slice(claim.scope.as_bytes());
+    place.extend_from_slice(scope.as_bytes());
     place.extend_from_slice(key);
     place
 }
@@ -108,7 +110,6 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::{Fingerprint, Key, Scope};
 
     /// Turns every bit, and remembers where: enough to see what is handed over.
     struct Not;
@@ -132,12 +133,22 @@ mod tests {
         }
     }
 
-    fn claim(key: &str) -> Claim {
-        Claim {
-            scope: Scope::new("t", "", "o"),
-            key: Key::new(key).unwrap(),
-            fingerprint: Fingerprint::new("POST", "/", ""),
-        }
+    fn seal(codec: Option<&dyn Codec>, key: &str, recorded: Recorded) -> Result<Recorded, Error> {
+        super::seal(
+            codec,
+            &Scope::new("t", "", "o"),
+            &Key::new(key).unwrap(),
+            recorded,
+        )
+    }
+
+    fn open(codec: Option<&dyn Codec>, key: &str, stored: Recorded) -> Result<Recorded, Error> {
+        super::open(
+            codec,
+            &Scope::new("t", "", "o"),
+            &Key::new(key).unwrap(),
+            stored,
+        )
     }
 
     fn answer() -> Recorded {
@@ -153,30 +164,30 @@ mod tests {
 
     #[test]
     fn what_is_stored_is_sealed_and_opens_in_its_place_only() {
-        let stored = seal(Some(&Not), &claim("k"), answer()).unwrap();
+        let stored = seal(Some(&Not), "k", answer()).unwrap();
         assert_eq!((stored.status, stored.headers.len()), (201, 1));
         assert_eq!(stored.headers[SEALED], "7");
         assert!(!stored.body.windows(6).any(|bytes| bytes == b"secret"));
-        let opened = open(Some(&Not), &claim("k"), stored.clone()).unwrap();
+        let opened = open(Some(&Not), "k", stored.clone()).unwrap();
         assert_eq!(opened, answer());
-        assert!(open(Some(&Not), &claim("other"), stored.clone()).is_err());
+        assert!(open(Some(&Not), "other", stored.clone()).is_err());
         let moved = Recorded {
             status: 200,
             ..stored.clone()
         };
-        assert!(open(Some(&Not), &claim("k"), moved).is_err());
-        assert!(open(None, &claim("k"), stored.clone()).is_err(), "no codec");
+        assert!(open(Some(&Not), "k", moved).is_err());
+        assert!(open(None, "k", stored.clone()).is_err(), "no codec");
         for id in ["8", "-1", "x"] {
             let mut other = stored.clone();
             other.headers.insert(SEALED, HeaderValue::from_static(id));
-            assert!(open(Some(&Not), &claim("k"), other).is_err(), "{id}");
+            assert!(open(Some(&Not), "k", other).is_err(), "{id}");
         }
     }
 
     #[test]
     fn what_was_stored_before_there_was_a_codec_is_still_read() {
-        let opened = open(Some(&Not), &claim("k"), answer()).unwrap();
+        let opened = open(Some(&Not), "k", answer()).unwrap();
         assert_eq!(opened, answer());
-        assert_eq!(seal(None, &claim("k"), answer()).unwrap(), answer());
+        assert_eq!(seal(None, "k", answer()).unwrap(), answer());
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +15,8 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use super::{Ran, before, claim_of, result_of};
+use super::{Ran, before, claim_of, to_keep};
+use crate::codec::Codec;
 use crate::key::Age;
 use crate::leased::{Claimed, Home, Lease, LeaseError, LeasedStore, Leases, LentLease, Work};
 use crate::local::Kept;
@@ -45,6 +47,7 @@ pub struct LeasedJobs<S: LeasedStore> {
     name: Box<str>,
     tracker: TaskTracker,
     time_max: Duration,
+    codec: Option<Arc<dyn Codec>>,
 }
 
 impl<S: LeasedStore> LeasedJobs<S> {
@@ -56,6 +59,7 @@ impl<S: LeasedStore> LeasedJobs<S> {
             name: name.into(),
             tracker: TaskTracker::new(),
             time_max: super::TIME_MAX,
+            codec: None,
         }
     }
 
@@ -70,6 +74,13 @@ impl<S: LeasedStore> LeasedJobs<S> {
     #[must_use]
     pub fn time_max(mut self, time: Duration) -> Self {
         self.time_max = time;
+        self
+    }
+
+    /// Seals results before they are stored. What steps return is stored as it is, until there is a result. Default: none.
+    #[must_use]
+    pub fn codec(mut self, codec: impl Codec) -> Self {
+        self.codec = Some(Arc::new(codec));
         self
     }
 
@@ -103,11 +114,11 @@ impl<S: LeasedStore> LeasedJobs<S> {
             handler: self.name.to_string(),
             input,
         };
-        let (leases, time_max) = (self.leases.clone(), self.time_max);
+        let this = self.clone();
         let task = async move {
-            match leases.claim(&claim, &work).await {
-                Ok(Claimed::Run(lease)) => run(&leases, &claim, lease, time_max, job).await,
-                Ok(Claimed::Replay(recorded)) => before(&recorded),
+            match this.leases.claim(&claim, &work).await {
+                Ok(Claimed::Run(lease)) => this.work(&claim, lease, job).await,
+                Ok(Claimed::Replay(found)) => before(this.codec.as_deref(), &claim, found),
                 other => Err(refusal(other).into()),
             }
         };
@@ -119,50 +130,50 @@ impl<S: LeasedStore> LeasedJobs<S> {
             },
         }
     }
-}
 
-async fn run<S, T, E, F, Fut>(
-    leases: &Leases<S>,
-    claim: &Claim,
-    lease: Lease<S>,
-    time_max: Duration,
-    job: F,
-) -> Result<Ran<T>, AnyError>
-where
-    S: LeasedStore,
-    F: FnOnce(LentLease<S>) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
-    E: Into<AnyError>,
-    T: Serialize + DeserializeOwned,
-{
-    let home = Home::new(lease);
-    let lent = home.lend().ok_or(IdempotencyError::TransactionLost)?;
-    // What the job left behind in a panic is dropped, not looked at.
-    let running = AssertUnwindSafe(async { job(lent).await }).catch_unwind();
-    let ran = timeout(time_max, running).await;
-    let lease = home.take();
-    match (ran, lease) {
-        (Ok(Err(panic)), _) => resume_unwind(panic),
-        // The lease runs out: what was under way when it was dropped, nobody knows.
-        (Err(elapsed), _) => Err(unknown(elapsed).into()),
-        (Ok(Ok(Err(failed))), lease) => {
-            if let Some(lease) = lease {
-                _ = lease.give_back().await;
-            }
-            Err(failed.into())
-        }
-        (Ok(Ok(Ok(_))), None) => Err(unknown("the job kept its lease past its end").into()),
-        (Ok(Ok(Ok(result))), Some(lease)) => {
-            // Without a record, but not without effects: the steps are done.
-            let recorded = result_of(&result).map_err(unknown)?;
-            let recording = leases.record(&lease, claim, &recorded, super::RESOLVE_TIME_MAX);
-            match recording.await {
-                Ok(Kept::Ours) => Ok(Ran::Now(result)),
-                Ok(Kept::Theirs(found)) => before(&found),
-                Err(IdempotencyError::Store(refused)) => {
-                    Err(IdempotencyError::OutcomeUnknown(refused).into())
+    async fn work<T, E, F, Fut>(
+        &self,
+        claim: &Claim,
+        lease: Lease<S>,
+        job: F,
+    ) -> Result<Ran<T>, AnyError>
+    where
+        F: FnOnce(LentLease<S>) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        E: Into<AnyError>,
+        T: Serialize + DeserializeOwned,
+    {
+        let home = Home::new(lease);
+        let lent = home.lend().ok_or(IdempotencyError::TransactionLost)?;
+        // What the job left behind in a panic is dropped, not looked at.
+        let running = AssertUnwindSafe(async { job(lent).await }).catch_unwind();
+        let ran = timeout(self.time_max, running).await;
+        let lease = home.take();
+        match (ran, lease) {
+            (Ok(Err(panic)), _) => resume_unwind(panic),
+            // The lease runs out: what was under way when it was dropped, nobody knows.
+            (Err(elapsed), _) => Err(unknown(elapsed).into()),
+            (Ok(Ok(Err(failed))), lease) => {
+                if let Some(lease) = lease {
+                    _ = lease.give_back().await;
                 }
-                Err(other) => Err(other.into()),
+                Err(failed.into())
+            }
+            (Ok(Ok(Ok(_))), None) => Err(unknown("the job kept its lease past its end").into()),
+            (Ok(Ok(Ok(result))), Some(lease)) => {
+                // Without a record, but not without effects: the steps are done.
+                let recorded = to_keep(self.codec.as_deref(), claim, &result).map_err(unknown)?;
+                let recording =
+                    self.leases
+                        .record(&lease, claim, &recorded, super::RESOLVE_TIME_MAX);
+                match recording.await {
+                    Ok(Kept::Ours) => Ok(Ran::Now(result)),
+                    Ok(Kept::Theirs(found)) => before(self.codec.as_deref(), claim, found),
+                    Err(IdempotencyError::Store(refused)) => {
+                        Err(IdempotencyError::OutcomeUnknown(refused).into())
+                    }
+                    Err(other) => Err(other.into()),
+                }
             }
         }
     }
@@ -215,6 +226,7 @@ impl<S: LeasedStore> Clone for LeasedJobs<S> {
             name: self.name.clone(),
             tracker: self.tracker.clone(),
             time_max: self.time_max,
+            codec: self.codec.clone(),
         }
     }
 }

@@ -5,6 +5,7 @@ mod leased;
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -18,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 pub use self::leased::LeasedJobs;
+use crate::codec::{self, Codec};
 use crate::local::{Kept, Local, Opened};
 use crate::on_commit::OnCommit;
 use crate::store::{Claim, IdempotencyDb};
@@ -53,6 +55,7 @@ pub struct Jobs<D: Database> {
     time_max: Duration,
     wait: Wait,
     retention: Option<Duration>,
+    codec: Option<Arc<dyn Codec>>,
 }
 
 /// What became of a job.
@@ -92,6 +95,7 @@ impl<D: IdempotencyDb> Jobs<D> {
             time_max: TIME_MAX,
             wait: Wait::No,
             retention: None,
+            codec: None,
         }
     }
 
@@ -128,6 +132,13 @@ impl<D: IdempotencyDb> Jobs<D> {
     #[must_use]
     pub fn retention(mut self, retention: Duration) -> Self {
         self.retention = Some(retention);
+        self
+    }
+
+    /// Seals results before they are stored. Default: they are stored as they are.
+    #[must_use]
+    pub fn codec(mut self, codec: impl Codec) -> Self {
+        self.codec = Some(Arc::new(codec));
         self
     }
 
@@ -189,7 +200,7 @@ impl<D: IdempotencyDb> Jobs<D> {
         };
         let tx = match local.open(claim).await? {
             Opened::Run(tx) => tx,
-            Opened::Replay(recorded) => return before(&recorded),
+            Opened::Replay(found) => return before(self.codec.as_deref(), claim, found),
         };
         let slot = Slot::ready(&self.pool, tx);
         let lent = slot.lend().await.map_err(IdempotencyError::Store)?;
@@ -217,7 +228,7 @@ impl<D: IdempotencyDb> Jobs<D> {
                 };
             }
         };
-        let recorded = match result_of(&result) {
+        let recorded = match to_keep(self.codec.as_deref(), claim, &result) {
             Ok(recorded) => recorded,
             Err(refusal) => {
                 local.roll_back(tx).await;
@@ -229,7 +240,7 @@ impl<D: IdempotencyDb> Jobs<D> {
                 self.on_commit.call();
                 Ok(Ran::Now(result))
             }
-            Kept::Theirs(recorded) => before(&recorded),
+            Kept::Theirs(found) => before(self.codec.as_deref(), claim, found),
         }
     }
 }
@@ -244,19 +255,33 @@ fn claim_of(name: &str, key: &Key, input: &[u8]) -> Claim {
 }
 
 /// What is kept of a result.
-fn result_of<T: Serialize>(result: &T) -> Result<Recorded, IdempotencyError> {
+fn to_keep<T: Serialize>(
+    codec: Option<&dyn Codec>,
+    claim: &Claim,
+    result: &T,
+) -> Result<Recorded, IdempotencyError> {
     let body = serde_json::to_vec(result).map_err(|error| {
         tracing::error!(%error, "the job's result cannot be kept");
         IdempotencyError::ResponseNotKept
     })?;
-    Ok(Recorded {
+    let recorded = Recorded {
         status: 200,
         headers: HeaderMap::new(),
         body: body.into(),
+    };
+    codec::seal(codec, &claim.scope, &claim.key, recorded).map_err(|error| {
+        tracing::error!(%error, "the job's result cannot be sealed");
+        IdempotencyError::ResponseNotKept
     })
 }
 
-fn before<T: DeserializeOwned>(recorded: &Recorded) -> Result<Ran<T>, AnyError> {
+fn before<T: DeserializeOwned>(
+    codec: Option<&dyn Codec>,
+    claim: &Claim,
+    stored: Recorded,
+) -> Result<Ran<T>, AnyError> {
+    let recorded = codec::open(codec, &claim.scope, &claim.key, stored)
+        .map_err(IdempotencyError::RecordUnreadable)?;
     let read = serde_json::from_slice(&recorded.body);
     let unreadable =
         |error| IdempotencyError::RecordUnreadable(Error::new(ErrorKind::Corrupt, error));
@@ -273,6 +298,7 @@ impl<D: Database> Clone for Jobs<D> {
             time_max: self.time_max,
             wait: self.wait,
             retention: self.retention,
+            codec: self.codec.clone(),
         }
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn to_keep<P: Runs>(
         tracing::error!(key = ?claim.key, "the answer's headers are too large to be kept");
         return None;
     }
-    match codec::seal(config.codec.as_deref(), claim, recorded) {
+    match codec::seal(config.codec.as_deref(), &claim.scope, &claim.key, recorded) {
         Ok(sealed) => Some(sealed),
         Err(error) => {
             tracing::error!(key = ?claim.key, error = %Chain(&error), "the answer cannot be sealed");
@@ -51,7 +51,7 @@ pub(super) fn replay_stored<P: Runs>(
     claim: &Claim,
     stored: Recorded,
 ) -> Response<Body> {
-    match codec::open(config.codec.as_deref(), claim, stored) {
+    match codec::open(config.codec.as_deref(), &claim.scope, &claim.key, stored) {
         Ok(recorded) => replay(recorded),
         Err(error) => refuse(Some(claim), IdempotencyError::RecordUnreadable(error)),
     }

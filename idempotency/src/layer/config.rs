@@ -23,6 +23,7 @@ pub(super) type Resolver = dyn Fn(&Parts) -> Result<Scope, Problem> + Send + Syn
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) request_bytes_max: usize,
+    pub(super) request_time_max: Duration,
     pub(super) response_bytes_max: usize,
     pub(super) handler_time_max: Duration,
     pub(super) in_flight_max: usize,
@@ -31,6 +32,7 @@ pub(super) struct Limits {
 
 const DEFAULT_LIMITS: Limits = Limits {
     request_bytes_max: 1024 * 1024,
+    request_time_max: Duration::from_secs(30),
     response_bytes_max: 1024 * 1024,
     handler_time_max: Duration::from_secs(30),
     in_flight_max: 1024,

@@ -214,6 +214,7 @@ impl<P: Protocol, S> IdempotencyLayer<P, S> {
 
     /// Settings of one route, its scope among them, by its path as the router writes it (`/payments/{id}`; nested, the whole
     /// of it). They begin as the layer's own are by now, so set those first. Outside axum's router it is the request's own path that counts.
+    /// A path that is given again has its last settings, which do not begin as its first.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -231,7 +232,10 @@ impl<P: Protocol, S> IdempotencyLayer<P, S> {
         S: Clone,
     {
         let route = edit(self.clone().with(|config| config.routes.clear()));
-        self.with(|config| config.routes.push((path.into(), route.config)))
+        self.with(|config| {
+            config.routes.retain(|(known, _)| **known != *path);
+            config.routes.push((path.into(), route.config));
+        })
     }
 
     /// What to do about a key that is in flight. Default [`Wait::No`].
@@ -257,6 +261,13 @@ impl<P: Protocol, S> IdempotencyLayer<P, S> {
     #[must_use]
     pub fn request_bytes_max(self, bytes: usize) -> Self {
         self.with(|config| config.limits.request_bytes_max = bytes)
+    }
+
+    /// Longest time for a request's body to come in; more is a 408. Default 30 s: for slow lines. Nothing is held meanwhile
+    /// but what has come, and the handler's own time begins behind it.
+    #[must_use]
+    pub fn request_time_max(self, time: Duration) -> Self {
+        self.with(|config| config.limits.request_time_max = time)
     }
 
     /// Longest response body in bytes; more is a 500 and a rollback, for what cannot be repeated must not commit.

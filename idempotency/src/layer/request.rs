@@ -9,8 +9,9 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::time::timeout;
 
-use super::config::Config;
+use super::config::{Config, Limits};
 use super::protocol::Runs;
 use crate::key::KeyError;
 use crate::{IdempotencyError, Key};
@@ -42,8 +43,9 @@ pub(super) fn target(parts: &Parts) -> &str {
 pub(super) async fn read_body(
     body: Body,
     headers: &HeaderMap,
-    bytes_max: usize,
+    limits: &Limits,
 ) -> Result<Bytes, IdempotencyError> {
+    let bytes_max = limits.request_bytes_max;
     // A declared length is refused before a byte of it is read.
     let declared = headers
         .get(header::CONTENT_LENGTH)
@@ -51,12 +53,14 @@ pub(super) async fn read_body(
     if declared.is_some_and(|length| length > bytes_max as u64) {
         return Err(IdempotencyError::RequestTooLarge { bytes_max });
     }
-    match Limited::new(body, bytes_max).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if is_length_limit(error.as_ref()) => {
+    let read = Limited::new(body, bytes_max).collect();
+    match timeout(limits.request_time_max, read).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if is_length_limit(error.as_ref()) => {
             Err(IdempotencyError::RequestTooLarge { bytes_max })
         }
-        Err(_) => Err(IdempotencyError::RequestIncomplete),
+        Ok(Err(_)) => Err(IdempotencyError::RequestIncomplete),
+        Err(_elapsed) => Err(IdempotencyError::RequestTimeout),
     }
 }
 

@@ -52,7 +52,7 @@ where
     };
     let prepared = async {
         let key = key(&config, &parts.headers)?;
-        let body = read_body(body, &parts.headers, config.limits.request_bytes_max).await?;
+        let body = read_body(body, &parts.headers, &config.limits).await?;
         let fingerprint = config
             .covers
             .fingerprint(parts.method.as_str(), target(&parts), &body);

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::journal::{self, Journal, Progress};
 use super::{DerivedKey, Holder, LeasedDb, LeasedStore, derived_key};
+use crate::codec::{self, Codec};
 use crate::on_commit::OnCommit;
 use crate::tx::{Returned, Slot};
 use crate::{Error, ErrorKind, IdemTx, Recorded, telemetry};
@@ -254,6 +255,15 @@ impl<S: LeasedStore> Lease<S> {
     /// Runs in a task of its own: a drop does not stop it.
     pub async fn complete(self, recorded: Recorded) -> Result<(), LeaseError<Infallible>> {
         self.record(recorded).await
+    }
+
+    /// The answer as a layer or jobs with this codec have it stored, to [complete](Self::complete) with: for handlers of a
+    /// [`Completer`](super::Completer).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] when the codec cannot seal, or the headers are too large.
+    pub fn sealed(&self, codec: &dyn Codec, recorded: Recorded) -> Result<Recorded, Error> {
+        codec::seal(Some(codec), &self.holder.scope, &self.holder.key, recorded)
     }
 
     /// As [`complete`](Self::complete), and may be said again: the token keeps a second time from doing anything.

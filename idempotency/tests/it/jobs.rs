@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use mainstay_errors::{Category, Error, Problem};
+use mainstay_idempotency::codec::Aead;
 use mainstay_idempotency::{Jobs, Key, Ran, Wait};
 use sqlx::Pool;
 
@@ -17,7 +18,8 @@ on_each!(
     the_same_key_with_another_input_does_not_run,
     two_names_may_use_one_key,
     a_job_started_many_times_at_once_runs_once,
-    a_result_that_is_of_another_type_now_is_told_and_not_run_again
+    a_result_that_is_of_another_type_now_is_told_and_not_run_again,
+    results_are_sealed_at_rest
 );
 
 fn key(text: &str) -> Key {
@@ -117,4 +119,17 @@ async fn a_result_that_is_of_another_type_now_is_told_and_not_run_again<D: TestD
         other.await.unwrap_err().code(),
         "idempotency_record_unreadable"
     );
+}
+
+async fn results_are_sealed_at_rest<D: TestDb>(pool: Pool<D>) {
+    let sealing = |key| Jobs::new(pool.clone(), "invoices").codec(Aead::new(1, &[key; 32]));
+    let jobs = sealing(7);
+    let done = "done march".to_owned();
+    assert_eq!(run(&jobs, "march").await.unwrap(), Ran::Now(done.clone()));
+    assert_eq!(run(&jobs, "march").await.unwrap(), Ran::Before(done));
+    for without in [sealing(8), Jobs::new(pool.clone(), "invoices")] {
+        let unread = run(&without, "march").await.unwrap_err();
+        assert_eq!(unread.code(), "idempotency_record_unreadable");
+    }
+    assert_eq!(D::effects(&pool, "march").await, 1);
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mainstay_errors::{Category, Error, Outcome, Problem};
+use mainstay_idempotency::codec::Aead;
 use mainstay_idempotency::leased::{LeaseError, LeasedDb, Leases, Remote};
 use mainstay_idempotency::{ErrorKind, Key, LeasedJobs, LentLease, Ran};
 use sqlx::Pool;
@@ -16,7 +17,8 @@ on_each!(
     a_job_that_fails_goes_on_behind_its_steps,
     a_job_that_panics_or_hangs_is_in_flight_until_its_lease_is_over,
     a_remote_that_would_act_twice_is_not_asked_twice,
-    a_result_that_cannot_be_kept_does_not_undo_the_steps
+    a_result_that_cannot_be_kept_does_not_undo_the_steps,
+    results_of_jobs_in_steps_are_sealed_at_rest
 );
 
 /// Nor does it say so.
@@ -196,4 +198,14 @@ async fn a_remote_that_would_act_twice_is_not_asked_twice<D: TestDb + LeasedDb>(
     };
     assert_eq!(next.unwrap_err().code(), "idempotency_outcome_unknown");
     assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+async fn results_of_jobs_in_steps_are_sealed_at_rest<D: TestDb + LeasedDb>(pool: Pool<D>) {
+    let plain = LeasedJobs::new(Leases::new(pool), "payouts");
+    let jobs = plain.clone().codec(Aead::new(1, &[7; 32]));
+    let job = |_| async { Ok::<_, Error>(17) };
+    assert_eq!(jobs.run(&key(), "", job).await.unwrap(), Ran::Now(17));
+    assert_eq!(jobs.run(&key(), "", job).await.unwrap(), Ran::Before(17));
+    let unread = plain.run(&key(), "", job).await.unwrap_err();
+    assert_eq!(unread.code(), "idempotency_record_unreadable");
 }

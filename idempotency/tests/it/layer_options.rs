@@ -27,6 +27,8 @@ on_each!(
     a_storm_that_waits_runs_once,
     a_route_may_want_something_else,
     a_route_has_the_scope_it_was_given,
+    a_route_that_is_given_again_has_its_last_settings,
+    a_body_that_does_not_come_in_is_a_408_and_holds_no_key,
     a_key_of_one_route_is_no_key_of_a_route_that_covers_something_else,
     fingerprints_cover_what_they_are_told_to,
     answers_are_sealed_at_rest_and_replayed_after_a_rotation,
@@ -192,6 +194,40 @@ async fn a_route_has_the_scope_it_was_given<D: TestDb>(pool: Pool<D>) {
     let mut bare = request(Some("k"), "ok");
     *bare.uri_mut() = "/bare".parse().unwrap();
     assert_eq!(app.send(bare).await.code(), "not_here");
+}
+
+async fn a_route_that_is_given_again_has_its_last_settings<D: TestDb>(pool: Pool<D>) {
+    let app = App::with(pool, |layer| {
+        layer
+            .route("/pay", |route| route.request_bytes_max(1).required(false))
+            .route("/pay", |route| route.request_bytes_max(4))
+    });
+    assert_eq!(app.post("k", "ok").await.status, StatusCode::CREATED);
+    assert_eq!(
+        app.post("k", "too long").await.code(),
+        "request_body_too_large"
+    );
+    let answer = app.send(request(None, "ok")).await;
+    assert_eq!(
+        answer.code(),
+        "idempotency_key_missing",
+        "nothing of the first"
+    );
+}
+
+async fn a_body_that_does_not_come_in_is_a_408_and_holds_no_key<D: TestDb>(pool: Pool<D>) {
+    let app = App::with(pool, |layer| {
+        layer.request_time_max(Duration::from_millis(50))
+    });
+    let silent = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
+    let slow = request(Some("k"), "").map(|_| Body::from_stream(silent));
+    let answer = app.send(slow).await;
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (StatusCode::REQUEST_TIMEOUT, "request_body_timeout")
+    );
+    assert_eq!(app.runs(), 0);
+    assert_eq!(app.post("k", "ok").await.status, StatusCode::CREATED);
 }
 
 async fn a_key_of_one_route_is_no_key_of_a_route_that_covers_something_else<D: TestDb>(
