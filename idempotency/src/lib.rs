@@ -97,8 +97,10 @@
 //!   off cannot be repeated, so it is not committed.
 //! - [`Inbox`] deduplicates messages in a consumer's own transaction; [`webhook`] verifies Standard Webhooks and Stripe's
 //!   signatures and applies each delivery once; [`Jobs`] and [`LeasedJobs`] run jobs by key.
-//! - A [`Reaper`] deletes old rows, batch by batch, in a task; [`reap`] and [`reap_inbox`] are its statements.
-//! - The tables `mainstay_key` and `mainstay_inbox` are public: see `migrations/`. Create them with [`migrate`].
+//! - A [`Reaper`] deletes old rows in a task, on Postgres a key's whole day at once and else batch by batch; [`empty_days`],
+//!   [`reap`] and [`reap_inbox`] are its statements.
+//! - The tables `mainstay_key`, which shows the records of all days, and `mainstay_inbox` are public: see `migrations/`. Create
+//!   them with [`migrate`].
 //! - [`store::IdempotencyDb`] is what a database must do; the `conformance` feature holds the suite that proves it.
 //!
 //! # Features
