@@ -21,6 +21,7 @@ mod model;
 mod nats;
 mod order;
 mod outage;
+mod processes;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 mod takeover;
