@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{LaneRef, Outcome, Outcomes, Sink, SinkDown, publish_each};
-use crate::message::Message;
+use crate::{event::EventId, message::Message};
 
 type Script = dyn Fn(&Message) -> Outcome + Send + Sync;
 
@@ -84,6 +84,23 @@ impl MemorySink {
         // The sender lives as long as `self`, so this only ends when the count is there.
         let _ = arrived.wait_for(|seen| *seen >= count).await;
         self.messages()
+    }
+
+    /// Waits until the event with this id was acked, and gives its first copy.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing; wrap it in a timeout.
+    pub async fn wait_for_event(&self, id: EventId) -> Message {
+        let mut arrived = self.inner.arrived.subscribe();
+        loop {
+            arrived.mark_unchanged();
+            let known = self.messages().into_iter().find(|of| of.id() == id);
+            if let Some(message) = known {
+                return message;
+            }
+            // The sender lives as long as `self`.
+            let _ = arrived.changed().await;
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -5,11 +5,14 @@ mod channel;
 #[cfg_attr(docsrs, doc(cfg(feature = "cloudevents")))]
 pub mod cloudevents;
 mod each;
+mod fault;
 mod memory;
 #[cfg(feature = "nats")]
 mod nats;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(any(feature = "nats", feature = "rabbitmq", feature = "redis"))]
 mod rounds;
 #[cfg(feature = "http")]
@@ -32,6 +35,9 @@ pub use self::nats::NatsSink;
 #[cfg(feature = "rabbitmq")]
 #[cfg_attr(docsrs, doc(cfg(feature = "rabbitmq")))]
 pub use self::rabbitmq::{RabbitMqSink, Unroutable};
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use self::redis::RedisSink;
 #[cfg(any(feature = "nats", feature = "rabbitmq", feature = "redis"))]
 #[cfg_attr(
     docsrs,
@@ -44,6 +50,7 @@ pub use self::webhook::{InvalidWebhook, WebhookBuilder, WebhookSecret, WebhookSi
 pub use self::{
     channel::{ChannelSink, Deliveries, Delivery},
     each::publish_each,
+    fault::FaultSink,
     memory::MemorySink,
 };
 use crate::message::Message;

@@ -182,6 +182,9 @@ impl NatsSink {
         let until = Instant::now() + self.ack_timeout;
         let mut acks = Vec::with_capacity(round.len());
         for (at, message) in round {
+            if rounds.has_stopped(at) {
+                continue;
+            }
             let (subject, publish) = match self.outbound(message) {
                 Ok(outbound) => outbound,
                 Err(outcome) => {

@@ -247,6 +247,9 @@ impl RabbitMqSink {
         let mut sent = Vec::with_capacity(round.len());
         let mut answers = Vec::with_capacity(round.len());
         for (at, message) in round {
+            if rounds.has_stopped(*at) {
+                continue;
+            }
             let outbound = match self.outbound(message) {
                 Ok(outbound) => outbound,
                 Err(outcome) => {

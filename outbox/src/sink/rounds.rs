@@ -128,6 +128,12 @@ impl<'a> Rounds<'a> {
         self.silent.push((at, reason.into()));
     }
 
+    /// Whether the key of the message at this place has stopped since the round was planned: then it must not be sent.
+    pub(crate) fn has_stopped(&self, at: usize) -> bool {
+        let key = self.keys.get(at);
+        key.and_then(|key| self.stopped.get(*key)) == Some(&true)
+    }
+
     fn stop(&mut self, at: usize) {
         let key = self.keys.get(at).copied();
         if let Some(stopped) = key.and_then(|key| self.stopped.get_mut(key)) {
