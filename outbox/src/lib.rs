@@ -97,6 +97,9 @@ mod admin;
     reason = "a suite of assertions: it is called from tests and panics when one fails"
 )]
 pub mod conformance;
+#[cfg(any(feature = "nats", feature = "rabbitmq"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "nats", feature = "rabbitmq"))))]
+pub mod consume;
 #[cfg(feature = "sqlx")]
 mod error;
 mod event;
@@ -139,5 +142,5 @@ pub use self::{
 };
 
 /// The `tracing` target of everything this crate logs.
-#[cfg(feature = "sqlx")]
+#[cfg(any(feature = "sqlx", feature = "nats", feature = "rabbitmq"))]
 pub(crate) const TARGET: &str = "mainstay_outbox";

@@ -1,0 +1,327 @@
+//! A consumer of a RabbitMQ queue.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use futures_util::{Stream, StreamExt};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
+    options::{
+        BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions,
+        BasicQosOptions, BasicRejectOptions, ConfirmSelectOptions,
+    },
+    types::{AMQPValue, FieldTable, LongString, ShortString},
+};
+use tokio::{
+    sync::Mutex,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Consumed, ConsumerConfig, Handler,
+    drive::{Delivery, drive},
+};
+use crate::{
+    TARGET,
+    sink::{
+        Reason,
+        cloudevents::{Binding, Received, Unreadable},
+    },
+};
+
+/// Takes events from a queue with acknowledgements, at most
+/// [`max_in_flight`](ConsumerConfig::max_in_flight) ahead (the channel's prefetch).
+///
+/// RabbitMQ has no delay for a negative acknowledgement: an event that failed stays with this consumer, unacknowledged,
+/// until its next attempt. The broker closes channels whose deliveries stay so for half an hour (`consumer_timeout`); keep
+/// the sum of an event's waits below that.
+///
+/// It connects by itself, and again when the connection is lost. What was under way then comes again, also to this
+/// consumer: it ends what it had begun before it takes more.
+///
+/// ```no_run
+/// # async fn example() {
+/// use mainstay_outbox::consume::{ConsumerConfig, DeadLetters, Handled, RabbitMqConsumer, Received};
+///
+/// let dead = DeadLetters::Exchange {
+///     exchange: String::new(),
+///     routing_key: "billing.dead".to_owned(), // on the default exchange: the queue of that name
+/// };
+/// let uri = "amqp://guest:guest@127.0.0.1:5672";
+/// let consumer = RabbitMqConsumer::new(uri, "billing", dead, ConsumerConfig::default());
+/// let shutdown = tokio_util::sync::CancellationToken::new();
+/// let apply = |event: Received| async move {
+///     println!("{}", event.event_type()); // apply it, in one transaction with an inbox
+///     Handled::Done
+/// };
+/// consumer.run(apply, shutdown).await;
+/// # }
+/// ```
+pub struct RabbitMqConsumer {
+    uri: String,
+    queue: String,
+    dead: DeadLetters,
+    config: ConsumerConfig,
+}
+
+/// What becomes of an event that is given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeadLetters {
+    /// It is rejected, and the queue's own `x-dead-letter-exchange` takes it. A queue that has none **drops** it.
+    Policy,
+    /// It is published here with `x-dead-letter-reason`, and acknowledged once the broker confirms that a queue has it.
+    Exchange {
+        /// The exchange; the empty name is the default one, where routing keys are queues.
+        exchange: String,
+        /// The routing key.
+        routing_key: String,
+    },
+}
+
+impl RabbitMqConsumer {
+    /// Of this queue, which should be durable. The URI is as the sink's.
+    #[must_use]
+    pub fn new(
+        uri: impl Into<String>,
+        queue: impl Into<String>,
+        dead: DeadLetters,
+        config: ConsumerConfig,
+    ) -> Self {
+        Self {
+            uri: uri.into(),
+            queue: queue.into(),
+            dead,
+            config,
+        }
+    }
+
+    /// Consumes until the token is cancelled, and says what was done.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the handlers under way. What they had comes again.
+    pub async fn run<H: Handler>(self, handler: H, shutdown: CancellationToken) -> Consumed {
+        let handler = Arc::new(handler);
+        let mut total = Consumed::default();
+        while !shutdown.is_cancelled() {
+            match timeout(CONNECT, self.connect()).await {
+                Ok(Ok(session)) => {
+                    let (config, connection) = (&self.config, session.connection);
+                    total += drive(session.source, config, None, &handler, &shutdown).await;
+                    let _ = timeout(SETTLE, connection.close(200, "OK".into())).await;
+                }
+                Ok(Err(_)) | Err(_) => {
+                    tracing::warn!(target: TARGET, queue = self.queue, "RabbitMQ cannot be consumed from");
+                }
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = sleep(CONNECT_AGAIN) => {}
+            }
+        }
+        total
+    }
+
+    async fn connect(
+        &self,
+    ) -> Result<Session<impl Stream<Item = RabbitMqDelivery> + Send + use<>>, Unusable> {
+        let queue = ShortString::try_new(self.queue.as_str()).map_err(|_| Unusable)?;
+        let options = ConnectionProperties::default()
+            .with_connection_name(concat!("mainstay-outbox/", env!("CARGO_PKG_VERSION")).into());
+        let connection = Connection::connect(&self.uri, options).await?;
+        let dead = match &self.dead {
+            DeadLetters::Policy => None,
+            DeadLetters::Exchange {
+                exchange,
+                routing_key,
+            } => {
+                let channel = connection.create_channel().await?;
+                channel
+                    .confirm_select(ConfirmSelectOptions::default())
+                    .await?;
+                Some(Arc::new(Dead {
+                    channel: Mutex::new(channel),
+                    exchange: ShortString::try_new(exchange.as_str()).map_err(|_| Unusable)?,
+                    routing_key: ShortString::try_new(routing_key.as_str())
+                        .map_err(|_| Unusable)?,
+                }))
+            }
+        };
+        let channel = connection.create_channel().await?;
+        let prefetch = self.config.max_in_flight;
+        channel
+            .basic_qos(prefetch, BasicQosOptions::default())
+            .await?;
+        let consumer = channel
+            .basic_consume(
+                queue,
+                ShortString::default(), // the broker chooses a tag
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            )
+            .await?;
+        // Ends with the channel. Dropping that would close it, so it stays with the source.
+        let source = consumer
+            .take_while(|delivery| std::future::ready(delivery.is_ok()))
+            .filter_map(|delivery| std::future::ready(delivery.ok()))
+            .map(move |delivery| RabbitMqDelivery {
+                delivery,
+                dead: dead.clone(),
+                _channel: channel.clone(),
+            });
+        Ok(Session { connection, source })
+    }
+}
+
+/// The URI stays out: it holds the password.
+impl fmt::Debug for RabbitMqConsumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RabbitMqConsumer")
+            .field("queue", &self.queue)
+            .field("dead", &self.dead)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_AGAIN: Duration = Duration::from_millis(500);
+/// How long the broker may take to take an answer or to confirm a dead letter.
+const SETTLE: Duration = Duration::from_secs(5);
+
+struct Session<S> {
+    connection: Connection,
+    source: S,
+}
+
+/// The broker, or what it is asked for, is not there. Why may name the user: that has to do.
+struct Unusable;
+
+impl From<lapin::Error> for Unusable {
+    fn from(_: lapin::Error) -> Self {
+        Self
+    }
+}
+
+/// Where dead letters go. One at a time, so that a returned one is known.
+struct Dead {
+    channel: Mutex<Channel>,
+    exchange: ShortString,
+    routing_key: ShortString,
+}
+
+impl Dead {
+    /// Whether the broker confirms that a queue has it.
+    async fn publish(&self, body: &[u8], properties: BasicProperties) -> bool {
+        let channel = self.channel.lock().await;
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
+        let (exchange, key) = (self.exchange.clone(), self.routing_key.clone());
+        let confirm = channel.basic_publish(exchange, key, options, body, properties);
+        match confirm.await {
+            Ok(confirm) => matches!(confirm.await, Ok(Confirmation::Ack(None))),
+            Err(_) => false,
+        }
+    }
+}
+
+struct RabbitMqDelivery {
+    delivery: lapin::message::Delivery,
+    dead: Option<Arc<Dead>>,
+    _channel: Channel,
+}
+
+impl RabbitMqDelivery {
+    /// The headers that are text.
+    fn headers(&self) -> Vec<(&str, String)> {
+        let table = self.delivery.properties.headers().as_ref();
+        let headers = table.into_iter().flat_map(|table| table.inner());
+        let text = headers.filter_map(|(name, value)| match value {
+            AMQPValue::LongString(text) => {
+                let text = std::str::from_utf8(text.as_bytes()).ok()?;
+                Some((name.as_str(), text.to_owned()))
+            }
+            AMQPValue::ShortString(text) => Some((name.as_str(), text.to_string())),
+            _ => None,
+        });
+        text.collect()
+    }
+
+    async fn said(what: impl Future<Output = lapin::Result<bool>>) {
+        if !matches!(timeout(SETTLE, what).await, Ok(Ok(true))) {
+            tracing::warn!(target: TARGET, "an event could not be acknowledged and will come again");
+        }
+    }
+}
+
+impl Delivery for RabbitMqDelivery {
+    fn read(&self) -> Result<Received, Unreadable> {
+        let headers = self.headers();
+        let content_type = self.delivery.properties.content_type().as_ref();
+        Received::read(
+            Binding::Amqp,
+            content_type.map(ShortString::as_str),
+            headers.iter().map(|(name, value)| (*name, value.as_str())),
+            self.delivery.data.clone().into(),
+            self.delivery.routing_key.as_str(),
+        )
+    }
+
+    fn deliveries_before(&self) -> u32 {
+        let headers = self.delivery.properties.headers().as_ref();
+        let counted = headers.and_then(|table| table.inner().get("x-delivery-count"));
+        let counted = match counted {
+            Some(AMQPValue::LongLongInt(count)) => u32::try_from(*count).ok(),
+            Some(AMQPValue::LongInt(count)) => u32::try_from(*count).ok(),
+            Some(AMQPValue::LongUInt(count)) => Some(*count),
+            _ => None,
+        };
+        counted.unwrap_or(u32::from(self.delivery.redelivered))
+    }
+
+    fn can_be_delayed(&self) -> bool {
+        false
+    }
+
+    async fn ack(&self) {
+        Self::said(self.delivery.acker.ack(BasicAckOptions::default())).await;
+    }
+
+    async fn give_back(&self, _after: Option<Duration>) {
+        let requeue = BasicNackOptions {
+            requeue: true,
+            ..BasicNackOptions::default()
+        };
+        Self::said(self.delivery.acker.nack(requeue)).await;
+    }
+
+    async fn bury(&self, reason: &Reason) -> bool {
+        let Some(dead) = &self.dead else {
+            let reject = BasicRejectOptions { requeue: false };
+            Self::said(self.delivery.acker.reject(reject)).await;
+            return true;
+        };
+        let mut properties = self.delivery.properties.clone();
+        let mut headers = properties.headers().clone().unwrap_or_default();
+        for (name, value) in [
+            ("x-dead-letter-reason", reason.as_str()),
+            (
+                "x-dead-letter-routing-key",
+                self.delivery.routing_key.as_str(),
+            ),
+        ] {
+            headers.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
+        }
+        properties = properties.with_headers(headers).with_delivery_mode(2);
+        let written = dead.publish(&self.delivery.data, properties);
+        if !timeout(SETTLE, written).await.unwrap_or(false) {
+            return false;
+        }
+        self.ack().await;
+        true
+    }
+
+    async fn working(&self) {}
+}
