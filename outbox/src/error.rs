@@ -32,6 +32,8 @@ pub enum ErrorKind {
         /// Lanes asked for.
         asked: u16,
     },
+    /// What was to be paused or resumed is neither a topic, nor a prefix that ends in `*`, nor `*`.
+    Pattern,
     /// The operation's task was cancelled because the runtime is shutting down.
     Shutdown,
 }
@@ -70,6 +72,9 @@ impl fmt::Display for Error {
             ),
             ErrorKind::LaneCount { stored, asked } => {
                 write!(f, "the outbox has {stored} lanes, {asked} were asked for")
+            }
+            ErrorKind::Pattern => {
+                f.write_str("not a topic pattern: a topic, a prefix ending in *, or *")
             }
             ErrorKind::Shutdown => f.write_str("the runtime is shutting down"),
         }

@@ -113,6 +113,8 @@ mod migrate;
 #[cfg(feature = "sqlx")]
 mod outbox;
 #[cfg(feature = "sqlx")]
+mod pattern;
+#[cfg(feature = "sqlx")]
 mod plan;
 #[cfg(feature = "sqlx")]
 mod relay;
@@ -127,7 +129,11 @@ mod telemetry;
 pub use self::sink::{WebhookSecret, WebhookSink};
 #[cfg(feature = "sqlx")]
 pub use self::{
-    admin::{Admin, DeadCause, DeadLetter, Lag, Redrive},
+    admin::{
+        Admin, Audit, Bulk, DeadCause, DeadLetter, Discarded, Failure, Filter, Finding, Health,
+        HealthReason, HealthStatus, Lag, LaneLag, Paused, Pending, Precision, Severity, StallCause,
+        Thresholds, TopicLag, Verdict, Wait,
+    },
     error::{Error, ErrorKind},
     migrate::{migrate, migrate_with_lanes},
     outbox::{EnqueueError, Outbox, OutboxConfig, Waker},

@@ -8,6 +8,7 @@ ALTER TABLE mainstay_outbox_dead -- cause is one of rejected, exhausted, no_sink
     ADD COLUMN ordered  boolean NOT NULL DEFAULT true,
     ADD COLUMN failures text    NOT NULL DEFAULT '[]';
 
+CREATE INDEX mainstay_outbox_dead_key ON mainstay_outbox_dead (lane, key, id); -- a parked key's letters
 CREATE INDEX mainstay_outbox_dead_at ON mainstay_outbox_dead (died_at); -- how many lately
 
 ALTER TABLE mainstay_outbox_lane

@@ -6,6 +6,7 @@ ALTER TABLE mainstay_outbox_message ADD COLUMN failures TEXT NOT NULL DEFAULT '[
 ALTER TABLE mainstay_outbox_dead ADD COLUMN ordered INTEGER NOT NULL DEFAULT 1; -- cause: rejected, exhausted, no_sink, parked
 ALTER TABLE mainstay_outbox_dead ADD COLUMN failures TEXT NOT NULL DEFAULT '[]';
 
+CREATE INDEX mainstay_outbox_dead_key ON mainstay_outbox_dead (lane, key, id); -- a parked key's letters
 CREATE INDEX mainstay_outbox_dead_at ON mainstay_outbox_dead (died_at); -- how many lately
 
 -- Rises when rows are put back below where the lane's relay may have come to. A claim that looked before must not be

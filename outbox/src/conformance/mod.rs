@@ -8,6 +8,7 @@ mod claim;
 mod dead;
 mod enqueue;
 mod lease;
+mod operate;
 pub mod sink;
 
 use std::time::Duration;
@@ -49,7 +50,15 @@ where
     claim::topics_are_passed_over(fresh().await).await;
     claim::settling_twice_charges_once(fresh().await).await;
     dead::dead_letters_move_there_and_back_whole(fresh().await).await;
-    dead::lag_counts_and_ages(fresh().await).await;
+    dead::a_filter_means_what_it_says(fresh().await).await;
+    dead::a_change_in_many_batches_is_one_in_the_audit(fresh().await).await;
+    dead::what_dies_again_meanwhile_is_left(fresh().await).await;
+    operate::lag_counts_and_ages(fresh().await).await;
+    operate::each_message_says_what_it_waits_for(fresh().await).await;
+    operate::lanes_are_told_with_a_verdict(fresh().await).await;
+    operate::health_has_reasons(fresh().await).await;
+    operate::pauses_are_kept_and_audited(fresh().await).await;
+    operate::nothing_is_found_where_all_is_well(fresh().await).await;
 }
 
 const LONG: Duration = Duration::from_secs(60);

@@ -3,6 +3,7 @@
 //! The twins `postgres/` and `sqlite/` have the same files with the same functions in the same order. Each function is
 //! atomic: it takes effect wholly or not at all, and running it again after an unknown outcome does no harm.
 
+mod operations;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod rows;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use sqlx::{Database, Pool};
 use uuid::Uuid;
 
-pub use self::rows::*;
+pub use self::{operations::*, rows::*};
 use crate::error::Error;
 
 /// A database that can hold an outbox. Implemented for `sqlx::Postgres` and `sqlx::Sqlite`.
@@ -22,9 +23,9 @@ use crate::error::Error;
 /// The functions are what the relay needs of a database; applications use [`Outbox`](crate::Outbox),
 /// [`Relay`](crate::Relay) and [`Admin`](crate::Admin). The `conformance` module tests what is written here. It is not yet
 /// meant to be implemented elsewhere: functions will be added.
-pub trait OutboxDb: Migrate + Enqueue + Lanes + Claim + Operate {}
+pub trait OutboxDb: Migrate + Enqueue + Lanes + Claim + Observe + Operate {}
 
-impl<Db: Migrate + Enqueue + Lanes + Claim + Operate> OutboxDb for Db {}
+impl<Db: Migrate + Enqueue + Lanes + Claim + Observe + Operate> OutboxDb for Db {}
 
 /// The tables, and what they were made with.
 pub trait Migrate: Database {
@@ -127,24 +128,114 @@ pub trait Claim: Database {
     ) -> impl Future<Output = Result<Vec<i32>, Error>> + Send;
 }
 
-/// For operators.
-pub trait Operate: Database {
-    /// Counts for operators; counting stops at `cap`.
-    fn lag(pool: Pool<Self>, cap: i64) -> impl Future<Output = Result<LagRow, Error>> + Send;
+/// What operators look at. Reads only; nothing here waits for a lock.
+pub trait Observe: Database {
+    /// Counts, each up to `cap`. Its cost does not grow with the backlog. `lately` is the window of
+    /// [`LagRow::died_lately`].
+    fn lag(
+        pool: Pool<Self>,
+        cap: i64,
+        lately: Duration,
+    ) -> impl Future<Output = Result<LagRow, Error>> + Send;
 
-    /// The oldest dead letters, of one topic or all.
+    /// What the first `scan` rows of each lane hold, by topic, in the order of the topics.
+    fn topics(
+        pool: Pool<Self>,
+        scan: i64,
+    ) -> impl Future<Output = Result<Vec<TopicRow>, Error>> + Send;
+
+    /// Every lane, in order; its rows are counted up to `cap`.
+    fn lane_states(
+        pool: Pool<Self>,
+        cap: i64,
+    ) -> impl Future<Output = Result<Vec<LaneRow>, Error>> + Send;
+
+    /// Up to `limit` pending messages in order of their ids, of those among the first `scan` rows of each lane.
+    fn peek(
+        pool: Pool<Self>,
+        select: Select,
+        scan: i64,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<PendingRow>, Error>> + Send;
+
+    /// Up to `limit` events whose time has not come, the next first.
+    fn later(
+        pool: Pool<Self>,
+        select: Select,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<PendingRow>, Error>> + Send;
+
+    /// Up to `limit` dead letters in order of their ids.
     fn dead(
         pool: Pool<Self>,
-        topic: Option<String>,
+        select: Select,
         limit: u32,
     ) -> impl Future<Output = Result<Vec<DeadRow>, Error>> + Send;
 
-    /// Moves the oldest dead letters back to where they were, with no attempt spent. Says how many.
-    fn redrive(
+    /// How many dead letters there are, up to `cap`.
+    fn count_dead(
         pool: Pool<Self>,
-        topic: Option<String>,
+        select: Select,
+        cap: i64,
+    ) -> impl Future<Output = Result<i64, Error>> + Send;
+
+    /// How many kept deliveries there are, up to `cap`.
+    fn count_delivered(
+        pool: Pool<Self>,
+        select: Select,
+        cap: i64,
+    ) -> impl Future<Output = Result<i64, Error>> + Send;
+
+    /// The patterns that are paused, in order.
+    fn paused(pool: Pool<Self>) -> impl Future<Output = Result<Vec<PauseRow>, Error>> + Send;
+
+    /// What operators did, the newest first.
+    fn audit(
+        pool: Pool<Self>,
         limit: u32,
-    ) -> impl Future<Output = Result<u64, Error>> + Send;
+    ) -> impl Future<Output = Result<Vec<AuditRow>, Error>> + Send;
+
+    /// Looks for what should not be there, each up to `cap`.
+    fn inspect(
+        pool: Pool<Self>,
+        cap: i64,
+    ) -> impl Future<Output = Result<Inspection, Error>> + Send;
+}
+
+/// What operators change, with an audit row in the same transaction.
+///
+/// Steps lock the lanes they touch, in order, and only then look at what is there, so that no settlement comes between;
+/// they run in a task of their own.
+pub trait Operate: Database {
+    /// Moves dead letters back to where they were, in order, with no attempt spent, and raises their lanes' `rewinds`.
+    ///
+    /// A letter of a parked key goes only when none of the key before it (from the one that parked it on) stays. `above` is
+    /// raised to the last that went; the key is parked no longer when its last letter went.
+    fn redrive(pool: Pool<Self>, step: Step)
+    -> impl Future<Output = Result<Stepped, Error>> + Send;
+
+    /// Deletes dead letters in order. Keys without letters are parked no longer; those whose letters are by now merely
+    /// parked are told in [`Stepped::freed`].
+    fn discard(pool: Pool<Self>, step: Step)
+    -> impl Future<Output = Result<Stepped, Error>> + Send;
+
+    /// Moves kept deliveries back to where they were, in the order in which they were delivered, with no attempt spent, and
+    /// raises their lanes' `rewinds`.
+    fn replay(pool: Pool<Self>, step: Step) -> impl Future<Output = Result<Stepped, Error>> + Send;
+
+    /// Pauses a pattern. Says whether it was not paused before.
+    fn pause(
+        pool: Pool<Self>,
+        pattern: String,
+        actor: String,
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// Resumes a pattern. Says whether it was paused.
+    fn resume(
+        pool: Pool<Self>,
+        pattern: String,
+        actor: String,
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
 }
 
 /// A duration in whole microseconds, as both stores bind it.

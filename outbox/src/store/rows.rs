@@ -159,29 +159,3 @@ pub struct Buried {
     /// In words.
     pub reason: String,
 }
-
-/// Counts for operators.
-#[derive(Clone, Copy, Debug)]
-pub struct LagRow {
-    /// Rows not delivered yet, up to the cap.
-    pub pending: i64,
-    /// Dead letters, up to the cap.
-    pub dead: i64,
-    /// Age of the oldest pending row in microseconds.
-    pub oldest_micros: Option<i64>,
-}
-
-/// A dead letter as stored.
-#[derive(Clone, Debug)]
-pub struct DeadRow {
-    /// The message; its attempt is the last one made.
-    pub message: Message,
-    /// Attempts spent.
-    pub attempts: i32,
-    /// The stored name of the cause.
-    pub cause: String,
-    /// In words.
-    pub reason: String,
-    /// When it died, microseconds since 1970.
-    pub died_micros: i64,
-}

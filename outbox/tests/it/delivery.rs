@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mainstay_outbox::{
-    Admin, BuildError, ChannelSink, ErrorKind, Event, MemorySink, OutboxDb, Relay, migrate,
+    Admin, BuildError, ChannelSink, ErrorKind, Event, Filter, MemorySink, OutboxDb, Relay, migrate,
 };
 use sqlx::Pool;
 use tokio::time::{Instant, timeout};
@@ -300,7 +300,7 @@ async fn topics_choose_their_sinks<Db: OutboxDb>(pool: Pool<Db>) {
     timeout(SOON, all.wait_for(2)).await.unwrap();
     timeout(SOON, hooks.wait_for(1)).await.unwrap();
     relay.drain(SOON).await;
-    let dead = Admin::new(pool).dead(10).await.unwrap();
+    let dead = Admin::new(pool).dead(Filter::all(), 10).await.unwrap();
     assert_eq!(dead.len(), 1);
     assert_eq!(dead[0].message().topic(), "nowhere");
     assert_eq!(dead[0].cause(), mainstay_outbox::DeadCause::NoSink);

@@ -9,8 +9,8 @@ use std::{
 };
 
 use mainstay_outbox::{
-    Admin, DeadCause, Event, KeyPolicy, LaneRef, MemorySink, Message, OutboxDb, Outcome, Outcomes,
-    Redrive, Sink, SinkDown,
+    Admin, DeadCause, Event, Filter, KeyPolicy, LaneRef, MemorySink, Message, OutboxDb, Outcome,
+    Outcomes, Sink, SinkDown,
 };
 use sqlx::Pool;
 use tokio::time::timeout;
@@ -62,7 +62,7 @@ async fn a_rejected_message_is_dead_before_its_key_goes_on<Db: OutboxDb>(pool: P
     timeout(SOON, sink.wait_for(2)).await.unwrap();
     relay.drain(SOON).await;
     assert_eq!(names(&sink.offered()), ["1", "2", "3"]);
-    let dead = Admin::new(pool).dead(10).await.unwrap();
+    let dead = Admin::new(pool).dead(Filter::all(), 10).await.unwrap();
     assert_eq!(dead.len(), 1);
     assert_eq!(
         (dead[0].cause(), dead[0].reason()),
@@ -162,13 +162,13 @@ async fn attempts_end_in_the_dead_letters_and_a_redrive_brings_them_back<Db: Out
         admin.lag().await.unwrap().dead == 2
     })
     .await;
-    let dead = admin.dead(10).await.unwrap();
+    let dead = admin.dead(Filter::all(), 10).await.unwrap();
     assert_eq!(dead[0].cause(), DeadCause::Exhausted);
     assert_eq!(dead[0].message().attempt(), 3);
     assert_eq!(names(&sink.offered()), ["1", "1", "1", "2", "2", "2"]);
 
     mended.store(true, Ordering::SeqCst);
-    assert_eq!(admin.redrive(Redrive::all()).await.unwrap(), 2);
+    assert_eq!(admin.redrive(Filter::all()).await.unwrap(), 2);
     let messages = timeout(SOON, sink.wait_for(2)).await.unwrap();
     assert_eq!(names(&messages), ["1", "2"]);
     assert_eq!(messages[0].attempt(), 1);
@@ -280,7 +280,9 @@ async fn a_message_that_panics_the_sink_dies_alone<Db: OutboxDb>(pool: Pool<Db>)
     })
     .await;
     assert_eq!(
-        admin.dead(10).await.unwrap()[0].message().subject(),
+        admin.dead(Filter::all(), 10).await.unwrap()[0]
+            .message()
+            .subject(),
         Some("poison")
     );
     relay.drain(SOON).await;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use mainstay_outbox::{
-    Admin, Event, EventId, LaneRef, Message, OutboxDb, Outcome, Outcomes, Sink, SinkDown,
+    Admin, Event, EventId, Filter, LaneRef, Message, OutboxDb, Outcome, Outcomes, Sink, SinkDown,
     sink::publish_each,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -102,7 +102,7 @@ async fn random_histories_keep_order_and_lose_nothing<Db: OutboxDb>(pool: Pool<D
         assert_eq!(relay.drain(Duration::from_secs(10)).await.unsettled, 0);
     }
     let dead: HashSet<EventId> = admin
-        .dead(10_000)
+        .dead(Filter::all(), 10_000)
         .await
         .unwrap()
         .iter()

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mainstay_outbox::{
-    Admin, ChannelSink, DeadCause, Event, MemorySink, OutboxDb,
+    Admin, ChannelSink, DeadCause, Event, Filter, MemorySink, OutboxDb,
     store::{Ask, Held, InFlight},
 };
 use sqlx::Pool;
@@ -170,7 +170,7 @@ async fn a_crash_during_the_last_attempt_is_charged_and_strands_nothing<Db: Outb
     })
     .await;
     relay.drain(SOON).await;
-    let dead = admin.dead(1).await.unwrap();
+    let dead = admin.dead(Filter::all(), 1).await.unwrap();
     assert_eq!(
         (dead[0].cause(), dead[0].message().attempt()),
         (DeadCause::Exhausted, 2)

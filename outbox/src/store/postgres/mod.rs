@@ -5,11 +5,12 @@ mod claim;
 mod enqueue;
 mod lanes;
 mod migrate;
+mod observe;
 
 use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Candidate, DeadRow, parse_headers};
+use super::{Candidate, parse_headers};
 use crate::message::{Message, from_micros};
 
 fn column<'r, R, T>(rows: &'r [R], get: impl FnMut(&'r R) -> T) -> Vec<T> {
@@ -26,17 +27,7 @@ fn candidate(row: &PgRow) -> Result<Candidate, sqlx::Error> {
     })
 }
 
-fn dead_row(row: &PgRow) -> Result<DeadRow, sqlx::Error> {
-    Ok(DeadRow {
-        message: message(row, 0)?,
-        attempts: row.try_get("attempts")?,
-        cause: row.try_get("cause")?,
-        reason: row.try_get("reason")?,
-        died_micros: row.try_get("died_micros")?,
-    })
-}
-
-/// A message from a row of either table; its attempt is the row's plus `next`.
+/// A message from a row of any of the tables; its attempt is the row's plus `next`.
 fn message(row: &PgRow, next: u32) -> Result<Message, sqlx::Error> {
     let attempts: i32 = row.try_get("attempts")?;
     Ok(Message {

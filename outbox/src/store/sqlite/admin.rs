@@ -1,84 +1,314 @@
-//! The outbox on SQLite: for operators.
+//! The outbox on SQLite: what operators change. One writer at a time: the lanes need no locks of their own.
 
-use sqlx::{Sqlite, SqlitePool};
+use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 
 use super::{
-    super::{DeadRow, LagRow, Operate},
-    dead_row, immediate, json,
+    super::{Entry, Operate, Step, Stepped},
+    immediate, json,
 };
 use crate::error::Error;
 
 impl Operate for Sqlite {
-    async fn lag(pool: SqlitePool, cap: i64) -> Result<LagRow, Error> {
-        // The oldest of a lane is taken to be its head: one probe of the index per lane, not a scan.
-        let (pending, dead, oldest_micros) = sqlx::query_as(
-            "SELECT
-                 (SELECT count(*) FROM (SELECT 1 FROM mainstay_outbox_message LIMIT ?1)),
-                 (SELECT count(*) FROM (SELECT 1 FROM mainstay_outbox_dead LIMIT ?1)),
-                 (SELECT CAST(round(unixepoch('subsec') * 1000000) AS INTEGER) - min(h.enqueued_at)
-                  FROM mainstay_outbox_lane l
-                  CROSS JOIN mainstay_outbox_message h ON h.id = (
-                      SELECT m.id FROM mainstay_outbox_message m WHERE m.lane = l.lane ORDER BY m.id LIMIT 1))",
-        )
-        .bind(cap)
-        .fetch_one(&pool)
-        .await?;
-        Ok(LagRow {
-            pending,
-            dead,
-            oldest_micros,
-        })
+    async fn redrive(pool: SqlitePool, step: Step) -> Result<Stepped, Error> {
+        immediate(pool, |tx| Box::pin(redrive(tx, step))).await
     }
 
-    async fn dead(
-        pool: SqlitePool,
-        topic: Option<String>,
-        limit: u32,
-    ) -> Result<Vec<DeadRow>, Error> {
-        let rows = sqlx::query(
-            "SELECT id, attempts, event_id, source, type, topic, subject, time AS time_micros, content_type, key,
-                 headers, payload, cause, reason, died_at AS died_micros
-             FROM mainstay_outbox_dead
-             WHERE ?1 IS NULL OR topic = ?1
-             ORDER BY id LIMIT ?2",
-        )
-        .bind(topic)
-        .bind(i64::from(limit))
-        .fetch_all(&pool)
-        .await?;
-        rows.iter()
-            .map(dead_row)
-            .collect::<Result<_, _>>()
-            .map_err(Error::from)
+    async fn discard(pool: SqlitePool, step: Step) -> Result<Stepped, Error> {
+        immediate(pool, |tx| Box::pin(discard(tx, step))).await
     }
 
-    async fn redrive(pool: SqlitePool, topic: Option<String>, limit: u32) -> Result<u64, Error> {
-        immediate(pool, move |tx| Box::pin(async move {
-            let ids: Vec<i64> = sqlx::query_scalar(
-                "SELECT id FROM mainstay_outbox_dead WHERE ?1 IS NULL OR topic = ?1 ORDER BY id LIMIT ?2",
-            )
-            .bind(topic)
-            .bind(i64::from(limit))
-            .fetch_all(&mut *tx)
-            .await?;
-            let ids = json(&ids);
-            let done = sqlx::query(
-                "INSERT INTO mainstay_outbox_message
-                     (id, lane, event_id, source, type, topic, subject, time, content_type, key, headers, payload,
-                      enqueued_at)
-                 SELECT id, lane, event_id, source, type, topic, subject, time, content_type, key, headers, payload,
-                     enqueued_at
-                 FROM mainstay_outbox_dead WHERE id IN (SELECT value FROM json_each(?1))",
-            )
-            .bind(&ids)
-            .execute(&mut *tx)
-            .await?;
-            sqlx::query("DELETE FROM mainstay_outbox_dead WHERE id IN (SELECT value FROM json_each(?1))")
-                .bind(&ids)
+    async fn replay(pool: SqlitePool, step: Step) -> Result<Stepped, Error> {
+        immediate(pool, |tx| Box::pin(replay(tx, step))).await
+    }
+
+    async fn pause(pool: SqlitePool, pattern: String, actor: String) -> Result<bool, Error> {
+        immediate(pool, |tx| {
+            Box::pin(async move {
+                let done = sqlx::query(
+                    "INSERT INTO mainstay_outbox_pause (pattern, actor, since)
+                     VALUES (?1, ?2, CAST(round(unixepoch('subsec') * 1000000) AS INTEGER))
+                     ON CONFLICT DO NOTHING",
+                )
+                .bind(&pattern)
+                .bind(&actor)
                 .execute(&mut *tx)
                 .await?;
-            Ok(done.rows_affected())
-        }))
+                let new = done.rows_affected() == 1;
+                audited(tx, "pause", u64::from(new), pattern_entry(&pattern, actor)).await?;
+                Ok(new)
+            })
+        })
         .await
     }
+
+    async fn resume(pool: SqlitePool, pattern: String, actor: String) -> Result<bool, Error> {
+        immediate(pool, |tx| {
+            Box::pin(async move {
+                let done = sqlx::query("DELETE FROM mainstay_outbox_pause WHERE pattern = ?1")
+                    .bind(&pattern)
+                    .execute(&mut *tx)
+                    .await?;
+                let old = done.rows_affected() == 1;
+                audited(tx, "resume", u64::from(old), pattern_entry(&pattern, actor)).await?;
+                Ok(old)
+            })
+        })
+        .await
+    }
+}
+
+async fn redrive(tx: &mut SqliteConnection, step: Step) -> Result<Stepped, sqlx::Error> {
+    let at_micros = now(&mut *tx).await?;
+    let ids = json(&pick_dead(&mut *tx, &step, true).await?);
+    sqlx::query(
+        "UPDATE mainstay_outbox_lane SET rewinds = rewinds + 1
+         WHERE lane IN (SELECT lane FROM mainstay_outbox_dead WHERE id IN (SELECT value FROM json_each(?1)))",
+    )
+    .bind(&ids)
+    .execute(&mut *tx)
+    .await?;
+    // Parked keys are raised to the last that goes, or forgotten when nothing of them stays.
+    sqlx::query(
+        "DELETE FROM mainstay_outbox_parked
+         WHERE (lane, topic, key) IN (
+                 SELECT lane, topic, key FROM mainstay_outbox_dead WHERE id IN (SELECT value FROM json_each(?1)))
+             AND NOT EXISTS (
+                 SELECT 1 FROM mainstay_outbox_dead d
+                 WHERE d.lane = mainstay_outbox_parked.lane AND d.key = mainstay_outbox_parked.key
+                     AND d.id >= mainstay_outbox_parked.first AND d.topic = mainstay_outbox_parked.topic
+                     AND d.id NOT IN (SELECT value FROM json_each(?1)))",
+    )
+    .bind(&ids)
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query(
+        "UPDATE mainstay_outbox_parked SET above = max(above, b.last)
+         FROM (
+             SELECT lane, topic, key, max(id) AS last FROM mainstay_outbox_dead
+             WHERE id IN (SELECT value FROM json_each(?1)) GROUP BY lane, topic, key) b
+         WHERE mainstay_outbox_parked.lane = b.lane AND mainstay_outbox_parked.topic = b.topic
+             AND mainstay_outbox_parked.key = b.key",
+    )
+    .bind(&ids)
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query(
+        "INSERT INTO mainstay_outbox_message
+             (id, lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers, payload,
+              enqueued_at, failures)
+         SELECT id, lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers, payload,
+             enqueued_at, failures
+         FROM mainstay_outbox_dead WHERE id IN (SELECT value FROM json_each(?1))",
+    )
+    .bind(&ids)
+    .execute(&mut *tx)
+    .await?;
+    let gone = sqlx::query(
+        "DELETE FROM mainstay_outbox_dead WHERE id IN (SELECT value FROM json_each(?1))",
+    )
+    .bind(&ids)
+    .execute(&mut *tx)
+    .await?;
+    let affected = gone.rows_affected();
+    Ok(Stepped {
+        affected,
+        audit: audited(tx, "redrive", affected, step.entry).await?,
+        at_micros,
+        freed: Vec::new(),
+    })
+}
+
+async fn discard(tx: &mut SqliteConnection, step: Step) -> Result<Stepped, sqlx::Error> {
+    let at_micros = now(&mut *tx).await?;
+    let ids = json(&pick_dead(&mut *tx, &step, false).await?);
+    sqlx::query(
+        "DELETE FROM mainstay_outbox_parked
+         WHERE (lane, topic, key) IN (
+                 SELECT lane, topic, key FROM mainstay_outbox_dead WHERE id IN (SELECT value FROM json_each(?1)))
+             AND NOT EXISTS (
+                 SELECT 1 FROM mainstay_outbox_dead d
+                 WHERE d.lane = mainstay_outbox_parked.lane AND d.key = mainstay_outbox_parked.key
+                     AND d.id >= mainstay_outbox_parked.first AND d.topic = mainstay_outbox_parked.topic
+                     AND d.id NOT IN (SELECT value FROM json_each(?1)))",
+    )
+    .bind(&ids)
+    .execute(&mut *tx)
+    .await?;
+    let freed = sqlx::query_as(
+        "SELECT k.topic, k.key FROM mainstay_outbox_parked k
+         WHERE (k.lane, k.topic, k.key) IN (
+                 SELECT lane, topic, key FROM mainstay_outbox_dead WHERE id IN (SELECT value FROM json_each(?1)))
+             AND NOT EXISTS (
+                 SELECT 1 FROM mainstay_outbox_dead d
+                 WHERE d.lane = k.lane AND d.key = k.key AND d.id >= k.first AND d.topic = k.topic
+                     AND d.cause <> 'parked' AND d.id NOT IN (SELECT value FROM json_each(?1)))",
+    )
+    .bind(&ids)
+    .fetch_all(&mut *tx)
+    .await?;
+    let gone = sqlx::query(
+        "DELETE FROM mainstay_outbox_dead WHERE id IN (SELECT value FROM json_each(?1))",
+    )
+    .bind(&ids)
+    .execute(&mut *tx)
+    .await?;
+    let affected = gone.rows_affected();
+    Ok(Stepped {
+        affected,
+        audit: audited(tx, "discard", affected, step.entry).await?,
+        at_micros,
+        freed,
+    })
+}
+
+async fn replay(tx: &mut SqliteConnection, step: Step) -> Result<Stepped, sqlx::Error> {
+    let at_micros = now(&mut *tx).await?;
+    let rows: Vec<i64> = sqlx::query_scalar(
+        "SELECT rowid FROM mainstay_outbox_delivered
+         WHERE (?1 IS NULL OR topic = ?1 OR (?2 AND substr(topic, 1, length(?1)) = ?1))
+             AND (?3 IS NULL OR key = ?3)
+             AND (?4 IS NULL OR event_id = ?4)
+             AND ?5 IS NULL
+             AND (?6 IS NULL OR delivered_at >= ?6)
+             AND (?7 IS NULL OR delivered_at < ?7)
+             AND (?8 IS NULL OR delivered_at < ?8)
+         ORDER BY delivered_at, id LIMIT ?9",
+    )
+    .bind(&step.select.topic)
+    .bind(step.select.prefix)
+    .bind(&step.select.key)
+    .bind(step.select.event_id)
+    .bind(step.select.cause)
+    .bind(step.select.since_micros)
+    .bind(step.select.until_micros)
+    .bind(step.started_micros)
+    .bind(i64::from(step.limit))
+    .fetch_all(&mut *tx)
+    .await?;
+    let rows = json(&rows);
+    sqlx::query(
+        "UPDATE mainstay_outbox_lane SET rewinds = rewinds + 1
+         WHERE lane IN (SELECT lane FROM mainstay_outbox_delivered WHERE rowid IN (SELECT value FROM json_each(?1)))",
+    )
+    .bind(&rows)
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query(
+        "INSERT INTO mainstay_outbox_message
+             (id, lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers, payload,
+              enqueued_at)
+         SELECT id, lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers, payload,
+             enqueued_at
+         FROM mainstay_outbox_delivered WHERE rowid IN (SELECT value FROM json_each(?1))",
+    )
+    .bind(&rows)
+    .execute(&mut *tx)
+    .await?;
+    let gone = sqlx::query(
+        "DELETE FROM mainstay_outbox_delivered WHERE rowid IN (SELECT value FROM json_each(?1))",
+    )
+    .bind(&rows)
+    .execute(&mut *tx)
+    .await?;
+    let affected = gone.rows_affected();
+    Ok(Stepped {
+        affected,
+        audit: audited(tx, "replay", affected, step.entry).await?,
+        at_micros,
+        freed: Vec::new(),
+    })
+}
+
+/// Which letters are meant.
+///
+/// With `in_front`, a letter of a parked key is only meant when none of the key before it stays. The limit cuts off later
+/// ones, so only the rest of the filter is asked again.
+async fn pick_dead(
+    tx: &mut SqliteConnection,
+    step: &Step,
+    in_front: bool,
+) -> Result<Vec<i64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT d.id FROM mainstay_outbox_dead d
+         WHERE (?1 IS NULL OR d.topic = ?1 OR (?2 AND substr(d.topic, 1, length(?1)) = ?1))
+             AND (?3 IS NULL OR d.key = ?3)
+             AND (?4 IS NULL OR d.event_id = ?4)
+             AND (?5 IS NULL OR d.cause = ?5)
+             AND (?6 IS NULL OR d.died_at >= ?6)
+             AND (?7 IS NULL OR d.died_at < ?7)
+             AND (?8 IS NULL OR d.cause = 'parked' OR d.died_at < ?8)
+             AND NOT (?10 AND EXISTS (
+                 SELECT 1 FROM mainstay_outbox_parked k
+                 CROSS JOIN mainstay_outbox_dead e
+                     ON e.lane = k.lane AND e.key = k.key AND e.id >= k.first AND e.topic = k.topic
+                 WHERE k.lane = d.lane AND k.topic = d.topic AND k.key = d.key AND e.id < d.id AND NOT (
+                     (?4 IS NULL OR e.event_id = ?4)
+                     AND (?5 IS NULL OR e.cause = ?5)
+                     AND (?6 IS NULL OR e.died_at >= ?6)
+                     AND (?7 IS NULL OR e.died_at < ?7)
+                     AND (?8 IS NULL OR e.cause = 'parked' OR e.died_at < ?8))))
+         ORDER BY d.id LIMIT ?9",
+    )
+    .bind(&step.select.topic)
+    .bind(step.select.prefix)
+    .bind(&step.select.key)
+    .bind(step.select.event_id)
+    .bind(step.select.cause)
+    .bind(step.select.since_micros)
+    .bind(step.select.until_micros)
+    .bind(step.started_micros)
+    .bind(i64::from(step.limit))
+    .bind(in_front)
+    .fetch_all(tx)
+    .await
+}
+
+/// Writes the change down, in the row its first step wrote if there is one. Nothing changed, nothing written.
+async fn audited(
+    tx: &mut SqliteConnection,
+    action: &'static str,
+    affected: u64,
+    entry: Entry,
+) -> Result<Option<i64>, sqlx::Error> {
+    let affected = i64::try_from(affected).unwrap_or(i64::MAX);
+    match entry.id {
+        _ if affected == 0 => Ok(entry.id),
+        Some(id) => {
+            sqlx::query("UPDATE mainstay_outbox_audit SET affected = affected + ?2 WHERE id = ?1")
+                .bind(id)
+                .bind(affected)
+                .execute(tx)
+                .await?;
+            Ok(Some(id))
+        }
+        None => {
+            let id = sqlx::query_scalar(
+                "INSERT INTO mainstay_outbox_audit (at, actor, action, detail, affected)
+                 VALUES (CAST(round(unixepoch('subsec') * 1000000) AS INTEGER), ?1, ?2, ?3, ?4)
+                 RETURNING id",
+            )
+            .bind(entry.actor)
+            .bind(action)
+            .bind(entry.detail)
+            .bind(affected)
+            .fetch_one(tx)
+            .await?;
+            Ok(Some(id))
+        }
+    }
+}
+
+fn pattern_entry(pattern: &str, actor: String) -> Entry {
+    Entry {
+        actor,
+        detail: serde_json::json!({ "pattern": pattern }).to_string(),
+        id: None,
+    }
+}
+
+/// The database's clock, microseconds since 1970.
+async fn now(tx: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT CAST(round(unixepoch('subsec') * 1000000) AS INTEGER)")
+        .fetch_one(tx)
+        .await
 }

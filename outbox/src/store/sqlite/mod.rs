@@ -6,12 +6,13 @@ mod claim;
 mod enqueue;
 mod lanes;
 mod migrate;
+mod observe;
 
 use futures_util::future::BoxFuture;
 use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 use uuid::Uuid;
 
-use super::{Candidate, DeadRow, parse_headers};
+use super::{Candidate, parse_headers};
 use crate::{
     error::{Error, ErrorKind},
     message::{Message, from_micros},
@@ -49,17 +50,7 @@ fn candidate(row: &SqliteRow) -> Result<Candidate, sqlx::Error> {
     })
 }
 
-fn dead_row(row: &SqliteRow) -> Result<DeadRow, sqlx::Error> {
-    Ok(DeadRow {
-        message: message(row, 0)?,
-        attempts: row.try_get("attempts")?,
-        cause: row.try_get("cause")?,
-        reason: row.try_get("reason")?,
-        died_micros: row.try_get("died_micros")?,
-    })
-}
-
-/// A message from a row of either table; its attempt is the row's plus `next`.
+/// A message from a row of any of the tables; its attempt is the row's plus `next`.
 fn message(row: &SqliteRow, next: u32) -> Result<Message, sqlx::Error> {
     let attempts: i32 = row.try_get("attempts")?;
     Ok(Message {
