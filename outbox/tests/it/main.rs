@@ -12,6 +12,7 @@
 mod link;
 mod support;
 
+mod cli;
 mod cloudevents;
 mod delivery;
 mod enqueue;

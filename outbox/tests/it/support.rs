@@ -26,6 +26,19 @@ enum Cleanup {
 }
 
 impl<Db: OutboxDb> Fresh<Db> {
+    /// Its address, for other processes.
+    pub fn url(&self) -> String {
+        match &self.cleanup {
+            Cleanup::Folder(folder) => format!("sqlite://{}", folder.join("outbox.db").display()),
+            Cleanup::Database { admin, name } => {
+                let server = admin
+                    .rsplit_once('/')
+                    .map_or(admin.as_str(), |(server, _)| server);
+                format!("{server}/{name}")
+            }
+        }
+    }
+
     /// Takes it away again.
     pub async fn gone(self) {
         self.pool.close().await;

@@ -79,7 +79,10 @@ async fn relays_that_are_killed_and_paused_lose_nothing_and_keep_the_order<Db: O
 }
 
 async fn dead<Db: OutboxDb>(admin: &Admin<Db>) -> HashSet<String> {
-    let letters = admin.dead(mainstay_outbox::Filter::all(), 10_000).await.unwrap();
+    let letters = admin
+        .dead(mainstay_outbox::Filter::all(), 10_000)
+        .await
+        .unwrap();
     letters
         .iter()
         .map(|letter| letter.message().id().to_string())
