@@ -1,4 +1,8 @@
 //! A network between a client and a server that can be cut.
+#![cfg_attr(
+    not(all(feature = "nats", feature = "rabbitmq", feature = "redis")),
+    allow(dead_code, reason = "for the brokers that are left out")
+)]
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -8,11 +12,13 @@ use tokio::{
     sync::watch,
 };
 
-/// Forwards to a server. Cut, it drops its connections and accepts none; held, it keeps them and carries nothing, until it
+/// Forwards to a server. Cut, it drops its connections and refuses others; held, it keeps them and carries nothing, until it
 /// is cut (what was on its way is lost).
 pub struct Link {
     address: SocketAddr,
     state: watch::Sender<State>,
+    /// What the listening task has come to.
+    reached: watch::Receiver<State>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,39 +32,75 @@ impl Link {
     /// To the server at `host:port`.
     pub async fn to(server: String) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let link = Arc::new(Self {
-            address: listener.local_addr().unwrap(),
-            state: watch::Sender::new(State::Up),
-        });
-        let mut state = link.state.subscribe();
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                if *state.borrow_and_update() == State::Cut {
-                    continue; // and the client is hung up on
-                }
-                let Ok(server) = TcpStream::connect(&server).await else {
-                    continue;
-                };
-                tokio::spawn(carry(client, server, state.clone()));
-            }
-        });
-        link
+        let address = listener.local_addr().unwrap();
+        let state = watch::Sender::new(State::Up);
+        let (reached, seen) = watch::channel(State::Up);
+        tokio::spawn(listen(listener, server, state.subscribe(), reached));
+        Arc::new(Self {
+            address,
+            state,
+            reached: seen,
+        })
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    pub fn cut(&self) {
-        self.state.send_replace(State::Cut);
+    pub async fn cut(&self) {
+        self.set(State::Cut).await;
     }
 
-    pub fn hold(&self) {
-        self.state.send_replace(State::Held);
+    pub async fn hold(&self) {
+        self.set(State::Held).await;
     }
 
-    pub fn mend(&self) {
-        self.state.send_replace(State::Up);
+    pub async fn mend(&self) {
+        self.set(State::Up).await;
+    }
+
+    async fn set(&self, state: State) {
+        self.state.send_replace(state);
+        let mut reached = self.reached.clone();
+        reached.wait_for(|reached| *reached == state).await.unwrap();
+    }
+}
+
+async fn listen(
+    listener: TcpListener,
+    server: String,
+    mut state: watch::Receiver<State>,
+    reached: watch::Sender<State>,
+) {
+    let address = listener.local_addr().unwrap();
+    let mut listener = Some(listener);
+    loop {
+        let now = *state.borrow_and_update();
+        if now == State::Cut {
+            listener = None;
+        } else if listener.is_none() {
+            listener = Some(TcpListener::bind(address).await.unwrap());
+        }
+        reached.send_replace(now);
+        let accept = async {
+            match &listener {
+                Some(listener) => listener.accept().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            changed = state.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            accepted = accept => {
+                if let (Ok((client, _)), Ok(server)) = (accepted, TcpStream::connect(&server).await) {
+                    tokio::spawn(carry(client, server, state.clone()));
+                }
+            }
+        }
     }
 }
 

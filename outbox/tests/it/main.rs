@@ -8,12 +8,15 @@
     reason = "tests"
 )]
 
-#[cfg(any(feature = "nats", feature = "rabbitmq", feature = "redis"))]
 mod link;
 mod support;
 
 mod cli;
 mod cloudevents;
+#[cfg(feature = "nats")]
+mod consume_nats;
+#[cfg(feature = "rabbitmq")]
+mod consume_rabbitmq;
 mod delivery;
 mod enqueue;
 mod failure;
@@ -25,6 +28,9 @@ mod outage;
 mod processes;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
+#[cfg(feature = "redis")]
+mod redis;
+mod sinks;
 mod takeover;
 mod webhook;
 

@@ -108,9 +108,9 @@ impl Destination for Fresh {
 
     async fn set_down(&self, down: bool) {
         if down {
-            self.link.cut();
+            self.link.cut().await;
         } else {
-            self.link.mend();
+            self.link.mend().await;
         }
     }
 
@@ -125,9 +125,17 @@ impl Destination for Fresh {
 
 #[tokio::test]
 #[ignore = "needs a server; tests/run brings it up"]
-async fn the_sink_conforms_in_both_modes() {
-    for mode in [ContentMode::Binary, ContentMode::Structured] {
-        conformance::all(async || Fresh::new(mode, |_| {}).await).await;
+async fn the_sink_conforms_in_both_modes_and_pipelines() {
+    for (mode, pipeline) in [
+        (ContentMode::Binary, Pipeline::AcrossKeys),
+        (ContentMode::Structured, Pipeline::WithinKeys),
+    ] {
+        conformance::all(async || {
+            let mut fresh = Fresh::new(mode, |_| {}).await;
+            fresh.sink = fresh.sink.pipeline(pipeline);
+            fresh
+        })
+        .await;
     }
 }
 
@@ -201,7 +209,7 @@ async fn a_subject_or_size_that_can_never_work_is_rejected() {
 #[ignore = "needs a server; tests/run brings it up"]
 async fn a_server_that_does_not_answer_is_down_within_the_ack_timeout() {
     let fresh = Fresh::new(ContentMode::Binary, |_| {}).await;
-    fresh.link.hold();
+    fresh.link.hold().await;
     let before = tokio::time::Instant::now();
     let batch = [message("1"), message("2")];
     assert!(
@@ -212,7 +220,7 @@ async fn a_server_that_does_not_answer_is_down_within_the_ack_timeout() {
             .is_err()
     );
     assert!(before.elapsed() < Duration::from_millis(1_500));
-    fresh.link.cut();
+    fresh.link.cut().await;
     fresh.gone().await;
 }
 

@@ -142,9 +142,9 @@ impl Destination for Fresh {
 
     async fn set_down(&self, down: bool) {
         if down {
-            self.link.cut();
+            self.link.cut().await;
         } else {
-            self.link.mend();
+            self.link.mend().await;
         }
     }
 
@@ -155,9 +155,17 @@ impl Destination for Fresh {
 
 #[tokio::test]
 #[ignore = "needs a server; tests/run brings it up"]
-async fn the_sink_conforms_in_both_modes() {
-    for mode in [ContentMode::Binary, ContentMode::Structured] {
-        conformance::all(async || Fresh::new(mode, FieldTable::default()).await).await;
+async fn the_sink_conforms_in_both_modes_and_pipelines() {
+    for (mode, pipeline) in [
+        (ContentMode::Binary, Pipeline::AcrossKeys),
+        (ContentMode::Structured, Pipeline::WithinKeys),
+    ] {
+        conformance::all(async || {
+            let mut fresh = Fresh::new(mode, FieldTable::default()).await;
+            fresh.sink = fresh.sink.pipeline(pipeline);
+            fresh
+        })
+        .await;
     }
 }
 
@@ -251,7 +259,7 @@ async fn a_broker_that_does_not_answer_is_down_within_the_timeout_and_the_sink_c
         publish(&fresh.sink, &[message("conformance")]).await,
         [Outcome::Acked]
     );
-    fresh.link.hold();
+    fresh.link.hold().await;
     let before = tokio::time::Instant::now();
     let batch = [message("conformance"), message("conformance")];
     assert!(
@@ -262,8 +270,8 @@ async fn a_broker_that_does_not_answer_is_down_within_the_timeout_and_the_sink_c
             .is_err()
     );
     assert!(before.elapsed() < Duration::from_millis(3_500));
-    fresh.link.cut();
-    fresh.link.mend();
+    fresh.link.cut().await;
+    fresh.link.mend().await;
     assert_eq!(
         publish(&fresh.sink, &batch).await,
         [Outcome::Acked, Outcome::Acked]
