@@ -80,8 +80,13 @@
 //!
 //! # Features
 //! None is on by default: then there are [`Event`], [`Message`] and the [`Sink`]s. `postgres` and `sqlite` bring the
-//! outbox, relay and admin on sqlx; `http` the webhook sink, `https` its TLS; `metrics` counters
-//! `mainstay_outbox_*_total`; `conformance` the suite for stores.
+//! outbox, relay and admin on sqlx; `http` the webhook sink, `https` its TLS; `nats`, `rabbitmq` and `redis` the sinks to
+//! these brokers, the first two consumers as well, `rabbitmq-tls` `amqps://`; `cloudevents`, which all of these turn on,
+//! the bindings for sinks of your own; `metrics` counters `mainstay_outbox_*_total`; `conformance` the suites for stores
+//! and sinks.
+//!
+//! What an ack of a broker means is the broker's to say, and stands in each sink's documentation: some are given before
+//! anything is on a disk.
 //!
 //! # Tracing
 //! Everything is logged with target `mainstay_outbox`, without payloads, keys or header values.
@@ -123,6 +128,15 @@ pub mod sink;
 pub mod store;
 #[cfg(feature = "sqlx")]
 mod telemetry;
+
+/// The client whose connections [`sink::NatsSink`] and [`consume::NatsConsumer`] take.
+#[cfg(feature = "nats")]
+#[cfg_attr(docsrs, doc(cfg(feature = "nats")))]
+pub use async_nats;
+/// The client whose connections [`sink::RedisSink`] opens.
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use redis;
 
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
