@@ -194,7 +194,7 @@ impl<Db: OutboxDb> Admin<Db> {
     /// Reads only.
     pub async fn health(&self, limits: &Thresholds) -> Result<Health, Error> {
         let lag = self.lag_row(limits.dead_window).await?;
-        let lanes = self.lanes().await?;
+        let lanes = self.lanes_up_to(1).await?;
         let relays = Db::survey(self.pool.clone()).await?.relays;
         Ok(judge(limits, &lag, &lanes, relays))
     }

@@ -34,7 +34,7 @@ pub struct Lag {
 pub enum Precision {
     /// Counted.
     Exact,
-    /// Guessed by the database from its statistics, which trail behind changes: good for a gauge, not for a decision.
+    /// Guessed, from the database's statistics or the span of the ids: good for a gauge, not for a decision.
     Estimated,
     /// Counting stopped there.
     AtLeast,
@@ -58,7 +58,7 @@ pub struct TopicLag {
 
 impl Lag {
     /// Where counting stops: a count of ten million rows takes over a second, this a millisecond or two.
-    pub const COUNT_MAX: u64 = 10_000;
+    pub const COUNT_MAX: u64 = 5_000;
 
     fn new(row: &LagRow) -> Self {
         let counted = row.pending.unsigned_abs();
@@ -136,9 +136,9 @@ mod tests {
     fn a_count_says_what_it_is_worth() {
         for (counted, guess, pending, precision) in [
             (5, Some(1_000_000), 5, Precision::Exact),
-            (10_000, Some(1_000_000), 1_000_000, Precision::Estimated),
-            (10_000, Some(7), 10_000, Precision::AtLeast),
-            (10_000, None, 10_000, Precision::AtLeast),
+            (5_000, Some(1_000_000), 1_000_000, Precision::Estimated),
+            (5_000, Some(7), 5_000, Precision::AtLeast),
+            (5_000, None, 5_000, Precision::AtLeast),
         ] {
             let lag = Lag::new(&LagRow {
                 pending: counted,

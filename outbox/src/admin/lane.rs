@@ -127,8 +127,13 @@ impl<Db: OutboxDb> Admin<Db> {
     /// # Cancel safety
     /// Reads only.
     pub async fn lanes(&self) -> Result<Vec<LaneLag>, Error> {
+        self.lanes_up_to(LaneLag::COUNT_MAX).await
+    }
+
+    /// The lanes, counted up to a cap: verdicts need none.
+    pub(super) async fn lanes_up_to(&self, cap: u64) -> Result<Vec<LaneLag>, Error> {
         let paused = self.pauses().await?;
-        let cap = i64::try_from(LaneLag::COUNT_MAX).unwrap_or(i64::MAX);
+        let cap = i64::try_from(cap).unwrap_or(i64::MAX);
         let rows = Db::lane_states(self.pool.clone(), cap).await?;
         let lane = |row: &LaneRow| LaneLag::new(row, &paused, self.stalled_after);
         Ok(rows.iter().map(lane).collect())

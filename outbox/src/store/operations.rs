@@ -66,7 +66,7 @@ pub struct Stepped {
 pub struct LagRow {
     /// Rows not delivered yet, up to the cap.
     pub pending: i64,
-    /// How many there may be if that is the cap, as the planner guesses.
+    /// How many there may be if that is the cap, as far as can be guessed at once.
     pub pending_guess: Option<i64>,
     /// Age of the oldest pending row in microseconds.
     pub oldest_micros: Option<i64>,

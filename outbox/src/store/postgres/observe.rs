@@ -84,12 +84,14 @@ impl Observe for Postgres {
     }
 
     async fn lane_states(pool: PgPool, cap: i64) -> Result<Vec<LaneRow>, Error> {
+        // Counted in the order of the ids, or the planner collects the whole lane before it counts the first of it.
         let rows = sqlx::query(
             "SELECT l.lane, l.owner, l.epoch,
                  (extract(epoch FROM l.lease_until - clock_timestamp()) * 1000000)::bigint AS lease_micros,
                  coalesce(cardinality(l.in_flight), 0)::bigint AS in_flight,
                  (extract(epoch FROM clock_timestamp() - l.settled_at) * 1000000)::bigint AS settled_micros,
-                 (SELECT count(*) FROM (SELECT FROM mainstay_outbox_message WHERE lane = l.lane LIMIT $1) p) AS pending,
+                 (SELECT count(*) FROM (
+                     SELECT FROM mainstay_outbox_message WHERE lane = l.lane ORDER BY id LIMIT $1) p) AS pending,
                  h.topic, h.attempts, h.last_reason,
                  (extract(epoch FROM clock_timestamp() - h.enqueued_at) * 1000000)::bigint AS age_micros,
                  (extract(epoch FROM h.retry_at - clock_timestamp()) * 1000000)::bigint AS retry_micros

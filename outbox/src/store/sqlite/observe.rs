@@ -16,12 +16,15 @@ use crate::error::Error;
 
 impl Observe for Sqlite {
     async fn lag(pool: SqlitePool, cap: i64, lately: Duration) -> Result<LagRow, Error> {
-        // The oldest of a lane is taken to be its head: one probe of the index per lane, not a scan. There is nobody to ask
-        // for a guess.
+        // The oldest of a lane is taken to be its head: one probe of the index per lane, not a scan. The guess is by the
+        // ids: those between a lane's head and its tail, of which one in as many as there are lanes is its own.
         let row = sqlx::query(
             "SELECT
                  (SELECT count(*) FROM (SELECT 1 FROM mainstay_outbox_message LIMIT ?1)) AS pending,
-                 NULL AS pending_guess,
+                 (SELECT sum(
+                     (SELECT max(m.id) FROM mainstay_outbox_message m WHERE m.lane = l.lane)
+                     - (SELECT min(m.id) FROM mainstay_outbox_message m WHERE m.lane = l.lane) + 1) / s.lanes
+                  FROM mainstay_outbox_lane l CROSS JOIN mainstay_outbox_settings s) AS pending_guess,
                  (SELECT CAST(round(unixepoch('subsec') * 1000000) AS INTEGER) - min(h.enqueued_at)
                   FROM mainstay_outbox_lane l
                   CROSS JOIN mainstay_outbox_message h ON h.id = (
@@ -89,7 +92,8 @@ impl Observe for Sqlite {
                  l.lease_until - CAST(round(unixepoch('subsec') * 1000000) AS INTEGER) AS lease_micros,
                  json_array_length(coalesce(l.in_flight, '[]')) AS in_flight,
                  CAST(round(unixepoch('subsec') * 1000000) AS INTEGER) - l.settled_at AS settled_micros,
-                 (SELECT count(*) FROM (SELECT 1 FROM mainstay_outbox_message WHERE lane = l.lane LIMIT ?1)) AS pending,
+                 (SELECT count(*) FROM (
+                     SELECT 1 FROM mainstay_outbox_message WHERE lane = l.lane ORDER BY id LIMIT ?1)) AS pending,
                  h.topic, h.attempts, h.last_reason,
                  CAST(round(unixepoch('subsec') * 1000000) AS INTEGER) - h.enqueued_at AS age_micros,
                  h.retry_at - CAST(round(unixepoch('subsec') * 1000000) AS INTEGER) AS retry_micros
