@@ -61,8 +61,9 @@
 //! **Nothing is held open.** No transaction and no connection while a sink is slow; every relay operation is one atomic
 //! step that can be repeated after an unknown outcome.
 //!
-//! **No NOTIFY.** In the producer's transaction it would serialise the commits of the whole database. A [`Waker`] wakes
-//! relays of the same process after COMMIT; others poll, ever more rarely down to `poll_interval`.
+//! **No NOTIFY in the producer's transaction**, where it would serialise the commits of the whole database. A [`Waker`] wakes
+//! relays of the same process after COMMIT; on Postgres an [`Announcer`] wakes those of other processes, with a NOTIFY for
+//! all commits of some milliseconds. Without either, relays poll, ever more rarely down to `poll_interval`.
 //!
 //! # Limits, said aloud
 //! - Claims start at the lane's head. A snapshot held open for long keeps dead rows there and slows them down.
@@ -128,6 +129,8 @@ pub mod sink;
 pub mod store;
 #[cfg(feature = "sqlx")]
 mod telemetry;
+#[cfg(feature = "sqlx")]
+mod wake;
 
 /// The client whose connections [`sink::NatsSink`] and [`consume::NatsConsumer`] take.
 #[cfg(feature = "nats")]
@@ -150,10 +153,11 @@ pub use self::{
     },
     error::{Error, ErrorKind},
     migrate::{migrate, migrate_with_lanes},
-    outbox::{EnqueueError, Outbox, OutboxConfig, Waker},
+    outbox::{EnqueueError, Outbox, OutboxConfig},
     relay::{BuildError, Drained, KeyPolicy, Relay, RelayBuilder, RelayHandle},
     store::OutboxDb,
     telemetry::RelayStats,
+    wake::{Announcer, Waker},
 };
 pub use self::{
     event::{EncodeError, Event, EventId, InvalidEvent, Ordering},

@@ -2,7 +2,7 @@
 
 use std::{marker::PhantomData, sync::Arc, time::SystemTime};
 
-use tokio::sync::watch;
+use sqlx::Pool;
 
 use crate::{
     event::{Caps, Event, EventId, InvalidEvent, Ordering, check},
@@ -10,6 +10,7 @@ use crate::{
     message::to_micros,
     store::{Misfit, NewRow, OutboxDb},
     telemetry,
+    wake::{Announcer, Waker},
 };
 
 /// How an [`Outbox`] fills in and bounds its events.
@@ -157,6 +158,22 @@ impl<Db: OutboxDb> Outbox<Db> {
         self.waker.clone()
     }
 
+    /// Announces what [`notify_after_commit`](Waker::notify_after_commit) is called for to relays of other processes that
+    /// [listen](crate::RelayBuilder::listen), until the handle is dropped.
+    ///
+    /// Announcements are NOTIFYs, each in a transaction of its own on a connection of `pool`: the first commit is announced
+    /// at once, those within the next ten milliseconds together. Never in the producer's transaction, where a NOTIFY would
+    /// put the commits of the whole database in a queue. One connection is in use while an announcement is under way.
+    ///
+    /// It is a hint: when announcing fails, relays find the events at their next poll. Only Postgres can carry it; elsewhere
+    /// nothing is announced.
+    ///
+    /// # Panics
+    /// When called outside a tokio runtime, as [`tokio::spawn`] does.
+    pub fn announce(&self, pool: Pool<Db>) -> Announcer {
+        Announcer::spawn(pool, self.waker.subscribe())
+    }
+
     fn row<'a>(&'a self, event: &'a Event) -> NewRow<'a> {
         let ordering = event.ordering.unwrap_or(self.config.ordering);
         let ordered = ordering != Ordering::Unordered;
@@ -246,31 +263,4 @@ pub enum EnqueueError {
     /// The database refused or failed.
     #[error("the event could not be written")]
     Database(#[source] sqlx::Error),
-}
-
-/// Tells the relays of this process that something has committed. Clones share one signal.
-///
-/// Any number of calls between two looks of a relay are one wake. Never fails, never waits, needs no relay to exist.
-#[derive(Clone, Debug)]
-pub struct Waker {
-    // A counter under a watch channel rather than a `Notify`: several relays of one process all see it, and a relay
-    // that was not waiting at that moment sees it later.
-    commits: watch::Sender<u64>,
-}
-
-impl Waker {
-    fn new() -> Self {
-        Self {
-            commits: watch::Sender::new(0),
-        }
-    }
-
-    /// Call it after COMMIT. Calling it before, or for a transaction that rolled back, costs a relay one empty look.
-    pub fn notify_after_commit(&self) {
-        self.commits.send_modify(|n| *n = n.wrapping_add(1));
-    }
-
-    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
-        self.commits.subscribe()
-    }
 }

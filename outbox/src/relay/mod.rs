@@ -16,11 +16,12 @@ use self::{engine::Engine, route::Routes};
 pub use crate::plan::KeyPolicy;
 use crate::{
     error::{Error, ErrorKind},
-    outbox::{Outbox, Waker},
+    outbox::Outbox,
     plan::Rules,
     sink::Sink,
     store::OutboxDb,
     telemetry::{RelayStats, Tally},
+    wake::{self, Waker},
 };
 
 /// A relay that is ready to run. Any number of them, in any number of processes, share the lanes.
@@ -31,6 +32,7 @@ pub struct Relay<Db: OutboxDb> {
     lanes: u16,
     routes: Routes,
     waker: Option<Waker>,
+    listens: bool,
 }
 
 /// How a relay works. Every bound has a default; see the setters of [`RelayBuilder`].
@@ -57,6 +59,7 @@ pub struct RelayBuilder<Db: OutboxDb> {
     routes: Routes,
     refused: Option<BuildError>,
     waker: Option<Waker>,
+    listens: bool,
 }
 
 /// Why a relay could not be built.
@@ -86,7 +89,7 @@ pub enum BuildError {
 }
 
 impl<Db: OutboxDb> Relay<Db> {
-    /// A relay over this pool. It uses one connection at a time.
+    /// A relay over this pool. It uses one connection at a time, and one more if it [listens](RelayBuilder::listen).
     pub fn builder(pool: Pool<Db>) -> RelayBuilder<Db> {
         RelayBuilder {
             pool,
@@ -116,6 +119,7 @@ impl<Db: OutboxDb> Relay<Db> {
             routes: Routes::default(),
             refused: None,
             waker: None,
+            listens: false,
         }
     }
 
@@ -129,7 +133,10 @@ impl<Db: OutboxDb> Relay<Db> {
     pub fn spawn(self, cancel: CancellationToken) -> RelayHandle {
         let (order, orders) = watch::channel(None);
         let tally = Arc::new(Tally::default());
-        let wake = self.waker.as_ref().map(Waker::subscribe);
+        let mut wake = self.waker.as_ref().map(Waker::subscribe);
+        if self.listens {
+            wake = Some(wake::listen(self.pool.clone(), wake));
+        }
         let relay = Uuid::now_v7();
         let engine = Engine::new(
             self.pool,
@@ -180,6 +187,17 @@ impl<Db: OutboxDb> RelayBuilder<Db> {
     /// Wakes when this waker is notified; without, the relay only polls.
     pub fn wake(mut self, waker: Waker) -> Self {
         self.waker = Some(waker);
+        self
+    }
+
+    /// Wakes as well when another process [announces](Outbox::announce) that something committed. Only Postgres can carry
+    /// that; elsewhere this changes nothing.
+    ///
+    /// Listening holds one connection of the pool for as long as the relay runs, so the pool has to have two. It must lead
+    /// to the server itself: a pooler that gives each transaction another connection loses what is listened for. While the
+    /// listener is away the relay polls, and it comes back by itself.
+    pub fn listen(mut self) -> Self {
+        self.listens = true;
         self
     }
 
@@ -290,6 +308,12 @@ impl<Db: OutboxDb> RelayBuilder<Db> {
             return Err(BuildError::NoSink);
         }
         self.config.check()?;
+        if self.listens && Db::SIGNALS && self.pool.options().get_max_connections() < 2 {
+            return Err(BuildError::Setting {
+                setting: "the pool of a relay that listens",
+                range: "2 connections or more",
+            });
+        }
         let stored = Db::lanes(self.pool.clone())
             .await
             .map_err(BuildError::Store)?;
@@ -303,6 +327,7 @@ impl<Db: OutboxDb> RelayBuilder<Db> {
             lanes: stored,
             routes: self.routes,
             waker: self.waker,
+            listens: self.listens,
         })
     }
 }

@@ -23,9 +23,9 @@ use crate::error::Error;
 /// The functions are what the relay needs of a database; applications use [`Outbox`](crate::Outbox),
 /// [`Relay`](crate::Relay) and [`Admin`](crate::Admin). The `conformance` module tests what is written here. It is not yet
 /// meant to be implemented elsewhere: functions will be added.
-pub trait OutboxDb: Migrate + Enqueue + Lanes + Claim + Observe + Operate {}
+pub trait OutboxDb: Migrate + Enqueue + Signal + Lanes + Claim + Observe + Operate {}
 
-impl<Db: Migrate + Enqueue + Lanes + Claim + Observe + Operate> OutboxDb for Db {}
+impl<Db: Migrate + Enqueue + Signal + Lanes + Claim + Observe + Operate> OutboxDb for Db {}
 
 /// The tables, and what they were made with.
 pub trait Migrate: Database {
@@ -67,6 +67,28 @@ pub trait Enqueue: Database {
 
     /// Reads the code of an error of these statements: whether it says that they were sent to the wrong place.
     fn misfit(error: &sqlx::Error) -> Option<Misfit>;
+}
+
+/// Wakes from process to process, where the database can carry them. They are hints: polls find what a lost one was for.
+pub trait Signal: Database {
+    /// Whether it can. If not, neither function is called.
+    const SIGNALS: bool = false;
+
+    /// Tells everybody who listens that something has committed.
+    fn announce(pool: Pool<Self>) -> impl Future<Output = Result<(), Error>> + Send {
+        drop(pool);
+        std::future::ready(Ok(()))
+    }
+
+    /// Calls `told` once it listens, then for each announcement and whenever one may have been missed. Ends only with an
+    /// error.
+    fn listen(
+        pool: Pool<Self>,
+        told: impl Fn() + Send + Sync,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        drop((pool, told));
+        std::future::pending()
+    }
 }
 
 /// Who holds which lanes, on the database's clock.

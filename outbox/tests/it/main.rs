@@ -32,6 +32,7 @@ mod rabbitmq;
 mod redis;
 mod sinks;
 mod takeover;
+mod wake;
 mod webhook;
 
 use support::{postgres, sqlite};

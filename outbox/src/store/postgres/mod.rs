@@ -6,6 +6,7 @@ mod enqueue;
 mod lanes;
 mod migrate;
 mod observe;
+mod signal;
 
 use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;

@@ -7,6 +7,7 @@ mod enqueue;
 mod lanes;
 mod migrate;
 mod observe;
+mod signal;
 
 use futures_util::future::BoxFuture;
 use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
