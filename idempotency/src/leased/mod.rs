@@ -33,6 +33,7 @@ mod sql;
 pub mod state;
 mod store;
 
+use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
@@ -76,7 +77,7 @@ pub struct Holder {
 }
 
 /// What a [`Completer`] needs to take work up again: who can, and with what.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Work {
     /// The name under which a handler is registered; empty for work that only its client takes up again.
     pub handler: String,
@@ -84,8 +85,18 @@ pub struct Work {
     pub input: Bytes,
 }
 
+/// Without the input, which is no business of a log's.
+impl fmt::Debug for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Work")
+            .field("handler", &self.handler)
+            .field("input", &format_args!("{} bytes", self.input.len()))
+            .finish()
+    }
+}
+
 /// What a store's claim found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Taken {
     /// The key is the caller's.
     Ours {
@@ -113,6 +124,22 @@ pub enum Taken {
         /// Of the request that ran.
         fingerprint: Fingerprint,
     },
+}
+
+/// Without what steps returned.
+impl fmt::Debug for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ours { token, journal } => f
+                .debug_struct("Ours")
+                .field("token", token)
+                .field("journal", &format_args!("{} bytes", journal.len()))
+                .finish(),
+            Self::InFlight { left, .. } => f.debug_tuple("InFlight").field(left).finish(),
+            Self::Done { recorded, .. } => f.debug_tuple("Done").field(recorded).finish(),
+            Self::Unknown { .. } => f.write_str("Unknown"),
+        }
+    }
 }
 
 /// Work whose lease is over.

@@ -7,3 +7,4 @@ mod ietf;
 mod outcomes;
 mod stores;
 mod takeover;
+mod unanswered;

@@ -52,7 +52,7 @@ impl<D: TestDb + LeasedDb> TestStore for Pool<D> {
     }
 }
 
-async fn call<S: LeasedStore>(
+pub async fn call<S: LeasedStore>(
     lease: &mut LentLease<S>,
     elsewhere: &Elsewhere,
     name: &str,
