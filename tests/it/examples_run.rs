@@ -171,3 +171,23 @@ async fn outbox_relay_keeps_the_order_of_a_key_and_applies_each_event_once() {
         ],
     );
 }
+
+#[tokio::test]
+#[ignore = "needs a server and the feature sink-nats; tests/run brings both"]
+async fn broker_consumer_applies_what_went_through_nats_once() {
+    let url = std::env::var("MAINSTAY_TEST_NATS_URL").expect("MAINSTAY_TEST_NATS_URL must be set");
+    let printed = run_with("broker_consumer", &[&url]).await;
+    assert_lines(
+        &printed,
+        &[
+            "three events committed with their orders, and published: 3",
+            "order-1 order.placed, attempt 1: First, acknowledgement lost",
+            "order-1 order.placed, attempt 2: Duplicate",
+            "order-1 order.paid, attempt 1: First",
+            "acknowledged: 2, tried again: 1, dead letters: 1",
+            "mails sent: order.placed, order.paid",
+            "in the dead letters: order.refunded: no such order",
+        ],
+    );
+    assert!(printed.contains("order-2 order.refunded, attempt 1: no such order, given up"));
+}
