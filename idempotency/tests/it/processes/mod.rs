@@ -1,7 +1,7 @@
 //! A service in a process of its own, killed with SIGKILL over and over while clients ask.
 //!
 //! The service is this test program, started again: [`the_service_that_others_kill`] serves when its environment says so and
-//! is an empty test otherwise. `MAINSTAY_TEST_KILLS=10000` kills more often than the 200 times of an ordinary run.
+//! is an empty test otherwise. `MAINSTAY_TEST_KILLS=10000` kills more often than the 100 or 200 times of an ordinary run.
 
 mod kills;
 mod service;

@@ -2,15 +2,16 @@
 
 use std::env;
 use std::io;
-use std::process::Stdio;
+use std::process::{self, Stdio};
 use std::str::FromStr;
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::post;
 use http::{HeaderName, StatusCode};
-use mainstay_errors::Problem;
-use mainstay_idempotency::{IdemTx, IdempotencyLayer, Scope, Wait};
+use mainstay_errors::{Category, Error, Problem};
+use mainstay_idempotency::leased::{LeasedDb, Leases};
+use mainstay_idempotency::{IdemTx, IdempotencyLayer, LentLease, Scope, Wait};
 use sqlx::{ConnectOptions, Connection, Pool};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,16 +29,23 @@ const LISTENING: &str = "service listening on ";
 const HOLDING: &str = "service holding";
 
 /// The scope of [`crate::app::App`], so that this process can ask for the same keys.
-pub async fn serve<D: TestDb>() {
+pub async fn serve<D: TestDb + LeasedDb>() {
     let options =
         <D::Connection as Connection>::Options::from_str(&env::var(SERVICE_URL).unwrap()).unwrap();
     let pool = Pool::<D>::connect_with(options).await.unwrap();
-    let idempotency = IdempotencyLayer::<D>::local(pool)
+    let idempotency = IdempotencyLayer::<D>::local(pool.clone())
         .scope(|_| Ok::<_, Problem>(Scope::new("acme", "", "pay")))
         .wait(Wait::Up(Duration::from_secs(2)));
+    let leased = IdempotencyLayer::leased(Leases::new(pool).lease_time(LEASE_TIME))
+        .scope(|_| Ok::<_, Problem>(Scope::new("acme", "", "steps")));
     let router = Router::new()
         .route("/pay", post(pay::<D>))
-        .layer(idempotency);
+        .route_layer(idempotency)
+        .merge(
+            Router::new()
+                .route("/steps", post(steps::<D>))
+                .route_layer(leased),
+        );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("{LISTENING}{}", listener.local_addr().unwrap().port());
     axum::serve(listener, router).await.unwrap();
@@ -59,6 +67,29 @@ async fn pay<D: TestDb>(mut tx: IdemTx<D>, body: String) -> (StatusCode, String)
         std::future::pending::<()>().await;
     }
     (StatusCode::CREATED, Uuid::new_v4().to_string())
+}
+
+/// Over before the next process is up; and short enough to run out under a living holder on a busy machine.
+const LEASE_TIME: Duration = Duration::from_millis(100);
+
+pub const STEPS: [&str; 3] = ["reserve", "charge", "ship"];
+
+/// Each step has an effect of its own. The answer is what each returned to the process that ran it.
+async fn steps<D: TestDb + LeasedDb>(
+    mut lease: LentLease<Pool<D>>,
+    body: String,
+) -> Result<(StatusCode, String), Error> {
+    let mut answer = Vec::new();
+    for name in STEPS {
+        let effect = format!("{body} {name}");
+        let done = lease.step(name, async move |mut tx: IdemTx<D>, _| {
+            let busy = |_| Problem::new(Category::Unavailable, "not_now");
+            D::effect(&mut tx, &effect).await.map_err(busy)?;
+            Ok::<_, Problem>(format!("{}-{}", process::id(), Uuid::new_v4().simple()))
+        });
+        answer.push(done.await?);
+    }
+    Ok((StatusCode::CREATED, answer.join(" ")))
 }
 
 /// The service's process. Dropped, it is killed.
@@ -132,12 +163,12 @@ pub struct Answer {
 }
 
 /// One request on a connection of its own. What is cut off before its end is an error.
-pub async fn ask(port: u16, key: &str, body: &str) -> io::Result<Answer> {
+pub async fn ask(port: u16, path: &str, key: &str, body: &str) -> io::Result<Answer> {
     let asking = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
         let length = body.len();
         let request = format!(
-            "POST /pay HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nidempotency-key: \"{key}\"\r\n\
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nidempotency-key: \"{key}\"\r\n\
              content-length: {length}\r\n\r\n{body}"
         );
         stream.write_all(request.as_bytes()).await?;

@@ -49,7 +49,7 @@ async fn take_over(pool: &Pool<Postgres>, body: &str, more: &str) -> Duration {
     let mut service = Service::start(pool, more).await;
     let holder = tokio::spawn({
         let (port, key, body) = (service.port, key.clone(), body.to_owned());
-        async move { ask(port, &key, &body).await }
+        async move { ask(port, "/pay", &key, &body).await }
     });
     service.holding().await;
     let waiter = tokio::spawn({
