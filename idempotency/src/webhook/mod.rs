@@ -20,6 +20,7 @@ mod receive;
 mod secret;
 mod signature;
 mod stripe;
+mod verifier;
 
 use std::fmt;
 use std::time::SystemTime;
@@ -31,8 +32,9 @@ pub use self::error::WebhookError;
 #[cfg(feature = "sqlx")]
 pub use self::receive::{Received, RetentionTooShort, Webhooks};
 pub use self::secret::{BadSecret, Secret};
-pub use self::signature::{SignError, TOLERANCE, Verifier, WEBHOOK_ID_BYTES_MAX, sign};
+pub use self::signature::{SignError, WEBHOOK_ID_BYTES_MAX, sign};
 pub use self::stripe::{STRIPE_REDELIVERS, StripeSecret, StripeVerifier};
+pub use self::verifier::{TOLERANCE, Verifier};
 
 /// A way of signing.
 pub trait Verify: Sync {

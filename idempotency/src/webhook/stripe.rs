@@ -9,8 +9,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, HeaderName};
 use sha2::Sha256;
 
-use super::signature::{SIGNATURES_MAX, check_id, one, seconds, whole_seconds};
-use super::{Delivery, TOLERANCE, Verify, WebhookError};
+use super::signature::{SIGNATURES_MAX, check_id, one, whole_seconds};
+use super::{Delivery, Verifier, Verify, WebhookError};
 
 const SIGNATURE: HeaderName = HeaderName::from_static("stripe-signature");
 
@@ -41,36 +41,7 @@ impl fmt::Debug for StripeSecret {
 /// let secret = StripeSecret::new("whsec_4f1c2e8f3a9b6d70").expect("from the configuration");
 /// let verifier = StripeVerifier::new(secret);
 /// ```
-#[derive(Debug, Clone)]
-pub struct StripeVerifier {
-    secrets: Vec<StripeSecret>,
-    tolerance: Duration,
-}
-
-impl StripeVerifier {
-    /// Accepts what this secret signed, within [`TOLERANCE`].
-    #[must_use]
-    pub fn new(secret: StripeSecret) -> Self {
-        Self {
-            secrets: vec![secret],
-            tolerance: TOLERANCE,
-        }
-    }
-
-    /// Accepts what this secret signed, too: add the new one, roll it in the dashboard, then drop the old one.
-    #[must_use]
-    pub fn or(mut self, secret: StripeSecret) -> Self {
-        self.secrets.push(secret);
-        self
-    }
-
-    /// Sets how far a signed time may be from now, either way.
-    #[must_use]
-    pub fn tolerance(mut self, tolerance: Duration) -> Self {
-        self.tolerance = tolerance;
-        self
-    }
-}
+pub type StripeVerifier = Verifier<StripeSecret>;
 
 impl Verify for StripeVerifier {
     fn verify(
@@ -80,20 +51,15 @@ impl Verify for StripeVerifier {
         now: SystemTime,
     ) -> Result<Delivery, WebhookError> {
         let header = Header::read(one(headers, &SIGNATURE)?).ok_or(WebhookError::Headers)?;
-        let good = header.signatures.iter().any(|signature| {
-            self.secrets.iter().any(|secret| {
-                // Compared in constant time.
+        let signed_by = |secret: &StripeSecret| {
+            // Compared in constant time.
+            header.signatures.iter().any(|signature| {
                 mac(secret, header.time, &body)
                     .verify_slice(signature)
                     .is_ok()
             })
-        });
-        if !good {
-            return Err(WebhookError::Signature);
-        }
-        if seconds(now).abs_diff(header.seconds) > self.tolerance.as_secs() {
-            return Err(WebhookError::Timestamp);
-        }
+        };
+        self.check(signed_by, header.seconds, now)?;
         Ok(Delivery {
             id: event_id(&body).ok_or(WebhookError::Body)?,
             timestamp: UNIX_EPOCH + Duration::from_secs(header.seconds),
