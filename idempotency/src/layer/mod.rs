@@ -155,6 +155,12 @@ impl<P: Protocol, S> IdempotencyLayer<P, S> {
     ///
     /// It fails closed: an `Err` is the answer, and the handler does not run. It is asked before the key is looked at,
     /// so an unknown caller learns nothing about keys.
+    ///
+    /// It is also the place for a quota. Each new key is a row that stays for the retention, and only here is it known
+    /// whose it will be before it costs anything: a caller that may begin `n` keyed requests in an hour has `n` times the
+    /// retention's hours of rows at the most. Ask your rate limiter about the principal and answer a 429 (the category
+    /// `ResourceExhausted`); replays count too, which a client that backs off does not notice. The layer has no counter of its
+    /// own: counting rows would cost each request as much as its row, and most services limit requests already.
     #[must_use]
     pub fn scope(
         self,

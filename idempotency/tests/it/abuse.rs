@@ -1,12 +1,16 @@
 //! What strangers send: keys that look alike, keys that are none, bodies without end, and thousands at once.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::future::join_all;
+use http::request::Parts;
 use http::{HeaderValue, Request, StatusCode};
+use mainstay_errors::{Category, Problem};
+use mainstay_idempotency::Scope;
 use sqlx::Pool;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,6 +22,7 @@ use crate::db::{TestDb, on_each};
 on_each!(
     k3_keys_that_look_alike_are_two_keys_or_none,
     k4_what_is_no_key_on_the_wire_is_a_400_and_never_runs,
+    k5_a_caller_s_rows_are_bounded_where_it_is_told_who_it_is,
     bodies_without_end_are_refused_and_hold_no_key,
     an_upload_that_breaks_off_holds_no_key,
     k6_five_thousand_on_one_key_take_no_connections,
@@ -50,6 +55,39 @@ async fn k3_keys_that_look_alike_are_two_keys_or_none<D: TestDb>(pool: Pool<D>) 
         assert_eq!(answer.code(), "idempotency_key_malformed", "{key:?}");
     }
     assert_eq!(app.runs(), ascii.len());
+}
+
+async fn k5_a_caller_s_rows_are_bounded_where_it_is_told_who_it_is<D: TestDb>(pool: Pool<D>) {
+    let begun = Mutex::new(HashMap::<String, usize>::new());
+    let app = App::with(pool, |layer| {
+        layer.scope(move |parts: &Parts| {
+            let tenant = parts.headers["x-tenant"].to_str().unwrap();
+            let mut begun = begun.lock().unwrap();
+            let count = begun.entry(tenant.to_owned()).or_default();
+            *count += 1;
+            if *count > 3 {
+                return Err(Problem::new(Category::ResourceExhausted, "too_many_keys"));
+            }
+            Ok(Scope::new(tenant, "", "pay"))
+        })
+    });
+    for n in 0..50 {
+        let answer = app.post(&format!("k{n}"), "ok").await;
+        if n < 3 {
+            assert_eq!(answer.status, StatusCode::CREATED);
+        } else {
+            assert_eq!(
+                (answer.status.as_u16(), answer.code().as_str()),
+                (429, "too_many_keys")
+            );
+        }
+    }
+    assert_eq!((app.runs(), app.effects("ok").await), (3, 3));
+    let mut another = request(Some("k49"), "ok");
+    another
+        .headers_mut()
+        .insert("x-tenant", HeaderValue::from_static("another"));
+    assert_eq!(app.send(another).await.status, StatusCode::CREATED);
 }
 
 async fn served<D: TestDb>(app: &App<D>) -> u16 {
