@@ -16,8 +16,10 @@ pub struct Model {
     pub fenced_on_completion: bool,
     /// A key older than what is kept does not run.
     pub refuses_stale: bool,
-    /// The reaper deletes claims, not only old answers.
-    pub reaps_claims: bool,
+    /// The reaper deletes claims whose steps are done, not only old answers and claims that were left before any step.
+    pub reaps_steps: bool,
+    /// A key that was reaped and comes again has a larger token than before.
+    pub tokens_grow: bool,
 }
 
 impl Default for Model {
@@ -27,7 +29,8 @@ impl Default for Model {
             fenced_in_step: true,
             fenced_on_completion: true,
             refuses_stale: true,
-            reaps_claims: false,
+            reaps_steps: false,
+            tokens_grow: true,
         }
     }
 }
@@ -65,6 +68,8 @@ pub struct State {
     /// One row; without the index, one for each attempt.
     rows: [Option<Row>; ATTEMPTS],
     effects: u8,
+    /// The largest token that was given.
+    spent: u8,
     old: bool,
     acknowledged: bool,
 }
@@ -77,6 +82,7 @@ impl State {
     }
 
     fn and_row(mut self, at: usize, row: Row) -> Self {
+        self.spent = self.spent.max(row.token);
         self.rows[at] = Some(row);
         self
     }
@@ -86,6 +92,23 @@ impl Model {
     /// Where the row of an attempt is.
     fn at(&self, n: usize) -> usize {
         if self.unique_index { 0 } else { n }
+    }
+
+    fn claimed(&self, state: &State, n: usize, at: usize) -> State {
+        // Of its own row, without the index.
+        let grows = self.tokens_grow && self.unique_index;
+        let token = if grows { state.spent + 1 } else { 1 };
+        let row = Row {
+            token,
+            lease_over: false,
+            stepped: false,
+            done: false,
+        };
+        let holds = Attempt::Holds {
+            token,
+            stepped: false,
+        };
+        state.with(n, holds).and_row(at, row)
     }
 
     /// What a claim does with a row that is there.
@@ -118,6 +141,7 @@ impl search::Model for Model {
             attempts: [Attempt::Not; ATTEMPTS],
             rows: [None; ATTEMPTS],
             effects: 0,
+            spent: 0,
             old: false,
             acknowledged: false,
         }
@@ -141,12 +165,12 @@ impl search::Model for Model {
                         may("is too old", n, state.with(n, Attempt::ToldLater));
                     } else if self.unique_index {
                         // One statement: the index finds a row that was inserted meanwhile.
-                        may("claims", n, claimed(state, n, at));
+                        may("claims", n, self.claimed(state, n, at));
                     } else {
                         may("sees nothing", n, state.with(n, Attempt::SawNothing));
                     }
                 }
-                Attempt::SawNothing => may("claims", n, claimed(state, n, at)),
+                Attempt::SawNothing => may("claims", n, self.claimed(state, n, at)),
                 Attempt::Holds { token, stepped } => {
                     let mine = row.is_some_and(|row| row.token == token && !row.done);
                     if !stepped {
@@ -209,7 +233,9 @@ impl search::Model for Model {
                 };
                 next.push(("the lease runs out".into(), state.and_row(at, over)));
             }
-            if (row.done && state.old) || (!row.done && self.reaps_claims) {
+            // Keys without a time are never too old to be run: what is left before any step may go at any moment.
+            let left = !row.done && row.lease_over && (!row.stepped || self.reaps_steps);
+            if (row.done && state.old) || left {
                 let mut reaped = *state;
                 reaped.rows[at] = None;
                 next.push(("the reaper comes".into(), reaped));
@@ -255,18 +281,4 @@ impl search::Model for Model {
         };
         (!gets_through).then_some("a stuck key")
     }
-}
-
-fn claimed(state: &State, n: usize, at: usize) -> State {
-    let row = Row {
-        token: 1,
-        lease_over: false,
-        stepped: false,
-        done: false,
-    };
-    let holds = Attempt::Holds {
-        token: 1,
-        stepped: false,
-    };
-    state.with(n, holds).and_row(at, row)
 }

@@ -99,9 +99,19 @@ fn leased_without_the_unique_index_acts_twice() {
 }
 
 #[test]
-fn leased_whose_reaper_takes_claims_acts_twice() {
+fn leased_whose_reaper_takes_claims_with_steps_acts_twice() {
     let model = leased::Model {
-        reaps_claims: true,
+        reaps_steps: true,
+        ..leased::Model::default()
+    };
+    let way = explore(&model).unwrap_err();
+    assert_eq!(way.broken, "two effects", "{way:?}");
+}
+
+#[test]
+fn leased_whose_reaped_keys_come_again_under_a_spent_token_acts_twice() {
+    let model = leased::Model {
+        tokens_grow: false,
         ..leased::Model::default()
     };
     let way = explore(&model).unwrap_err();
