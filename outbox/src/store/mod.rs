@@ -1,8 +1,10 @@
 //! The seam between the relay and a database: what a store must do, and the rows that cross it.
 //!
-//! The twins `postgres/` and `sqlite/` have the same files with the same functions in the same order. Each function is
+//! `postgres/`, `mysql/` and `sqlite/` have the same files with the same functions in the same order. Each function is
 //! atomic: it takes effect wholly or not at all, and running it again after an unknown outcome does no harm.
 
+#[cfg(feature = "mysql")]
+mod mysql;
 mod operations;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -18,7 +20,8 @@ use uuid::Uuid;
 pub use self::{operations::*, rows::*};
 use crate::error::Error;
 
-/// A database that can hold an outbox. Implemented for `sqlx::Postgres` and `sqlx::Sqlite`.
+/// A database that can hold an outbox. Implemented for `sqlx::Postgres`, `sqlx::MySql` (MariaDB as well) and
+/// `sqlx::Sqlite`.
 ///
 /// The functions are what the relay needs of a database; applications use [`Outbox`](crate::Outbox),
 /// [`Relay`](crate::Relay) and [`Admin`](crate::Admin). The `conformance` module tests what is written here. It is not yet
@@ -260,14 +263,14 @@ pub trait Operate: Database {
     ) -> impl Future<Output = Result<bool, Error>> + Send;
 }
 
-/// A duration in whole microseconds, as both stores bind it.
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+/// A duration in whole microseconds, as the stores bind it.
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub(crate) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Headers from their stored JSON list of pairs. A row somebody edited by hand is delivered without them, not never.
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub(crate) fn parse_headers(json: &str) -> Vec<(String, String)> {
     match serde_json::from_str::<Vec<(String, String)>>(json) {
         Ok(headers) => headers,

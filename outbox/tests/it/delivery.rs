@@ -9,9 +9,9 @@ use sqlx::Pool;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{BeginImmediately, on_both, outbox, put, quick, until};
+use crate::support::{BeginImmediately, on_each, outbox, put, quick, until};
 
-on_both![
+on_each![
     a_commit_is_delivered_and_a_rollback_is_not,
     a_wake_beats_the_poll,
     a_relay_without_a_wake_polls,
@@ -343,7 +343,7 @@ async fn a_relay_that_does_not_fit_is_not_built<Db: OutboxDb>(pool: Pool<Db>) {
 
 /// G1: a transaction that takes the lower id commits last, and both are delivered at once.
 #[tokio::test]
-#[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+#[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
 async fn a_late_commit_with_a_lower_id_is_found_at_once_on_postgres() {
     let database = crate::support::postgres().await;
     let pool = database.pool.clone();

@@ -16,9 +16,9 @@ use sqlx::Pool;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{on_both, outbox, put, quick, until};
+use crate::support::{on_each, outbox, put, quick, until};
 
-on_both![
+on_each![
     a_rejected_message_is_dead_before_its_key_goes_on,
     a_waiting_message_holds_back_its_key_and_no_other,
     skipping_lets_the_key_overtake,

@@ -35,6 +35,8 @@ mod takeover;
 mod wake;
 mod webhook;
 
+#[cfg(feature = "mysql")]
+use support::mariadb;
 use support::{postgres, sqlite};
 
 #[tokio::test]
@@ -50,11 +52,28 @@ async fn sqlite_conforms() {
 }
 
 #[tokio::test]
-#[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+#[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
 async fn postgres_conforms() {
     let databases = std::sync::Mutex::new(Vec::new());
     mainstay_outbox::conformance::all::<sqlx::Postgres, _, _>(async || {
         let database = postgres().await;
+        let pool = database.pool.clone();
+        databases.lock().unwrap().push(database);
+        pool
+    })
+    .await;
+    for database in databases.into_inner().unwrap() {
+        database.gone().await;
+    }
+}
+
+#[cfg(feature = "mysql")]
+#[tokio::test]
+#[ignore = "needs MAINSTAY_TEST_MARIADB_URL; tests/run provides it"]
+async fn mariadb_conforms() {
+    let databases = std::sync::Mutex::new(Vec::new());
+    mainstay_outbox::conformance::all::<sqlx::MySql, _, _>(async || {
+        let database = mariadb().await;
         let pool = database.pool.clone();
         databases.lock().unwrap().push(database);
         pool

@@ -14,9 +14,9 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use sqlx::Pool;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{BeginImmediately, on_both, outbox, quick, until};
+use crate::support::{BeginImmediately, on_each, outbox, quick, until};
 
-on_both![random_histories_keep_order_and_lose_nothing];
+on_each![random_histories_keep_order_and_lose_nothing];
 
 /// Fails in every way a sink may, by a seed.
 #[derive(Clone)]

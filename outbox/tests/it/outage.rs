@@ -10,9 +10,9 @@ use sqlx::{
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{BeginImmediately, on_both, outbox, postgres, put, quick, sqlite, until};
+use crate::support::{BeginImmediately, on_each, outbox, postgres, put, quick, sqlite, until};
 
-on_both![lanes_of_a_relay_that_died_are_taken_after_the_lease];
+on_each![lanes_of_a_relay_that_died_are_taken_after_the_lease];
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -67,7 +67,7 @@ async fn lanes_of_a_relay_that_died_are_taken_after_the_lease<Db: OutboxDb>(pool
 
 /// D1: every connection to the database is cut, again and again.
 #[tokio::test]
-#[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+#[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
 async fn cut_connections_lose_nothing_and_reorder_nothing_on_postgres() {
     let database = postgres().await;
     let pool = database.pool.clone();

@@ -11,6 +11,11 @@ use sqlx::{
     postgres::PgPoolOptions,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+#[cfg(feature = "mysql")]
+use sqlx::{
+    MySql, MySqlConnection,
+    mysql::{MySqlConnectOptions, MySqlPoolOptions},
+};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
@@ -22,7 +27,15 @@ pub struct Fresh<Db: OutboxDb> {
 
 enum Cleanup {
     Folder(PathBuf),
-    Database { admin: String, name: String },
+    Postgres {
+        admin: String,
+        name: String,
+    },
+    #[cfg(feature = "mysql")]
+    Mariadb {
+        admin: String,
+        name: String,
+    },
 }
 
 impl<Db: OutboxDb> Fresh<Db> {
@@ -44,9 +57,15 @@ impl<Db: OutboxDb> Fresh<Db> {
         self.pool.close().await;
         match &self.cleanup {
             Cleanup::Folder(_) => {}
-            Cleanup::Database { admin, name } => {
+            Cleanup::Postgres { admin, name } => {
                 let mut admin = PgConnection::connect(admin).await.unwrap();
                 let drop = AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"));
+                sqlx::raw_sql(drop).execute(&mut admin).await.unwrap();
+            }
+            #[cfg(feature = "mysql")]
+            Cleanup::Mariadb { admin, name } => {
+                let mut admin = MySqlConnection::connect(admin).await.unwrap();
+                let drop = AssertSqlSafe(format!("DROP DATABASE {name}"));
                 sqlx::raw_sql(drop).execute(&mut admin).await.unwrap();
             }
         }
@@ -101,12 +120,37 @@ pub async fn postgres() -> Fresh<Postgres> {
         .unwrap();
     Fresh {
         pool,
-        cleanup: Cleanup::Database { admin, name },
+        cleanup: Cleanup::Postgres { admin, name },
     }
 }
 
-/// Runs each generic case on SQLite always and on Postgres when ignored tests are included.
-macro_rules! on_both {
+#[cfg(feature = "mysql")]
+pub async fn mariadb() -> Fresh<MySql> {
+    let admin = std::env::var("MAINSTAY_TEST_MARIADB_URL").expect(
+        "MAINSTAY_TEST_MARIADB_URL must name a MariaDB or MySQL server where databases may be created",
+    );
+    let name = format!("outbox_{}", Uuid::now_v7().simple());
+    let mut connection = MySqlConnection::connect(&admin).await.unwrap();
+    let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
+    sqlx::raw_sql(create)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let options: MySqlConnectOptions = admin.parse().unwrap();
+    let options = options.database(&name);
+    let pool = MySqlPoolOptions::new()
+        .max_connections(6)
+        .connect_with(options)
+        .await
+        .unwrap();
+    Fresh {
+        pool,
+        cleanup: Cleanup::Mariadb { admin, name },
+    }
+}
+
+/// Runs each generic case on SQLite always, and on the servers when ignored tests are included.
+macro_rules! on_each {
     ($($case:ident),+ $(,)?) => {
         mod sqlite {
             $(#[tokio::test] async fn $case() {
@@ -116,16 +160,26 @@ macro_rules! on_both {
         }
         mod postgres {
             $(#[tokio::test]
-            #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+            #[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
             async fn $case() {
                 let database = crate::support::postgres().await;
                 super::$case(database.pool.clone()).await;
                 database.gone().await;
             })+
         }
+        #[cfg(feature = "mysql")]
+        mod mariadb {
+            $(#[tokio::test]
+            #[ignore = "needs MAINSTAY_TEST_MARIADB_URL; tests/run provides it"]
+            async fn $case() {
+                let database = crate::support::mariadb().await;
+                super::$case(database.pool.clone()).await;
+                database.gone().await;
+            })+
+        }
     };
 }
-pub(crate) use on_both;
+pub(crate) use on_each;
 
 /// Migrates, and gives an outbox.
 pub async fn outbox<Db: OutboxDb>(pool: &Pool<Db>, lanes: u16) -> Outbox<Db> {

@@ -11,9 +11,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::support::{on_both, outbox, put, quick, until};
+use crate::support::{on_each, outbox, put, quick, until};
 
-on_both![
+on_each![
     two_relays_share_the_lanes_and_the_last_one_has_them_all,
     late_acks_of_a_zombie_are_fenced_and_counted,
     a_crash_during_the_last_attempt_is_charged_and_strands_nothing,

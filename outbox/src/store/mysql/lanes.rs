@@ -1,0 +1,189 @@
+//! The outbox on MySQL and MariaDB: leases of lanes, on its own clock.
+//!
+//! Its clock is `utc_timestamp`, whatever the session's time zone is. That is the time at which a statement began, also if
+//! it then waited for a lock: a lease is never longer than it says.
+
+use std::time::Duration;
+
+use sqlx::{MySql, MySqlPool};
+use uuid::Uuid;
+
+use super::{
+    super::{Grant, Held, Lanes, Survey, micros},
+    apart, json, transaction,
+};
+use crate::error::Error;
+
+impl Lanes for MySql {
+    async fn heartbeat(pool: MySqlPool, relay: Uuid, lease: Duration) -> Result<(), Error> {
+        transaction(pool, move |tx| {
+            Box::pin(async move {
+                sqlx::query(
+                    "DELETE FROM mainstay_outbox_relay
+                     WHERE alive_until < utc_timestamp(6) - INTERVAL 1 MINUTE AND id <> ?",
+                )
+                .bind(relay)
+                .execute(&mut *tx)
+                .await?;
+                sqlx::query(
+                    "INSERT INTO mainstay_outbox_relay (id, alive_until)
+                     VALUES (?, utc_timestamp(6) + INTERVAL ? MICROSECOND)
+                     ON DUPLICATE KEY UPDATE alive_until = utc_timestamp(6) + INTERVAL ? MICROSECOND",
+                )
+                .bind(relay)
+                .bind(micros(lease))
+                .bind(micros(lease))
+                .execute(&mut *tx)
+                .await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    async fn survey(pool: MySqlPool) -> Result<Survey, Error> {
+        apart(async move {
+            let (relays, free): (i64, i64) = sqlx::query_as(
+                "SELECT
+                     (SELECT count(*) FROM mainstay_outbox_relay WHERE alive_until > utc_timestamp(6)),
+                     (SELECT count(*) FROM mainstay_outbox_lane
+                      WHERE lease_until IS NULL OR lease_until <= utc_timestamp(6))",
+            )
+            .fetch_one(&pool)
+            .await?;
+            Ok(Survey {
+                relays: relays as u16,
+                free: free as u16,
+            })
+        })
+        .await
+    }
+
+    async fn acquire(
+        pool: MySqlPool,
+        relay: Uuid,
+        lease: Duration,
+        count: u16,
+    ) -> Result<Vec<Grant>, Error> {
+        transaction(pool, move |tx| {
+            Box::pin(async move {
+                // SKIP LOCKED: a lane that somebody is settling or taking at this moment is not free. The locked row is
+                // read in its newest version, so what was settled meanwhile is not charged.
+                let free: Vec<(i32, i64, Option<String>)> = sqlx::query_as(
+                    "SELECT lane, epoch, in_flight FROM mainstay_outbox_lane
+                     WHERE lease_until IS NULL OR lease_until <= utc_timestamp(6)
+                     ORDER BY lane LIMIT ?
+                     FOR UPDATE SKIP LOCKED",
+                )
+                .bind(count)
+                .fetch_all(&mut *tx)
+                .await?;
+                let mut grants = Vec::with_capacity(free.len());
+                for (lane, epoch, in_flight) in free {
+                    let mut charged = 0;
+                    if let Some(ids) = in_flight {
+                        let done = sqlx::query(
+                            "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$')) f
+                             STRAIGHT_JOIN mainstay_outbox_message m ON m.lane = ? AND m.id = f.id
+                             SET m.attempts = m.attempts + 1, m.suspect = true,
+                                 m.last_reason = 'the relay lost its lane while publishing'",
+                        )
+                        .bind(ids)
+                        .bind(lane)
+                        .execute(&mut *tx)
+                        .await?;
+                        charged = done.rows_affected() as u32;
+                    }
+                    grants.push(Grant {
+                        lane,
+                        epoch: epoch + 1,
+                        charged,
+                    });
+                }
+                let lanes: Vec<i32> = grants.iter().map(|grant| grant.lane).collect();
+                sqlx::query(
+                    "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$')) w
+                     STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
+                     SET l.owner = ?, l.epoch = l.epoch + 1, l.in_flight = NULL,
+                         l.lease_until = utc_timestamp(6) + INTERVAL ? MICROSECOND",
+                )
+                .bind(json(&lanes))
+                .bind(relay)
+                .bind(micros(lease))
+                .execute(&mut *tx)
+                .await?;
+                Ok(grants)
+            })
+        })
+        .await
+    }
+
+    async fn renew(pool: MySqlPool, lease: Duration, held: Vec<Held>) -> Result<Vec<i32>, Error> {
+        apart(async move {
+            let wanted = pairs(&held);
+            let done = sqlx::query(
+                "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]')) w
+                 STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
+                 SET l.lease_until = utc_timestamp(6) + INTERVAL ? MICROSECOND
+                 WHERE l.epoch = w.epoch",
+            )
+            .bind(&wanted)
+            .bind(micros(lease))
+            .execute(&pool)
+            .await?;
+            if done.rows_affected() == held.len() as u64 {
+                return Ok(held.iter().map(|held| held.lane).collect());
+            }
+            still_held(&pool, wanted).await
+        })
+        .await
+    }
+
+    async fn release(pool: MySqlPool, held: Vec<Held>) -> Result<(), Error> {
+        apart(async move {
+            sqlx::query(
+                "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]')) w
+                 STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
+                 SET l.owner = NULL, l.lease_until = NULL
+                 WHERE l.epoch = w.epoch",
+            )
+            .bind(pairs(&held))
+            .execute(&pool)
+            .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn retire(pool: MySqlPool, relay: Uuid) -> Result<(), Error> {
+        apart(async move {
+            sqlx::query("DELETE FROM mainstay_outbox_relay WHERE id = ?")
+                .bind(relay)
+                .execute(&pool)
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Lanes and epochs as JSON, in the order of the lanes, which is the order in which everybody locks them.
+pub(super) fn pairs(held: &[Held]) -> String {
+    let mut pairs: Vec<(i32, i64)> = held.iter().map(|held| (held.lane, held.epoch)).collect();
+    pairs.sort_unstable();
+    json(&pairs)
+}
+
+/// Which of the lanes an UPDATE has just met in their epochs, of which it can only say the number. Epochs only rise: one that
+/// is still the same now was the same then, and one that is not is lost by now.
+pub(super) async fn still_held(pool: &MySqlPool, wanted: String) -> Result<Vec<i32>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT l.lane
+         FROM JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]')) w
+         STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
+         WHERE l.epoch = w.epoch",
+    )
+    .bind(wanted)
+    .fetch_all(pool)
+    .await
+}
