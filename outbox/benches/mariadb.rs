@@ -23,7 +23,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mainstay_outbox::{
-    Event, LaneRef, Message, Outbox, OutboxConfig, Outcome, Outcomes, Relay, Sink, SinkDown, migrate,
+    Event, LaneRef, Message, Outbox, OutboxConfig, Outcome, Outcomes, Relay, Sink, SinkDown,
+    migrate,
 };
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, MySql, MySqlConnection, MySqlPool};
@@ -72,7 +73,10 @@ async fn main() {
     world.enqueueing(&mut report).await;
     for (what, hold) in [
         ("quiet", None),
-        ("a held snapshot", Some("START TRANSACTION WITH CONSISTENT SNAPSHOT")),
+        (
+            "a held snapshot",
+            Some("START TRANSACTION WITH CONSISTENT SNAPSHOT"),
+        ),
         ("an open writer", Some("START TRANSACTION")),
     ] {
         world.draining(&mut report, what, hold, rows).await;
@@ -142,7 +146,13 @@ impl World {
         .unwrap();
     }
 
-    async fn draining(&self, report: &mut String, what: &str, hold: Option<&'static str>, rows: usize) {
+    async fn draining(
+        &self,
+        report: &mut String,
+        what: &str,
+        hold: Option<&'static str>,
+        rows: usize,
+    ) {
         let (mut raw, mut relay) = (Vec::new(), Vec::new());
         for _ in 0..3 {
             self.fill(rows).await;

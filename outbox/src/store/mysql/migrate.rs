@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind};
 const SCRIPTS: [&str; 1] = [include_str!("../../../migrations/mysql/0001_outbox.sql")];
 
 /// How many rows producers have to lock instead of their keys: more than the transactions that run at once.
-const KEY_LOCKS: u16 = 1024;
+pub(super) const KEY_LOCKS: u16 = 1024;
 
 impl Migrate for MySql {
     async fn migrate(pool: MySqlPool, lanes: u16, exact: bool) -> Result<(), Error> {
