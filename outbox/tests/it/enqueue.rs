@@ -96,7 +96,7 @@ mod postgres {
 
     /// Without the lock this is where order and commits part.
     #[tokio::test]
-    #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+    #[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
     async fn a_strict_key_makes_the_second_writer_wait_for_the_first_commit() {
         let database = postgres().await;
         let pool = database.pool.clone();
@@ -143,7 +143,7 @@ mod postgres {
 
     /// G3: who would have to wait for a commit that waits for it is told to begin again.
     #[tokio::test]
-    #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+    #[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
     async fn a_strict_key_and_a_row_lock_in_a_circle_end_in_the_order_of_the_commits() {
         let database = postgres().await;
         let pool = database.pool.clone();
@@ -204,7 +204,7 @@ mod postgres {
     }
 
     #[tokio::test]
-    #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+    #[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
     async fn locks_of_one_call_are_taken_in_one_order() {
         let database = postgres().await;
         let pool = database.pool.clone();
@@ -249,7 +249,7 @@ mod postgres {
 
     /// The premise of a relay's low-water mark: whoever has drawn an id had a transaction number before.
     #[tokio::test]
-    #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+    #[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
     async fn a_writer_has_its_transaction_number_before_it_draws_an_id() {
         let database = postgres().await;
         let pool = database.pool.clone();
@@ -299,7 +299,7 @@ mod postgres {
     }
 
     #[tokio::test]
-    #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+    #[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
     async fn a_read_only_transaction_says_so() {
         let database = postgres().await;
         let outbox = outbox(&database.pool, 4).await;
@@ -319,7 +319,7 @@ mod postgres {
     }
 
     #[tokio::test]
-    #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+    #[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
     async fn any_connection_takes_events() {
         let database = postgres().await;
         let outbox = outbox(&database.pool, 4).await;

@@ -7,9 +7,9 @@ use sqlx::Pool;
 use tokio::time::sleep;
 
 use super::{Dice, broker::Broker, oracle::judge, relay, relay::Process, writers::Writers};
-use crate::support::{on_both, outbox, until};
+use crate::support::{on_each, outbox, until};
 
-on_both![relays_that_are_killed_and_paused_lose_nothing_and_keep_the_order];
+on_each![relays_that_are_killed_and_paused_lose_nothing_and_keep_the_order];
 
 const RELAYS: usize = 3;
 const LANES: u16 = 8;
