@@ -94,6 +94,7 @@ CREATE TABLE IF NOT EXISTS mainstay_outbox_dead (
     failures     MEDIUMTEXT,
     died_at      DATETIME(6)    NOT NULL DEFAULT (utc_timestamp(6)),
     KEY mainstay_outbox_dead_topic (topic, id),
+    KEY mainstay_outbox_dead_key (lane, `key`, id), -- a parked key's letters
     KEY mainstay_outbox_dead_at (died_at) -- how many lately
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 

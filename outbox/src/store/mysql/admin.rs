@@ -1,100 +1,426 @@
-//! The outbox on MySQL and MariaDB: for operators.
+//! The outbox on MySQL and MariaDB: what operators change.
 
-use sqlx::{MySql, MySqlPool};
+use sqlx::{
+    MySql, MySqlConnection, MySqlPool,
+    mysql::{MySqlArguments, MySqlDatabaseError},
+};
 
 use super::{
-    super::{DeadRow, LagRow, Operate},
-    apart, dead_row, json, transaction,
+    super::{Entry, Operate, Step, Stepped},
+    json,
+    observe::{add, add_select, add_twice},
+    transaction,
 };
 use crate::error::Error;
 
 impl Operate for MySql {
-    async fn lag(pool: MySqlPool, cap: i64) -> Result<LagRow, Error> {
-        // The oldest of a lane is taken to be its head: one probe of the primary key per lane, not a scan.
-        apart(async move {
-            let (pending, dead, oldest_micros) = sqlx::query_as(
-                "SELECT
-                     (SELECT count(*) FROM (SELECT 1 FROM mainstay_outbox_message LIMIT ?) p),
-                     (SELECT count(*) FROM (SELECT 1 FROM mainstay_outbox_dead LIMIT ?) d),
-                     (SELECT timestampdiff(MICROSECOND, min(h.enqueued_at), utc_timestamp(6))
-                      FROM (
-                          SELECT (SELECT m.enqueued_at FROM mainstay_outbox_message m
-                                  WHERE m.lane = l.lane ORDER BY m.id LIMIT 1) AS enqueued_at
-                          FROM mainstay_outbox_lane l) h)",
-            )
-            .bind(cap)
-            .bind(cap)
-            .fetch_one(&pool)
-            .await?;
-            Ok(LagRow {
-                pending,
-                dead,
-                oldest_micros,
+    async fn redrive(pool: MySqlPool, step: Step) -> Result<Stepped, Error> {
+        transaction(pool, |tx| Box::pin(redrive(tx, step))).await
+    }
+
+    async fn discard(pool: MySqlPool, step: Step) -> Result<Stepped, Error> {
+        transaction(pool, |tx| Box::pin(discard(tx, step))).await
+    }
+
+    async fn replay(pool: MySqlPool, step: Step) -> Result<Stepped, Error> {
+        transaction(pool, |tx| Box::pin(replay(tx, step))).await
+    }
+
+    async fn pause(pool: MySqlPool, pattern: String, actor: String) -> Result<bool, Error> {
+        transaction(pool, |tx| {
+            Box::pin(async move {
+                // Not INSERT IGNORE, which turns other errors into warnings too.
+                let done =
+                    sqlx::query("INSERT INTO mainstay_outbox_pause (pattern, actor) VALUES (?, ?)")
+                        .bind(pattern.as_bytes())
+                        .bind(&actor)
+                        .execute(&mut *tx)
+                        .await;
+                match done {
+                    Ok(_) => {
+                        audited(tx, "pause", 1, pattern_entry(&pattern, actor)).await?;
+                        Ok(true)
+                    }
+                    Err(refused) if is_duplicate(&refused) => Ok(false),
+                    Err(other) => Err(other),
+                }
             })
         })
         .await
     }
 
-    async fn dead(
-        pool: MySqlPool,
-        topic: Option<String>,
-        limit: u32,
-    ) -> Result<Vec<DeadRow>, Error> {
-        apart(async move {
-            let topic = topic.map(String::into_bytes);
-            let rows = sqlx::query(
-                "SELECT id, attempts, event_id, source, type, topic, subject,
-                     timestampdiff(MICROSECOND, '1970-01-01', time) AS time_micros, content_type, `key`, headers, payload,
-                     cause, reason, timestampdiff(MICROSECOND, '1970-01-01', died_at) AS died_micros
-                 FROM mainstay_outbox_dead
-                 WHERE ? IS NULL OR topic = ?
-                 ORDER BY id LIMIT ?",
-            )
-            .bind(&topic)
-            .bind(&topic)
-            .bind(limit)
-            .fetch_all(&pool)
-            .await?;
-            rows.iter().map(dead_row).collect()
+    async fn resume(pool: MySqlPool, pattern: String, actor: String) -> Result<bool, Error> {
+        transaction(pool, |tx| {
+            Box::pin(async move {
+                let done = sqlx::query("DELETE FROM mainstay_outbox_pause WHERE pattern = ?")
+                    .bind(pattern.as_bytes())
+                    .execute(&mut *tx)
+                    .await?;
+                let old = done.rows_affected() == 1;
+                audited(tx, "resume", u64::from(old), pattern_entry(&pattern, actor)).await?;
+                Ok(old)
+            })
         })
         .await
     }
+}
 
-    async fn redrive(pool: MySqlPool, topic: Option<String>, limit: u32) -> Result<u64, Error> {
-        transaction(pool, move |tx| Box::pin(async move {
-            let topic = topic.map(String::into_bytes);
-            // SKIP LOCKED: two operators at once bring back different letters instead of waiting for each other.
-            let ids: Vec<i64> = sqlx::query_scalar(
-                "SELECT id FROM mainstay_outbox_dead WHERE ? IS NULL OR topic = ? ORDER BY id LIMIT ?
-                 FOR UPDATE SKIP LOCKED",
-            )
-            .bind(&topic)
-            .bind(&topic)
-            .bind(limit)
-            .fetch_all(&mut *tx)
-            .await?;
-            let ids = json(&ids);
-            let done = sqlx::query(
-                "INSERT INTO mainstay_outbox_message
-                     (hash, id, lane, event_id, source, type, topic, subject, time, content_type, `key`, ordered, headers,
-                      payload, enqueued_at)
-                 SELECT d.lane, d.id, d.lane, d.event_id, d.source, d.type, d.topic, d.subject, d.time, d.content_type,
-                     d.`key`, d.ordered, d.headers, d.payload, d.enqueued_at
-                 FROM JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$')) w
-                 STRAIGHT_JOIN mainstay_outbox_dead d ON d.id = w.id",
-            )
-            .bind(&ids)
-            .execute(&mut *tx)
-            .await?;
+async fn redrive(tx: &mut MySqlConnection, step: Step) -> Result<Stepped, sqlx::Error> {
+    let at_micros = now(&mut *tx).await?;
+    let letters = pick_dead(&mut *tx, &step, true).await?;
+    let ids = letters.ids();
+    let parked = parked(&mut *tx, &ids).await?;
+    // The lane is given, so its default does not count; neither does the hash any more.
+    sqlx::query(
+        "INSERT INTO mainstay_outbox_message
+             (hash, id, lane, event_id, source, type, topic, subject, time, content_type, `key`, ordered, headers, payload,
+              enqueued_at, failures)
+         SELECT d.lane, d.id, d.lane, d.event_id, d.source, d.type, d.topic, d.subject, d.time, d.content_type, d.`key`,
+             d.ordered, d.headers, d.payload, d.enqueued_at, d.failures
+         FROM JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$')) w
+         STRAIGHT_JOIN mainstay_outbox_dead d ON d.id = w.id",
+    )
+    .bind(&ids)
+    .execute(&mut *tx)
+    .await?;
+    rewound(&mut *tx, letters.lanes()).await?;
+    let affected = buried_no_more(&mut *tx, &ids).await?;
+    // Parked keys are raised to the last that went, or forgotten when nothing of them stays.
+    for key in parked {
+        if !unpark_if_empty(&mut *tx, &key).await? {
             sqlx::query(
-                "DELETE d FROM JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$')) w
-                 STRAIGHT_JOIN mainstay_outbox_dead d ON d.id = w.id",
+                "UPDATE mainstay_outbox_parked SET above = greatest(above, ?) WHERE lane = ? AND topic = ? AND `key` = ?",
             )
-            .bind(&ids)
+            .bind(key.last)
+            .bind(key.lane)
+            .bind(&key.topic)
+            .bind(&key.key)
             .execute(&mut *tx)
             .await?;
-            Ok(done.rows_affected())
-        }))
-        .await
+        }
     }
+    Ok(Stepped {
+        affected,
+        audit: audited(tx, "redrive", affected, step.entry).await?,
+        at_micros,
+        freed: Vec::new(),
+    })
+}
+
+async fn discard(tx: &mut MySqlConnection, step: Step) -> Result<Stepped, sqlx::Error> {
+    let at_micros = now(&mut *tx).await?;
+    let ids = pick_dead(&mut *tx, &step, false).await?.ids();
+    let parked = parked(&mut *tx, &ids).await?;
+    let affected = buried_no_more(&mut *tx, &ids).await?;
+    let mut freed = Vec::new();
+    for key in parked {
+        if !unpark_if_empty(&mut *tx, &key).await? && merely_parked(&mut *tx, &key).await? {
+            freed.push((String::from_utf8_lossy(&key.topic).into_owned(), key.key));
+        }
+    }
+    Ok(Stepped {
+        affected,
+        audit: audited(tx, "discard", affected, step.entry).await?,
+        at_micros,
+        freed,
+    })
+}
+
+async fn replay(tx: &mut MySqlConnection, step: Step) -> Result<Stepped, sqlx::Error> {
+    let at_micros = now(&mut *tx).await?;
+    let mut lanes: Option<String> = None;
+    let picked = loop {
+        let mut arguments = MySqlArguments::default();
+        add_select(&mut arguments, &step.select)?;
+        add(&mut arguments, step.select.cause)?;
+        add_twice(&mut arguments, step.started_micros)?;
+        add_twice(&mut arguments, lanes.clone())?;
+        add(&mut arguments, step.limit)?;
+        // SKIP LOCKED: what clean-up or another replay takes at this moment is not there. A row is named by its primary key.
+        let picked: Vec<(i64, i64, i32)> = sqlx::query_as_with(
+            "SELECT timestampdiff(MICROSECOND, '1970-01-01', delivered_at), id, lane FROM mainstay_outbox_delivered
+             WHERE (? IS NULL OR topic = ? OR (? AND left(topic, octet_length(?)) = ?))
+                 AND (? IS NULL OR `key` = ?)
+                 AND (? IS NULL OR event_id = ?)
+                 AND (? IS NULL OR delivered_at >= timestampadd(MICROSECOND, ?, '1970-01-01'))
+                 AND (? IS NULL OR delivered_at < timestampadd(MICROSECOND, ?, '1970-01-01'))
+                 AND ? IS NULL
+                 AND (? IS NULL OR delivered_at < timestampadd(MICROSECOND, ?, '1970-01-01'))
+                 AND (? IS NULL OR json_contains(?, CAST(lane AS CHAR)))
+             ORDER BY delivered_at, id LIMIT ?
+             FOR UPDATE SKIP LOCKED",
+            arguments,
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        if lanes.is_some() {
+            break picked;
+        }
+        lanes = Some(locked(&mut *tx, picked.iter().map(|row| row.2).collect()).await?);
+    };
+    let of_lanes = picked.iter().map(|row| row.2).collect();
+    let rows: Vec<(i64, i64)> = picked.iter().map(|row| (row.0, row.1)).collect();
+    let rows = json(&rows);
+    sqlx::query(
+        "INSERT INTO mainstay_outbox_message
+             (hash, id, lane, event_id, source, type, topic, subject, time, content_type, `key`, ordered, headers, payload,
+              enqueued_at)
+         SELECT d.lane, d.id, d.lane, d.event_id, d.source, d.type, d.topic, d.subject, d.time, d.content_type, d.`key`,
+             d.ordered, d.headers, d.payload, d.enqueued_at
+         FROM JSON_TABLE(?, '$[*]' COLUMNS (at BIGINT PATH '$[0]', id BIGINT PATH '$[1]')) w
+         STRAIGHT_JOIN mainstay_outbox_delivered d
+             ON d.delivered_at = CAST('1970-01-01' AS DATETIME(6)) + INTERVAL w.at MICROSECOND AND d.id = w.id",
+    )
+    .bind(&rows)
+    .execute(&mut *tx)
+    .await?;
+    rewound(&mut *tx, of_lanes).await?;
+    let gone = sqlx::query(
+        "DELETE d
+         FROM JSON_TABLE(?, '$[*]' COLUMNS (at BIGINT PATH '$[0]', id BIGINT PATH '$[1]')) w
+         STRAIGHT_JOIN mainstay_outbox_delivered d
+             ON d.delivered_at = CAST('1970-01-01' AS DATETIME(6)) + INTERVAL w.at MICROSECOND AND d.id = w.id",
+    )
+    .bind(&rows)
+    .execute(&mut *tx)
+    .await?;
+    let affected = gone.rows_affected();
+    Ok(Stepped {
+        affected,
+        audit: audited(tx, "replay", affected, step.entry).await?,
+        at_micros,
+        freed: Vec::new(),
+    })
+}
+
+/// Letters, with their lanes.
+struct Letters(Vec<(i64, i32)>);
+
+impl Letters {
+    fn ids(&self) -> String {
+        json(&self.0.iter().map(|letter| letter.0).collect::<Vec<_>>())
+    }
+
+    fn lanes(&self) -> Vec<i32> {
+        self.0.iter().map(|letter| letter.1).collect()
+    }
+}
+
+/// Locks the lanes of the letters that are meant, in order, and says which letters they are by a statement that began after
+/// that: what a settlement was burying meanwhile is seen, and from here on none buries or looks at parked keys there.
+///
+/// With `in_front`, a letter of a parked key is only meant when none of the key before it stays. The limit cuts off later
+/// ones, so only the rest of the filter is asked again.
+async fn pick_dead(
+    tx: &mut MySqlConnection,
+    step: &Step,
+    in_front: bool,
+) -> Result<Letters, sqlx::Error> {
+    let mut lanes: Option<String> = None;
+    loop {
+        let mut arguments = MySqlArguments::default();
+        add_select(&mut arguments, &step.select)?;
+        add_twice(&mut arguments, step.select.cause)?;
+        add_twice(&mut arguments, step.started_micros)?;
+        add_twice(&mut arguments, lanes.clone())?;
+        add(&mut arguments, in_front)?;
+        add_twice(&mut arguments, step.select.event_id)?;
+        add_twice(&mut arguments, step.select.cause)?;
+        add_twice(&mut arguments, step.select.since_micros)?;
+        add_twice(&mut arguments, step.select.until_micros)?;
+        add_twice(&mut arguments, step.started_micros)?;
+        add(&mut arguments, step.limit)?;
+        let picked = sqlx::query_as_with(
+            "SELECT d.id, d.lane FROM mainstay_outbox_dead d
+             WHERE (? IS NULL OR d.topic = ? OR (? AND left(d.topic, octet_length(?)) = ?))
+                 AND (? IS NULL OR d.`key` = ?)
+                 AND (? IS NULL OR d.event_id = ?)
+                 AND (? IS NULL OR d.died_at >= timestampadd(MICROSECOND, ?, '1970-01-01'))
+                 AND (? IS NULL OR d.died_at < timestampadd(MICROSECOND, ?, '1970-01-01'))
+                 AND (? IS NULL OR d.cause = ?)
+                 AND (? IS NULL OR d.cause = 'parked' OR d.died_at < timestampadd(MICROSECOND, ?, '1970-01-01'))
+                 AND (? IS NULL OR json_contains(?, CAST(d.lane AS CHAR)))
+                 AND NOT (? AND EXISTS (
+                     SELECT 1 FROM mainstay_outbox_parked k
+                     STRAIGHT_JOIN mainstay_outbox_dead e
+                         ON e.lane = k.lane AND e.`key` = k.`key` AND e.id >= k.`first` AND e.topic = k.topic
+                     WHERE k.lane = d.lane AND k.topic = d.topic AND k.`key` = d.`key` AND e.id < d.id AND NOT (
+                         (? IS NULL OR e.event_id = ?)
+                         AND (? IS NULL OR e.cause = ?)
+                         AND (? IS NULL OR e.died_at >= timestampadd(MICROSECOND, ?, '1970-01-01'))
+                         AND (? IS NULL OR e.died_at < timestampadd(MICROSECOND, ?, '1970-01-01'))
+                         AND (? IS NULL OR e.cause = 'parked'
+                             OR e.died_at < timestampadd(MICROSECOND, ?, '1970-01-01')))))
+             ORDER BY d.id LIMIT ?",
+            arguments,
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        let picked = Letters(picked);
+        if lanes.is_some() {
+            return Ok(picked);
+        }
+        lanes = Some(locked(&mut *tx, picked.lanes()).await?);
+    }
+}
+
+/// Locks these lanes, in order, as settlements do. Gives them as JSON.
+async fn locked(tx: &mut MySqlConnection, mut lanes: Vec<i32>) -> Result<String, sqlx::Error> {
+    lanes.sort_unstable();
+    lanes.dedup();
+    let lanes = json(&lanes);
+    sqlx::query(
+        "SELECT l.lane
+         FROM JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$')) w
+         STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
+         FOR UPDATE",
+    )
+    .bind(&lanes)
+    .execute(tx)
+    .await?;
+    Ok(lanes)
+}
+
+/// Tells the relays of these lanes that rows have come to lie below where they are.
+async fn rewound(tx: &mut MySqlConnection, mut lanes: Vec<i32>) -> Result<(), sqlx::Error> {
+    lanes.sort_unstable();
+    lanes.dedup();
+    sqlx::query(
+        "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$')) w
+         STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
+         SET l.rewinds = l.rewinds + 1",
+    )
+    .bind(json(&lanes))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Deletes letters. Says how many.
+async fn buried_no_more(tx: &mut MySqlConnection, ids: &str) -> Result<u64, sqlx::Error> {
+    let gone = sqlx::query(
+        "DELETE d
+         FROM JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$')) w
+         STRAIGHT_JOIN mainstay_outbox_dead d ON d.id = w.id",
+    )
+    .bind(ids)
+    .execute(tx)
+    .await?;
+    Ok(gone.rows_affected())
+}
+
+/// A parked key, and the last of its letters that are meant.
+struct Parked {
+    lane: i32,
+    topic: Vec<u8>,
+    key: Vec<u8>,
+    last: i64,
+}
+
+/// The parked keys that these letters are of.
+async fn parked(tx: &mut MySqlConnection, ids: &str) -> Result<Vec<Parked>, sqlx::Error> {
+    let rows: Vec<(i32, Vec<u8>, Vec<u8>, i64)> = sqlx::query_as(
+        "SELECT k.lane, k.topic, k.`key`, max(d.id)
+         FROM JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$')) w
+         STRAIGHT_JOIN mainstay_outbox_dead d ON d.id = w.id
+         STRAIGHT_JOIN mainstay_outbox_parked k ON k.lane = d.lane AND k.topic = d.topic AND k.`key` = d.`key`
+         GROUP BY k.lane, k.topic, k.`key`",
+    )
+    .bind(ids)
+    .fetch_all(tx)
+    .await?;
+    let parked = |(lane, topic, key, last)| Parked {
+        lane,
+        topic,
+        key,
+        last,
+    };
+    Ok(rows.into_iter().map(parked).collect())
+}
+
+/// Parks the key no longer if nothing of it stays. Says whether that is so.
+async fn unpark_if_empty(tx: &mut MySqlConnection, key: &Parked) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query(
+        "DELETE k FROM mainstay_outbox_parked k
+         WHERE k.lane = ? AND k.topic = ? AND k.`key` = ? AND NOT EXISTS (
+             SELECT 1 FROM mainstay_outbox_dead d
+             WHERE d.lane = k.lane AND d.`key` = k.`key` AND d.id >= k.`first` AND d.topic = k.topic)",
+    )
+    .bind(key.lane)
+    .bind(&key.topic)
+    .bind(&key.key)
+    .execute(tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Whether all that is left of the key was set aside, and nothing of it was given up.
+async fn merely_parked(tx: &mut MySqlConnection, key: &Parked) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT NOT EXISTS (
+             SELECT 1 FROM mainstay_outbox_parked k
+             STRAIGHT_JOIN mainstay_outbox_dead d
+                 ON d.lane = k.lane AND d.`key` = k.`key` AND d.id >= k.`first` AND d.topic = k.topic
+             WHERE k.lane = ? AND k.topic = ? AND k.`key` = ? AND d.cause <> 'parked')",
+    )
+    .bind(key.lane)
+    .bind(&key.topic)
+    .bind(&key.key)
+    .fetch_one(tx)
+    .await
+}
+
+/// Writes the change down, in the row its first step wrote if there is one. Nothing changed, nothing written.
+async fn audited(
+    tx: &mut MySqlConnection,
+    action: &'static str,
+    affected: u64,
+    entry: Entry,
+) -> Result<Option<i64>, sqlx::Error> {
+    let affected = i64::try_from(affected).unwrap_or(i64::MAX);
+    match entry.id {
+        _ if affected == 0 => Ok(entry.id),
+        Some(id) => {
+            sqlx::query("UPDATE mainstay_outbox_audit SET affected = affected + ? WHERE id = ?")
+                .bind(affected)
+                .bind(id)
+                .execute(tx)
+                .await?;
+            Ok(Some(id))
+        }
+        None => {
+            let done = sqlx::query(
+                "INSERT INTO mainstay_outbox_audit (actor, action, detail, affected) VALUES (?, ?, ?, ?)",
+            )
+            .bind(entry.actor)
+            .bind(action)
+            .bind(entry.detail)
+            .bind(affected)
+            .execute(tx)
+            .await?;
+            Ok(i64::try_from(done.last_insert_id()).ok())
+        }
+    }
+}
+
+fn pattern_entry(pattern: &str, actor: String) -> Entry {
+    Entry {
+        actor,
+        detail: serde_json::json!({ "pattern": pattern }).to_string(),
+        id: None,
+    }
+}
+
+fn is_duplicate(error: &sqlx::Error) -> bool {
+    let refused = error.as_database_error();
+    refused
+        .and_then(|refused| refused.try_downcast_ref::<MySqlDatabaseError>())
+        .is_some_and(|refused| refused.number() == 1062)
+}
+
+/// The database's clock, microseconds since 1970.
+async fn now(tx: &mut MySqlConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT timestampdiff(MICROSECOND, '1970-01-01', utc_timestamp(6))")
+        .fetch_one(tx)
+        .await
 }

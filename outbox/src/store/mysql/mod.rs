@@ -12,12 +12,13 @@ mod claim;
 mod enqueue;
 mod lanes;
 mod migrate;
+mod observe;
 
 use futures_util::future::BoxFuture;
 use sqlx::{MySqlConnection, MySqlPool, Row, mysql::MySqlRow};
 use uuid::Uuid;
 
-use super::{Candidate, DeadRow, parse_headers};
+use super::{Candidate, parse_headers};
 use crate::{
     error::{Error, ErrorKind},
     message::{Message, from_micros},
@@ -63,16 +64,6 @@ fn candidate(row: &MySqlRow) -> Result<Candidate, sqlx::Error> {
         attempts: row.try_get("attempts")?,
         suspect: row.try_get("suspect")?,
         message: message(row, 1)?,
-    })
-}
-
-fn dead_row(row: &MySqlRow) -> Result<DeadRow, sqlx::Error> {
-    Ok(DeadRow {
-        message: message(row, 0)?,
-        attempts: row.try_get("attempts")?,
-        cause: row.try_get("cause")?,
-        reason: row.try_get("reason")?,
-        died_micros: row.try_get("died_micros")?,
     })
 }
 
