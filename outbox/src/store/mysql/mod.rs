@@ -13,6 +13,7 @@ mod enqueue;
 mod lanes;
 mod migrate;
 mod observe;
+mod signal;
 
 use futures_util::future::BoxFuture;
 use sqlx::{MySqlConnection, MySqlPool, Row, mysql::MySqlRow};
