@@ -233,7 +233,7 @@ async fn an_address_that_leads_nowhere_is_a_failure_without_its_password() {
     }
 }
 
-macro_rules! on_both {
+macro_rules! on_each {
     ($($case:ident),+ $(,)?) => {
         mod sqlite {
             $(#[tokio::test] async fn $case() {
@@ -252,7 +252,7 @@ macro_rules! on_both {
         }
     };
 }
-on_both!(
+on_each!(
     the_documents_are_golden,
     people_are_told_in_words,
     nothing_is_changed_unless_it_is_meant,

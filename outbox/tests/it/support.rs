@@ -27,15 +27,7 @@ pub struct Fresh<Db: OutboxDb> {
 
 enum Cleanup {
     Folder(PathBuf),
-    Postgres {
-        admin: String,
-        name: String,
-    },
-    #[cfg(feature = "mysql")]
-    Mariadb {
-        admin: String,
-        name: String,
-    },
+    Database { admin: String, name: String },
 }
 
 impl<Db: OutboxDb> Fresh<Db> {
@@ -57,15 +49,15 @@ impl<Db: OutboxDb> Fresh<Db> {
         self.pool.close().await;
         match &self.cleanup {
             Cleanup::Folder(_) => {}
-            Cleanup::Postgres { admin, name } => {
-                let mut admin = PgConnection::connect(admin).await.unwrap();
-                let drop = AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"));
-                sqlx::raw_sql(drop).execute(&mut admin).await.unwrap();
-            }
             #[cfg(feature = "mysql")]
-            Cleanup::Mariadb { admin, name } => {
+            Cleanup::Database { admin, name } if admin.starts_with("mysql:") => {
                 let mut admin = MySqlConnection::connect(admin).await.unwrap();
                 let drop = AssertSqlSafe(format!("DROP DATABASE {name}"));
+                sqlx::raw_sql(drop).execute(&mut admin).await.unwrap();
+            }
+            Cleanup::Database { admin, name } => {
+                let mut admin = PgConnection::connect(admin).await.unwrap();
+                let drop = AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"));
                 sqlx::raw_sql(drop).execute(&mut admin).await.unwrap();
             }
         }
@@ -120,7 +112,7 @@ pub async fn postgres() -> Fresh<Postgres> {
         .unwrap();
     Fresh {
         pool,
-        cleanup: Cleanup::Postgres { admin, name },
+        cleanup: Cleanup::Database { admin, name },
     }
 }
 
@@ -145,7 +137,7 @@ pub async fn mariadb() -> Fresh<MySql> {
         .unwrap();
     Fresh {
         pool,
-        cleanup: Cleanup::Mariadb { admin, name },
+        cleanup: Cleanup::Database { admin, name },
     }
 }
 

@@ -7,9 +7,9 @@ use sqlx::Pool;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{on_both, outbox, put, quick};
+use crate::support::{on_each, outbox, put, quick};
 
-on_both![announcing_and_listening_do_no_harm];
+on_each![announcing_and_listening_do_no_harm];
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -53,7 +53,7 @@ mod on_postgres {
     }
 
     #[tokio::test]
-    #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+    #[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
     async fn a_commit_wakes_a_relay_of_another_process() {
         let database = postgres().await;
         let pool = database.pool.clone();
@@ -91,7 +91,7 @@ mod on_postgres {
     }
 
     #[tokio::test]
-    #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+    #[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
     async fn many_commits_are_one_announcement_and_an_insert_is_none() {
         let database = postgres().await;
         let pool = database.pool.clone();
@@ -127,7 +127,7 @@ mod on_postgres {
 
     /// An announcer that announced what its own listener hears would never stop.
     #[tokio::test]
-    #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+    #[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
     async fn what_is_heard_is_not_announced_again() {
         let database = postgres().await;
         let pool = database.pool.clone();
@@ -153,7 +153,7 @@ mod on_postgres {
     }
 
     #[tokio::test]
-    #[ignore = "needs DATABASE_URL_POSTGRES; tests/run provides it"]
+    #[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
     async fn a_relay_that_listens_wants_a_second_connection() {
         let database = postgres().await;
         outbox(&database.pool, 4).await;
