@@ -9,7 +9,12 @@ use serde::Serialize;
 use uuid::Uuid;
 
 #[cfg(feature = "sqlx")]
-use crate::message::to_micros;
+use crate::{codec::SEALED_BY, message::to_micros};
+use crate::{
+    codec::{Codec, EncodeError, Json},
+    message::SCHEMA,
+    trace::{Parent, TRACEPARENT, TRACESTATE, is_tracestate},
+};
 
 /// The identity of one event: CloudEvents `id`, stable over every redelivery, and what consumers deduplicate by.
 ///
@@ -48,11 +53,6 @@ impl fmt::Debug for EventId {
         write!(f, "EventId({self})")
     }
 }
-
-/// The value could not be written as JSON.
-#[derive(Debug, thiserror::Error)]
-#[error("the event's payload could not be written as JSON")]
-pub struct EncodeError(#[source] serde_json::Error);
 
 /// What the order of a key's events means. Chosen for an outbox by `OutboxConfig::ordering`, for one event by
 /// [`Event::ordering`].
@@ -175,8 +175,20 @@ impl Event {
     /// # Errors
     /// [`EncodeError`] when the value refuses to be written, for instance a map with keys that are not text.
     pub fn json<T: Serialize + ?Sized>(self, value: &T) -> Result<Self, EncodeError> {
-        let bytes = serde_json::to_vec(value).map_err(EncodeError)?;
-        Ok(self.bytes("application/json", bytes))
+        self.encode(&Json, value)
+    }
+
+    /// The payload as this codec writes it, with its media type and schema.
+    ///
+    /// # Errors
+    /// [`EncodeError`] when its format cannot hold the value.
+    pub fn encode<T: ?Sized>(self, codec: &impl Codec<T>, value: &T) -> Result<Self, EncodeError> {
+        let payload = codec.encode(value)?;
+        let event = self.bytes(codec.content_type(), payload);
+        Ok(match codec.schema() {
+            Some(uri) => event.schema(uri),
+            None => event,
+        })
     }
 
     /// The payload as bytes of this media type.
@@ -184,6 +196,33 @@ impl Event {
         self.content_type = Some(content_type.into());
         self.payload = payload.into();
         self
+    }
+
+    /// CloudEvents `dataschema`: a URI of the schema of the payload. Kept as the header of that name.
+    pub fn schema(self, uri: impl Into<String>) -> Self {
+        self.header(SCHEMA, uri)
+    }
+
+    /// The W3C trace context that it belongs to: a `traceparent`, and the `tracestate` if there is one.
+    ///
+    /// Kept in the headers of those names. What is not valid by the standard is left out, and logged at level debug: nobody
+    /// loses an event for a trace. With the feature `opentelemetry` an event without a context takes the current span's.
+    pub fn trace_context(mut self, traceparent: &str, tracestate: Option<&str>) -> Self {
+        let known = |name: &str| name == TRACEPARENT || name == TRACESTATE;
+        self.headers.retain(|(name, _)| !known(name));
+        if Parent::parse(traceparent).is_none() {
+            tracing::debug!(target: crate::TARGET, "what was given as a traceparent is none: left out");
+            return self;
+        }
+        let event = self.header(TRACEPARENT, traceparent);
+        match tracestate {
+            Some(state) if is_tracestate(state) => event.header(TRACESTATE, state),
+            Some(_) => {
+                tracing::debug!(target: crate::TARGET, "what was given as a tracestate is none: left out");
+                event
+            }
+            None => event,
+        }
     }
 
     /// Adds a header, or replaces the one of that name. Names are lower-cased.
@@ -196,6 +235,21 @@ impl Event {
             None => self.headers.push((name, value)),
         }
         self
+    }
+
+    /// The trace context it is enqueued in, unless it has one of its own.
+    #[cfg(feature = "sqlx")]
+    pub(crate) fn inherit(&mut self, parent: &str, state: &str) {
+        if self.headers.iter().any(|(name, _)| name == TRACEPARENT) {
+            return;
+        }
+        self.headers.retain(|(name, _)| name != TRACESTATE);
+        let mut add =
+            |name: &str, value: &str| self.headers.push((name.to_owned(), value.to_owned()));
+        add(TRACEPARENT, parent);
+        if is_tracestate(state) {
+            add(TRACESTATE, state);
+        }
     }
 
     pub(crate) fn topic_or_type(&self) -> &str {
@@ -238,6 +292,9 @@ pub enum InvalidEvent {
     /// A header's name is not 1 to 64 characters of `a-z 0-9 - _`.
     #[error("an event's header name is not 1 to 64 characters of a-z, 0-9, - and _")]
     HeaderName,
+    /// A header of this name is the outbox's own.
+    #[error("the event's header {0} is the outbox's own")]
+    ReservedHeader(&'static str),
     /// More headers than the cap.
     #[error("the event has {actual} headers, the most is {max}")]
     TooManyHeaders {
@@ -331,6 +388,9 @@ pub(crate) fn check(
         if !fits || !name.bytes().all(plain) {
             return Err(InvalidEvent::HeaderName);
         }
+        if name == SEALED_BY {
+            return Err(InvalidEvent::ReservedHeader(SEALED_BY));
+        }
         text("header value", value, Caps::HEADERS, false)?;
         size += name.len() + value.len();
     }
@@ -412,6 +472,10 @@ mod tests {
             refused(Event::new("a").header("x y", "1")),
             InvalidEvent::HeaderName
         );
+        assert_eq!(
+            refused(Event::new("a").header("SealedBy", "1")),
+            InvalidEvent::ReservedHeader("sealedby")
+        );
         assert_eq!(refused(Event::new("")), InvalidEvent::Empty("type"));
         let far = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_800);
         assert_eq!(refused(Event::new("a").time(far)), InvalidEvent::Time);
@@ -426,6 +490,33 @@ mod tests {
         assert_eq!(too_far, Err(InvalidEvent::NotBefore));
         let past = Event::new("a").not_before(SystemTime::UNIX_EPOCH);
         assert_eq!(check(&past, "/s", CAPS, now), Ok(()), "due at once");
+    }
+
+    #[test]
+    fn a_trace_context_is_kept_if_it_is_one() {
+        const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
+        let headers = |event: Event| event.headers;
+        let named = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let event = || Event::new("t").header("x", "1");
+        assert_eq!(
+            headers(event().trace_context(PARENT, Some("a=1"))),
+            [
+                named("x", "1"),
+                named(TRACEPARENT, PARENT),
+                named(TRACESTATE, "a=1")
+            ]
+        );
+        assert_eq!(
+            headers(event().trace_context(PARENT, Some("a"))),
+            [named("x", "1"), named(TRACEPARENT, PARENT)],
+            "a bad state leaves a good parent"
+        );
+        let before = event().trace_context(PARENT, Some("a=1"));
+        assert_eq!(
+            headers(before.trace_context("00-0-0-0", Some("a=1"))),
+            [named("x", "1")],
+            "a state says nothing without its parent"
+        );
     }
 
     #[test]

@@ -83,19 +83,24 @@
 //! None is on by default: then there are [`Event`], [`Message`] and the [`Sink`]s. `postgres` and `sqlite` bring the
 //! outbox, relay and admin on sqlx; `http` the webhook sink, `https` its TLS; `nats`, `rabbitmq` and `redis` the sinks to
 //! these brokers, the first two consumers as well, `rabbitmq-tls` `amqps://`; `cloudevents`, which all of these turn on,
-//! the bindings for sinks of your own; `metrics` counters `mainstay_outbox_*_total`; `conformance` the suites for stores
-//! and sinks.
+//! the bindings for sinks of your own; `aead` encryption of payloads at rest ([`codec`]); `opentelemetry` trace contexts;
+//! `metrics` counters `mainstay_outbox_*_total`; `conformance` the suites for stores and sinks.
 //!
 //! What an ack of a broker means is the broker's to say, and stands in each sink's documentation: some are given before
 //! anything is on a disk.
 //!
 //! # Tracing
 //! Everything is logged with target `mainstay_outbox`, without payloads, keys or header values.
+//!
+//! An event keeps its W3C trace context ([`Event::trace_context`]): with the feature `opentelemetry` that of the span that
+//! enqueues it, if it has none. Each call of a sink is a span `publish` of its own that links to the contexts of its messages;
+//! consumers get them as `traceparent` and `tracestate`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "sqlx")]
 mod admin;
+pub mod codec;
 #[cfg(feature = "conformance")]
 #[cfg_attr(docsrs, doc(cfg(feature = "conformance")))]
 #[expect(
@@ -129,6 +134,7 @@ pub mod sink;
 pub mod store;
 #[cfg(feature = "sqlx")]
 mod telemetry;
+mod trace;
 #[cfg(feature = "sqlx")]
 mod wake;
 
@@ -160,7 +166,8 @@ pub use self::{
     wake::{Announcer, Waker},
 };
 pub use self::{
-    event::{EncodeError, Event, EventId, InvalidEvent, Ordering},
+    codec::EncodeError,
+    event::{Event, EventId, InvalidEvent, Ordering},
     message::Message,
     sink::{ChannelSink, LaneRef, MemorySink, Outcome, Outcomes, Reason, Sink, SinkDown},
 };

@@ -4,7 +4,13 @@ use std::{fmt, time::SystemTime};
 
 use bytes::Bytes;
 
-use crate::event::{Event, EventId};
+use crate::{
+    codec::{SEALED_BY, Seal, SealError, open},
+    event::{Event, EventId},
+};
+
+/// The header that holds CloudEvents `dataschema`.
+pub(crate) const SCHEMA: &str = "dataschema";
 
 /// One committed event on its way to a sink.
 #[derive(Clone, PartialEq, Eq)]
@@ -89,6 +95,27 @@ impl Message {
     #[must_use]
     pub fn key(&self) -> Option<&[u8]> {
         self.key.as_deref()
+    }
+
+    /// CloudEvents `dataschema`: a URI of the schema of the payload.
+    #[must_use]
+    pub fn schema(&self) -> Option<&str> {
+        self.header(SCHEMA)
+    }
+
+    /// The message with its payload opened, for sinks that publish plain payloads of an outbox that
+    /// [seals](crate::codec) them. One that is not sealed is as it was.
+    ///
+    /// # Errors
+    /// [`SealError`] when `seal` does not have its key, or its bytes are not what was sealed for this event.
+    pub fn opened(mut self, seal: &dyn Seal) -> Result<Self, SealError> {
+        let id = self.id.to_string();
+        let place = (self.source.as_str(), id.as_str(), self.event_type.as_str());
+        if let Some(plain) = open(seal, place, self.header(SEALED_BY), &self.payload)? {
+            (self.content_type, self.payload) = plain;
+            self.headers.retain(|(name, _)| name != SEALED_BY);
+        }
+        Ok(self)
     }
 
     /// All headers, in the order they were added.

@@ -5,20 +5,22 @@ use std::{marker::PhantomData, sync::Arc, time::SystemTime};
 use sqlx::Pool;
 
 use crate::{
+    codec::{Seal, SealError, seal},
     event::{Caps, Event, EventId, InvalidEvent, Ordering, check},
     lane::{key_hash, key_lock},
     message::to_micros,
     store::{Misfit, NewRow, OutboxDb},
-    telemetry,
+    telemetry, trace,
     wake::{Announcer, Waker},
 };
 
 /// How an [`Outbox`] fills in and bounds its events.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use]
 pub struct OutboxConfig {
     source: String,
     ordering: Ordering,
+    seal: Option<Arc<dyn Seal>>,
     caps: Caps,
 }
 
@@ -28,11 +30,24 @@ impl Default for OutboxConfig {
         Self {
             source: "/".to_owned(),
             ordering: Ordering::PerKey,
+            seal: None,
             caps: Caps {
                 payload: Caps::PAYLOAD_DEFAULT,
                 events_per_call: Caps::EVENTS_PER_CALL,
             },
         }
+    }
+}
+
+/// Keys stay out.
+impl std::fmt::Debug for OutboxConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OutboxConfig")
+            .field("source", &self.source)
+            .field("ordering", &self.ordering)
+            .field("seals", &self.seal.is_some())
+            .field("caps", &self.caps)
+            .finish()
     }
 }
 
@@ -48,6 +63,13 @@ impl OutboxConfig {
     /// All producers of a key should agree: a writer that takes no lock on it waits for none.
     pub fn ordering(mut self, ordering: Ordering) -> Self {
         self.ordering = ordering;
+        self
+    }
+
+    /// Seals the payload of every event, so that the tables do not show it. See [`codec`](crate::codec) for what stays
+    /// readable and where it is opened.
+    pub fn seal(mut self, seal: impl Seal) -> Self {
+        self.seal = Some(Arc::new(seal));
         self
     }
 
@@ -88,7 +110,7 @@ impl<Db: OutboxDb> Outbox<Db> {
     /// where there is no other.
     ///
     /// # Errors
-    /// [`EnqueueError::Invalid`] before any SQL, so the transaction stays usable; the others after it, and then Postgres
+    /// [`EnqueueError::Invalid`] and [`EnqueueError::Seal`] before any SQL, so the transaction stays usable; the others after it, and then Postgres
     /// wants the transaction rolled back.
     ///
     /// # Cancel safety
@@ -96,9 +118,10 @@ impl<Db: OutboxDb> Outbox<Db> {
     pub async fn enqueue(
         &self,
         conn: &mut Db::Connection,
-        event: Event,
+        mut event: Event,
     ) -> Result<EventId, EnqueueError> {
         check(&event, &self.config.source, self.config.caps, wall_clock)?;
+        self.complete(std::slice::from_mut(&mut event))?;
         let row = self.row(&event);
         let written = if row.due_micros.is_some() {
             Db::insert_later(conn, std::slice::from_ref(&row)).await
@@ -123,7 +146,7 @@ impl<Db: OutboxDb> Outbox<Db> {
     ) -> Result<Vec<EventId>, EnqueueError> {
         // One more than allowed is enough to know: an endless iterator is refused, not collected.
         let max = self.config.caps.events_per_call;
-        let events: Vec<Event> = events.into_iter().take(max + 1).collect();
+        let mut events: Vec<Event> = events.into_iter().take(max + 1).collect();
         if events.len() > max {
             let actual = events.len();
             return Err(InvalidEvent::TooManyEvents { actual, max }.into());
@@ -141,6 +164,7 @@ impl<Db: OutboxDb> Outbox<Db> {
             }
             .into());
         }
+        self.complete(&mut events)?;
         let rows = events.iter().map(|event| self.row(event));
         let (later, now): (Vec<_>, Vec<_>) = rows.partition(|row| row.due_micros.is_some());
         if !now.is_empty() {
@@ -172,6 +196,21 @@ impl<Db: OutboxDb> Outbox<Db> {
     /// When called outside a tokio runtime, as [`tokio::spawn`] does.
     pub fn announce(&self, pool: Pool<Db>) -> Announcer {
         Announcer::spawn(pool, self.waker.subscribe())
+    }
+
+    /// What the outbox adds to events that have been checked; none of it counts against their caps.
+    fn complete(&self, events: &mut [Event]) -> Result<(), EnqueueError> {
+        if let Some((parent, state)) = trace::current() {
+            for event in events.iter_mut() {
+                event.inherit(&parent, &state);
+            }
+        }
+        if let Some(with) = &self.config.seal {
+            for event in events {
+                seal(with.as_ref(), &self.config.source, event).map_err(EnqueueError::Seal)?;
+            }
+        }
+        Ok(())
     }
 
     fn row<'a>(&'a self, event: &'a Event) -> NewRow<'a> {
@@ -253,6 +292,9 @@ pub enum EnqueueError {
     /// The event breaks a cap. Nothing was sent to the database; the transaction is usable.
     #[error(transparent)]
     Invalid(#[from] InvalidEvent),
+    /// The payload could not be sealed. Nothing was sent to the database; the transaction is usable.
+    #[error(transparent)]
+    Seal(SealError),
     /// The outbox's tables are missing, or do not fit this code: [`migrate`](crate::migrate) has not been run, or by code
     /// that is newer or older.
     #[error("the outbox's tables are missing or do not fit this code: run migrate")]

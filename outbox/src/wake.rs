@@ -119,7 +119,7 @@ async fn forward(local: Option<watch::Receiver<u64>>, to: &Waker) {
             to.notify_after_commit();
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn hear<Db: OutboxDb>(pool: Pool<Db>, to: &Waker) {
@@ -129,7 +129,7 @@ async fn hear<Db: OutboxDb>(pool: Pool<Db>, to: &Waker) {
             away("listen", &mut failures, &error).await;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Says so once, and waits. Polls go on meanwhile, so this is no more than a delay.

@@ -4,6 +4,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::join_all};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::route::DynSink;
 use crate::{
@@ -11,6 +12,7 @@ use crate::{
     plan::Tried,
     sink::{LaneRef, Outcome, SinkDown},
     store::{Buried, Candidate, Held},
+    trace,
 };
 
 /// The part of a batch that goes to one sink.
@@ -104,11 +106,13 @@ const NO_ANSWER: &str = "the sink did not answer in time";
 
 async fn one(lane: LaneRef, part: Part, timeout: Duration) -> Result {
     let all = |outcome: Outcome| vec![outcome; part.messages.len()];
+    let span = trace::publishing(&part.messages);
     // Inside the block, so that a panic is caught wherever the sink has it: before it has a future, in it, and while it
     // is dropped. One that got away would take the batch along, and the lane would never be free again.
-    let call = AssertUnwindSafe(async {
-        tokio::time::timeout(timeout, part.sink.publish(lane, &part.messages)).await
-    });
+    let call = AssertUnwindSafe(
+        async { tokio::time::timeout(timeout, part.sink.publish(lane, &part.messages)).await }
+            .instrument(span),
+    );
     let (mut outcomes, crashed, down): (Vec<Outcome>, _, _) = match call.catch_unwind().await {
         Ok(Ok(Ok(outcomes))) => (outcomes.into_iter().collect(), false, None),
         Ok(Ok(Err(down))) => (all(Outcome::NotTried), false, Some(down)),

@@ -9,6 +9,7 @@ mod fault;
 mod memory;
 #[cfg(feature = "nats")]
 mod nats;
+mod opening;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 #[cfg(feature = "redis")]
@@ -52,6 +53,7 @@ pub use self::{
     each::publish_each,
     fault::FaultSink,
     memory::MemorySink,
+    opening::OpeningSink,
 };
 use crate::message::Message;
 

@@ -30,8 +30,10 @@ mod processes;
 mod rabbitmq;
 #[cfg(feature = "redis")]
 mod redis;
+mod seal;
 mod sinks;
 mod takeover;
+mod trace;
 mod wake;
 mod webhook;
 

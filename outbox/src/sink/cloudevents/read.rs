@@ -7,7 +7,11 @@ use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 
 use super::{Binding, json, time};
-use crate::event::EventId;
+use crate::{
+    codec::{SEALED_BY, Seal, SealError, open},
+    event::EventId,
+    message::SCHEMA,
+};
 
 /// An event as a consumer gets it, whoever published it.
 #[derive(Clone, PartialEq, Eq)]
@@ -168,6 +172,30 @@ impl Received {
     #[must_use]
     pub const fn payload(&self) -> &Bytes {
         &self.payload
+    }
+
+    /// CloudEvents `dataschema`: a URI of the schema of the payload.
+    #[must_use]
+    pub fn schema(&self) -> Option<&str> {
+        self.header(SCHEMA)
+    }
+
+    /// The event with its payload opened, when its producer [seals](crate::codec) payloads and its relay does not open them.
+    /// One that is not sealed is as it was.
+    ///
+    /// # Errors
+    /// [`SealError`] when `seal` does not have its key, or its bytes are not what was sealed for this event.
+    pub fn opened(mut self, seal: &dyn Seal) -> Result<Self, SealError> {
+        let place = (
+            self.source.as_str(),
+            self.id.as_str(),
+            self.event_type.as_str(),
+        );
+        if let Some(plain) = open(seal, place, self.header(SEALED_BY), &self.payload)? {
+            (self.content_type, self.payload) = plain;
+            self.headers.retain(|(name, _)| name != SEALED_BY);
+        }
+        Ok(self)
     }
 
     /// Where it came from: the NATS subject, the routing key.
