@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt, Stream, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt, future::join_all};
 use tokio::{
     task::{Id, JoinSet},
     time::{MissedTickBehavior, interval, sleep, timeout},
@@ -94,9 +94,7 @@ pub(super) async fn drive<D: Delivery, H: Handler>(
                 None => break,
             },
             _ = tick.tick(), if working.is_some() => {
-                for item in keys.waiting() {
-                    item.delivery.working().await;
-                }
+                join_all(keys.waiting().map(|item| item.delivery.working())).await;
             }
         }
     }

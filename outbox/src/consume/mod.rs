@@ -13,10 +13,10 @@
 //! # The promise
 //! - **At least once.** A crash before the acknowledgement means another delivery. Apply each event in one transaction
 //!   with an inbox that remembers its id, and it takes effect once: the example `broker_consumer` of `mainstay` shows it.
-//! - **Order per key**, as long as one consumer runs: events of a key are handled one after the other, in the order in which
-//!   the broker delivers them, also when one of them fails for a while. A dead letter lets its key go on. Between several
-//!   processes on one queue brokers keep no order: have one active (RabbitMQ: `x-single-active-consumer`), or split keys
-//!   over several streams or queues.
+//! - **Order per key** as long as one consumer runs: events of a key are handled one after the other, in the order in which
+//!   the broker delivers them, also when one of them fails for a while. A dead letter lets its key go on. After a crash
+//!   RabbitMQ delivers in the old order, JetStream later events first. Between several processes on one queue brokers keep
+//!   no order: have one active (RabbitMQ: `x-single-active-consumer`), or split keys over several streams or queues.
 //! - **Attempts survive crashes** as far as the broker counts deliveries: JetStream does, and quorum queues do; a classic
 //!   queue only says that an event came before, which counts as one. So an event that kills its consumer ends as a dead
 //!   letter (on a classic queue it does not).

@@ -14,7 +14,7 @@ use async_nats::{
 use futures_util::{Stream, StreamExt, stream};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +35,10 @@ use crate::{
 /// While an event is handled, or waits for its key or its next attempt, the server is told that it is in progress, three
 /// times within the consumer's `ack_wait`. An event without a key that failed is negatively acknowledged with its delay and
 /// may be taken up by another process; one with a key stays, so that its key keeps its order.
+///
+/// After a crash the server delivers what was under way only when its `ack_wait` is over, and what comes behind it meanwhile:
+/// then a key's events may be handled out of order. Where that must not happen give the JetStream consumer a
+/// `max_ack_pending` of 1, or order events yourself. A graceful shutdown gives them back at once, in order.
 ///
 /// # Dead letters
 /// An event that is given up is terminated (`+TERM`): the server delivers it no more and publishes
@@ -137,8 +141,9 @@ impl fmt::Debug for NatsConsumer {
     }
 }
 
-/// How long the server keeps a pull open. A lost connection is noticed no later.
-const PULL: Duration = Duration::from_secs(5);
+/// How long the server keeps a pull open. One that a lost connection took along is given up a little later.
+const PULL: Duration = Duration::from_secs(2);
+const PULL_GRACE: Duration = Duration::from_millis(500);
 const PULL_AGAIN: Duration = Duration::from_secs(1);
 /// How long the client may take to take an acknowledgement, or the server to store a dead letter.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -146,6 +151,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// A pull that is open, and the places for what it may still bring.
 struct Pull {
     batch: Batch,
+    until: Instant,
     places: OwnedSemaphorePermit,
 }
 
@@ -169,8 +175,8 @@ fn deliveries(
                     }
                 },
             };
-            match pull.batch.next().await {
-                Some(Ok(message)) => {
+            match timeout_at(pull.until, pull.batch.next()).await {
+                Ok(Some(Ok(message))) => {
                     let Some(place) = pull.places.split(1) else {
                         continue; // more than was asked for: it comes again
                     };
@@ -181,12 +187,12 @@ fn deliveries(
                     };
                     return Some((delivery, (consumer, places, dead, Some(pull))));
                 }
-                Some(Err(_)) => {
+                Ok(Some(Err(_))) => {
                     tracing::warn!(target: TARGET, "JetStream ended a pull with an error");
                     drop(pull);
                     sleep(PULL_AGAIN).await;
                 }
-                None => {}
+                Ok(None) | Err(_) => {}
             }
         }
     })
@@ -213,6 +219,7 @@ async fn start_pull(
     match timeout(PULL, batch).await {
         Ok(Ok(batch)) => Ok(Pull {
             batch,
+            until: Instant::now() + PULL + PULL_GRACE,
             places: taken,
         }),
         Ok(Err(_)) => Err("the pull was refused"),

@@ -36,8 +36,9 @@ use crate::{
 /// until its next attempt. The broker closes channels whose deliveries stay so for half an hour (`consumer_timeout`); keep
 /// the sum of an event's waits below that.
 ///
-/// It connects by itself, and again when the connection is lost. What was under way then comes again, also to this
-/// consumer: it ends what it had begun before it takes more.
+/// It connects by itself, and again when the connection is lost. What was under way then comes again, in its old place in
+/// the queue. Before it takes more, the consumer lets its handlers end, for
+/// [`drain_timeout`](ConsumerConfig::drain_timeout) at the most.
 ///
 /// ```no_run
 /// # async fn example() {
@@ -103,19 +104,23 @@ impl RabbitMqConsumer {
     pub async fn run<H: Handler>(self, handler: H, shutdown: CancellationToken) -> Consumed {
         let handler = Arc::new(handler);
         let mut total = Consumed::default();
-        while !shutdown.is_cancelled() {
-            match timeout(CONNECT, self.connect()).await {
+        loop {
+            let session = tokio::select! {
+                () = shutdown.cancelled() => break,
+                session = timeout(CONNECT, self.connect()) => session,
+            };
+            match session {
                 Ok(Ok(session)) => {
                     let (config, connection) = (&self.config, session.connection);
                     total += drive(session.source, config, None, &handler, &shutdown).await;
                     let _ = timeout(SETTLE, connection.close(200, "OK".into())).await;
                 }
-                Ok(Err(_)) | Err(_) => {
+                Ok(Err(Unusable)) | Err(_) => {
                     tracing::warn!(target: TARGET, queue = self.queue, "RabbitMQ cannot be consumed from");
                 }
             }
             tokio::select! {
-                () = shutdown.cancelled() => {}
+                () = shutdown.cancelled() => break,
                 () = sleep(CONNECT_AGAIN) => {}
             }
         }
@@ -237,7 +242,7 @@ impl RabbitMqDelivery {
     /// The headers that are text.
     fn headers(&self) -> Vec<(&str, String)> {
         let table = self.delivery.properties.headers().as_ref();
-        let headers = table.into_iter().flat_map(|table| table.inner());
+        let headers = table.into_iter().flat_map(FieldTable::inner);
         let text = headers.filter_map(|(name, value)| match value {
             AMQPValue::LongString(text) => {
                 let text = std::str::from_utf8(text.as_bytes()).ok()?;

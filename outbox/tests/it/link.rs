@@ -4,7 +4,7 @@
     allow(dead_code, reason = "for the brokers that are left out")
 )]
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use tokio::{
     io::copy_bidirectional,
@@ -128,4 +128,23 @@ pub fn authority(url: &str) -> String {
 /// The URL of a server, through the link.
 pub fn through(url: &str, link: &Link) -> String {
     url.replace(&authority(url), &link.address().to_string())
+}
+
+/// That all of `count` subjects are there, and of each key first in their order, whatever came twice.
+#[track_caller]
+pub fn assert_first_in_order<'a>(
+    arrived: impl Iterator<Item = (Option<&'a [u8]>, Option<&'a str>)>,
+    count: usize,
+) {
+    let mut first: BTreeMap<&[u8], Vec<&str>> = BTreeMap::new();
+    for (key, subject) in arrived {
+        let of_key = first.entry(key.unwrap_or_default()).or_default();
+        if !of_key.contains(&subject.unwrap()) {
+            of_key.push(subject.unwrap());
+        }
+    }
+    assert_eq!(first.values().map(Vec::len).sum::<usize>(), count);
+    for (key, subjects) in first {
+        assert!(subjects.is_sorted(), "{key:?}: {subjects:?}");
+    }
 }

@@ -15,9 +15,13 @@ use mainstay_outbox::{
         cloudevents::{Binding, ContentMode, Received},
     },
 };
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::link::{Link, authority, through};
+use crate::{
+    link::{Link, assert_first_in_order, authority, through},
+    support::{outbox, put, quick, sqlite, until},
+};
 
 fn url() -> String {
     std::env::var("MAINSTAY_TEST_NATS_URL").expect("MAINSTAY_TEST_NATS_URL must name a NATS server")
@@ -249,5 +253,46 @@ async fn the_duplicate_window_is_the_streams() {
     let window = fresh.sink.dedupe(&fresh.name).await;
     assert_eq!(window, Ok(Duration::from_secs(77)));
     assert!(fresh.sink.dedupe("no-such-stream").await.is_err());
+    fresh.gone().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a server; tests/run brings it up"]
+async fn a_relay_rides_out_cuts_and_keeps_the_order_of_keys() {
+    let fresh = Fresh::new(ContentMode::Binary, |_| {}).await;
+    let database = sqlite().await;
+    let pool = database.pool.clone();
+    let outbox = outbox(&pool, 4).await;
+    let relay = quick(&pool, &outbox)
+        .sink("conformance", fresh.sink.clone())
+        .build()
+        .await
+        .unwrap();
+    let relay = relay.spawn(CancellationToken::new());
+    for part in 0..4_u32 {
+        let events = (part * 50..part * 50 + 50).map(|n| {
+            let event = Event::new("t").topic("conformance").key([(n % 5) as u8]);
+            event.subject(format!("{n:03}"))
+        });
+        put(&pool, &outbox, events.collect()).await;
+        let some = u64::from(part) * 50 + 10;
+        until("some are delivered", async || {
+            relay.stats().delivered >= some
+        })
+        .await;
+        fresh.link.cut().await;
+        fresh.link.mend().await;
+    }
+    until("all are delivered", async || relay.stats().delivered == 200).await;
+    relay.drain(Duration::from_secs(5)).await;
+    let lag = mainstay_outbox::Admin::new(pool).lag().await.unwrap();
+    assert_eq!((lag.pending, lag.dead), (0, 0));
+    let arrived = fresh.arrived().await;
+    assert_eq!(
+        arrived.len(),
+        200,
+        "the stream stores what comes twice once"
+    );
+    assert_first_in_order(arrived.iter().map(|of| (of.key(), of.subject())), 200);
     fresh.gone().await;
 }

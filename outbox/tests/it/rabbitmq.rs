@@ -18,9 +18,13 @@ use mainstay_outbox::{
         cloudevents::{Binding, ContentMode, Received},
     },
 };
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::link::{Link, authority, through};
+use crate::{
+    link::{Link, assert_first_in_order, authority, through},
+    support::{outbox, put, quick, sqlite, until},
+};
 
 fn url() -> String {
     std::env::var("MAINSTAY_TEST_RABBITMQ_URL")
@@ -322,5 +326,41 @@ async fn within_keys_a_batch_goes_at_once_and_arrives_in_order() {
     let subjects: Vec<_> = arrived.iter().map(|event| event.subject()).collect();
     assert_eq!(subjects.len(), 200);
     assert!(subjects.is_sorted());
+    fresh.gone().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a server; tests/run brings it up"]
+async fn a_relay_rides_out_cuts_and_keeps_the_order_of_keys() {
+    let fresh = Fresh::new(ContentMode::Binary, FieldTable::default()).await;
+    let database = sqlite().await;
+    let pool = database.pool.clone();
+    let outbox = outbox(&pool, 4).await;
+    let relay = quick(&pool, &outbox)
+        .sink("conformance", fresh.sink.clone())
+        .build()
+        .await
+        .unwrap();
+    let relay = relay.spawn(CancellationToken::new());
+    for part in 0..4_u32 {
+        let events = (part * 50..part * 50 + 50).map(|n| {
+            let event = Event::new("t").topic("conformance").key([(n % 5) as u8]);
+            event.subject(format!("{n:03}"))
+        });
+        put(&pool, &outbox, events.collect()).await;
+        let some = u64::from(part) * 50 + 10;
+        until("some are delivered", async || {
+            relay.stats().delivered >= some
+        })
+        .await;
+        fresh.link.cut().await;
+        fresh.link.mend().await;
+    }
+    until("all are delivered", async || relay.stats().delivered == 200).await;
+    relay.drain(Duration::from_secs(5)).await;
+    let lag = mainstay_outbox::Admin::new(pool).lag().await.unwrap();
+    assert_eq!((lag.pending, lag.dead), (0, 0));
+    let arrived = fresh.arrived().await;
+    assert_first_in_order(arrived.iter().map(|of| (of.key(), of.subject())), 200);
     fresh.gone().await;
 }

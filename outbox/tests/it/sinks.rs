@@ -13,7 +13,7 @@ use axum::{
     routing::post,
 };
 use mainstay_outbox::{
-    ChannelSink, MemorySink, Message, Sink, WebhookSink,
+    ChannelSink, Event, MemorySink, Message, Outcome, Sink, WebhookSink,
     conformance::sink::{self as conformance, Destination, as_received},
     sink::{
         FaultSink,
@@ -21,8 +21,12 @@ use mainstay_outbox::{
     },
 };
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
-use crate::link::Link;
+use crate::{
+    link::{Link, assert_first_in_order},
+    support::{outbox, put, quick, sqlite, until},
+};
 
 struct Memory(MemorySink);
 
@@ -221,4 +225,37 @@ async fn the_webhook_sink_conforms_in_both_modes() {
     for mode in [ContentMode::Binary, ContentMode::Structured] {
         conformance::all(async || Endpoint::new(mode).await).await;
     }
+}
+
+#[tokio::test]
+async fn through_lost_acks_and_outages_a_relay_delivers_all_in_the_order_of_their_keys() {
+    let database = sqlite().await;
+    let pool = database.pool.clone();
+    let outbox = outbox(&pool, 4).await;
+    let memory = MemorySink::new();
+    let sink = FaultSink::new(memory.clone(), 7)
+        .drop_acks(0.1)
+        .fail_nth(20, Outcome::retry("as told"));
+    let relay = quick(&pool, &outbox)
+        .sink("*", sink.clone())
+        .build()
+        .await
+        .unwrap();
+    let relay = relay.spawn(CancellationToken::new());
+    let events: Vec<Event> = (0..200_u32)
+        .map(|n| {
+            Event::new("t")
+                .key([(n % 5) as u8])
+                .subject(format!("{n:03}"))
+        })
+        .collect();
+    put(&pool, &outbox, events).await;
+    memory.wait_for(50).await;
+    sink.down_for(Duration::from_millis(50));
+    until("all are delivered", async || relay.stats().delivered == 200).await;
+    relay.drain(Duration::from_secs(5)).await;
+    let arrived = memory.messages();
+    assert!(sink.acks_lost() > 0);
+    assert_eq!(arrived.len() as u64, 200 + sink.acks_lost());
+    assert_first_in_order(arrived.iter().map(|of| (of.key(), of.subject())), 200);
 }
