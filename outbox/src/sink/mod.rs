@@ -1,4 +1,15 @@
 //! Where messages go: one method, a batch in, one outcome per message out.
+//!
+//! | sink | feature | stores twice what comes twice | an ack means |
+//! |---|---|---|---|
+//! | `NatsSink` | `nats` | not within the stream's duplicate window | a leader, and with replicas a majority, has it in memory |
+//! | `RabbitMqSink` | `rabbitmq` | yes | each queue has it on disk, or on a majority |
+//! | `RedisSink` | `redis` | yes, unless told otherwise | the server has it in memory, on disk as `appendfsync` says |
+//! | `WebhookSink` | `http` | as the endpoint does | the endpoint answered 2xx |
+//! | [`ChannelSink`] | | as the receiver does | the receiving task acknowledged it |
+//! | [`MemorySink`], [`FaultSink`] | | yes | for tests |
+//!
+//! Sinks of your own are held to the same promises by `conformance::sink`.
 
 mod channel;
 #[cfg(feature = "cloudevents")]

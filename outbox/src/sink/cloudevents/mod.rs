@@ -14,7 +14,8 @@
 //! | other headers | `x-event-…`, so that none can speak for the transport |
 //! | payload | the body, or `data` / `data_base64` in structured mode: the same bytes are read back |
 //!
-//! The extension `sequence` is not written: a row's id is not contiguous per source, and order is told by the key.
+//! The extension `sequence` is yours to set, as a header of that name, padded with zeros so that it sorts as text: a row's id
+//! would tell of gaps that are none.
 //!
 //! # Bindings
 //! | | attributes travel as | values | in structured mode |
