@@ -24,7 +24,7 @@ use crate::{Error, IdempotencyDb};
 /// # Cancel safety
 /// A query's future that is dropped half way, by a `timeout` or a `select!` of the handler's own, is rolled back with the
 /// transaction if the handler then fails: it has no answer to wait for. On Postgres and SQLite it may also go on in the same
-/// transaction. **On MySQL and MariaDB it must not**: sqlx reads the rest of the old answer as that of the next statement,
+/// transaction, in which the statement may or may not have taken effect. **On MySQL and MariaDB it must not**: sqlx reads the rest of the old answer as that of the next statement,
 /// or waits for ever (transact-rs/sqlx #563). Bound a statement where the server does it
 /// (`set statement max_statement_time = 1 for ..` on MariaDB, `max_execution_time` on MySQL), or the whole handler
 /// by the layer's own limit: connections that were cut off by that, by a panic or by a client that left are thrown away.
