@@ -9,10 +9,14 @@ use tokio::time::Instant;
 /// The longest a sink is left alone, whatever the schedule says: a probe an hour costs nothing.
 const WAIT_MAX: Duration = Duration::from_secs(3_600);
 
+/// Batches under way from which on a sink that was down counts as up: as many as a relay usually has lanes.
+const PACE_MAX: u32 = 64;
+
 /// A breaker for a whole sink, tripped by its own word that it is down and never by a message's failure.
 ///
 /// While down nothing is claimed for it, so an outage spends no attempts. When the wait is over one message of one lane
-/// probes it; only when that got an answer does the backlog flow again.
+/// probes it; only when that got an answer does the backlog flow again, and not all of it at once: one batch, and twice as
+/// many after each that comes back with something acked, until [`PACE_MAX`] may be under way.
 #[derive(Debug)]
 pub(crate) struct Gate {
     backoff: Backoff,
@@ -32,6 +36,13 @@ enum State {
         failures: u32,
         wait: Duration,
     },
+    /// It has answered, and is not given more than it has shown it can take.
+    Returning {
+        failures: u32,
+        wait: Duration,
+        allowed: u32,
+        under_way: u32,
+    },
 }
 
 /// What may be claimed for a sink now.
@@ -40,6 +51,8 @@ pub(crate) enum Pass {
     Open,
     /// One message.
     Probe,
+    /// This many batches.
+    Paced(u32),
     Shut,
 }
 
@@ -56,41 +69,79 @@ impl Gate {
             State::Up => Pass::Open,
             State::Down { until, .. } if now >= until => Pass::Probe,
             State::Down { .. } | State::Probing { .. } => Pass::Shut,
+            State::Returning {
+                allowed, under_way, ..
+            } => match allowed.saturating_sub(under_way) {
+                0 => Pass::Shut,
+                more => Pass::Paced(more),
+            },
         }
     }
 
-    /// When a gate that is shut may be probed. While a probe is under way, not before it is back.
+    /// When a gate that is shut may be probed. While what it may have is under way, not before some of it is back.
     pub(crate) fn until(&self, now: Instant) -> Instant {
         match self.state {
             State::Up => now,
             State::Down { until, .. } => until,
-            State::Probing { .. } => now + WAIT_MAX,
+            State::Probing { .. } | State::Returning { .. } => now + WAIT_MAX,
         }
     }
 
-    /// Something was sent; if the gate was not up, that was the probe.
-    pub(crate) const fn probe(&mut self) {
-        if let State::Down { failures, wait, .. } = self.state {
-            self.state = State::Probing { failures, wait };
+    /// A batch was sent; if the sink was down, that was the probe.
+    pub(crate) const fn sent(&mut self) {
+        match &mut self.state {
+            State::Up | State::Probing { .. } => {}
+            State::Down { failures, wait, .. } => {
+                self.state = State::Probing {
+                    failures: *failures,
+                    wait: *wait,
+                };
+            }
+            State::Returning { under_way, .. } => *under_way = under_way.saturating_add(1),
         }
     }
 
     /// A batch came back of which the sink tried nothing: if it was the probe, another one is due after the same wait.
     pub(crate) fn untried(&mut self, now: Instant) {
-        if let State::Probing { failures, wait } = self.state {
-            self.state = State::Down {
-                until: now + wait,
-                failures,
-                wait,
-            };
+        match &mut self.state {
+            State::Up | State::Down { .. } => {}
+            State::Probing { failures, wait } => {
+                self.state = State::Down {
+                    until: now + *wait,
+                    failures: *failures,
+                    wait: *wait,
+                };
+            }
+            State::Returning { under_way, .. } => *under_way = under_way.saturating_sub(1),
         }
     }
 
-    /// The sink answered for a message, whatever the answer. Says whether that ended an outage.
-    pub(crate) fn answered(&mut self) -> bool {
-        let was_down = self.state != State::Up;
-        self.state = State::Up;
-        was_down
+    /// The sink answered for a batch, whatever the answer. Says whether that ended an outage.
+    pub(crate) fn answered(&mut self, acked: bool) -> bool {
+        match &mut self.state {
+            State::Up => false,
+            State::Down { failures, wait, .. } | State::Probing { failures, wait } => {
+                self.state = State::Returning {
+                    failures: *failures,
+                    wait: *wait,
+                    allowed: 1,
+                    under_way: 0,
+                };
+                true
+            }
+            State::Returning {
+                allowed, under_way, ..
+            } => {
+                *under_way = under_way.saturating_sub(1);
+                if acked {
+                    *allowed *= 2;
+                }
+                if *allowed > PACE_MAX {
+                    self.state = State::Up;
+                }
+                false
+            }
+        }
     }
 
     /// The sink said it is down. Gives the wait if this is news: batches that were under way together meet one outage.
@@ -98,9 +149,9 @@ impl Gate {
         let (failures, before) = match self.state {
             State::Up => (0, Duration::ZERO),
             State::Down { until, .. } if now < until => return None,
-            State::Down { failures, wait, .. } | State::Probing { failures, wait } => {
-                (failures, wait)
-            }
+            State::Down { failures, wait, .. }
+            | State::Probing { failures, wait }
+            | State::Returning { failures, wait, .. } => (failures, wait),
         };
         let failures = failures.saturating_add(1);
         let wait = self.backoff.delay(failures, before, rng).min(WAIT_MAX);
@@ -133,20 +184,53 @@ mod tests {
 
         let later = start + second;
         assert_eq!(gate.pass(later), Pass::Probe);
-        gate.probe();
+        gate.sent();
         assert_eq!(gate.pass(later), Pass::Shut, "one probe at a time");
         gate.untried(later);
         let later = later + second;
         assert_eq!(gate.pass(later), Pass::Probe);
-        gate.probe();
+        gate.sent();
         assert_eq!(
             gate.down(later, &mut rng),
             Some(second * 2),
             "the probe failed"
         );
 
-        assert!(gate.answered());
+        assert!(gate.answered(true));
+        for allowed in [1, 2, 4, 8, 16, 32, 64] {
+            assert_eq!(gate.pass(later), Pass::Paced(allowed));
+            gate.sent();
+            assert!(!gate.answered(true), "that is no news");
+        }
         assert_eq!(gate.pass(later), Pass::Open);
         assert_eq!(gate.down(later, &mut rng), Some(second), "forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sink_that_comes_back_earns_its_pace() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let second = Duration::from_secs(1);
+        let mut gate = Gate::new(Backoff::exponential(second, second * 4));
+        let now = Instant::now();
+        gate.down(now, &mut rng);
+        let now = now + second;
+        gate.sent();
+        assert!(gate.answered(false));
+        gate.sent();
+        assert_eq!(gate.pass(now), Pass::Shut, "what it may have is under way");
+        gate.answered(false);
+        assert_eq!(
+            gate.pass(now),
+            Pass::Paced(1),
+            "nothing acked, nothing earned"
+        );
+        gate.sent();
+        gate.untried(now);
+        assert_eq!(gate.pass(now), Pass::Paced(1), "given back");
+        assert_eq!(
+            gate.down(now, &mut rng),
+            Some(second * 2),
+            "not forgotten yet"
+        );
     }
 }

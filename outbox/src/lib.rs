@@ -66,7 +66,9 @@
 //! all commits of some milliseconds. Without either, relays poll, ever more rarely down to `poll_interval`.
 //!
 //! # Limits, said aloud
-//! - Claims start at the lane's head. A snapshot held open for long keeps dead rows there and slows them down.
+//! - Claims start behind what is known to be done. That mark stops at a message that waits for its retry or whose sink is
+//!   down: what was delivered behind such a message is stepped over until VACUUM has been there.
+//! - Messages of paused topics are stepped over by every claim of their lanes.
 //! - Between transactions that write one key at once, order is that of their ids, not of their commits, unless something
 //!   puts them in order: a row lock taken before enqueueing, or [`Ordering::PerKeyStrict`].
 //! - A relay that is paused past its lease may finish a publish that is on the wire: its messages arrive twice.
@@ -76,8 +78,6 @@
 //! - Between sinks there is no order: of one key's messages, those for a sink that is up do not wait for those before them
 //!   that go to one that is down, and both may go at once.
 //! - A batch of a lane ends when its slowest sink has answered; until then the lane's messages for other sinks wait.
-//! - Postgres may think large claims worth compiling, which takes longer than they do: with 64 lanes and batches of 1000
-//!   the relay drained twice as fast with `jit = off`. Set it for the relay's role, database or pool.
 //!
 //! # Features
 //! None is on by default: then there are [`Event`], [`Message`] and the [`Sink`]s. `postgres` and `sqlite` bring the
@@ -117,7 +117,11 @@ mod event;
 #[cfg(feature = "sqlx")]
 mod gate;
 #[cfg(feature = "sqlx")]
+mod history;
+#[cfg(feature = "sqlx")]
 mod lane;
+#[cfg(feature = "sqlx")]
+mod mark;
 mod message;
 #[cfg(feature = "sqlx")]
 mod migrate;
@@ -160,7 +164,7 @@ pub use self::{
     error::{Error, ErrorKind},
     migrate::{migrate, migrate_with_lanes},
     outbox::{EnqueueError, Outbox, OutboxConfig},
-    relay::{BuildError, Drained, KeyPolicy, Relay, RelayBuilder, RelayHandle},
+    relay::{BuildError, Drained, KeyPolicy, Relay, RelayBuilder, RelayHandle, Retention},
     store::OutboxDb,
     telemetry::RelayStats,
     wake::{Announcer, Waker},

@@ -23,6 +23,7 @@ pub struct Message {
     pub(crate) time: SystemTime,
     pub(crate) content_type: Option<String>,
     pub(crate) key: Option<Vec<u8>>,
+    pub(crate) ordered: bool,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) payload: Bytes,
     pub(crate) attempt: u32,
@@ -43,6 +44,7 @@ impl Message {
             time: event.time.unwrap_or(now),
             content_type: event.content_type,
             key: event.key,
+            ordered: true,
             headers: event.headers,
             payload: event.payload,
             attempt: 1,
@@ -91,7 +93,7 @@ impl Message {
         self.content_type.as_deref()
     }
 
-    /// The ordering key.
+    /// The key. Whether it orders is what [`ordering_key`](Self::ordering_key) says.
     #[must_use]
     pub fn key(&self) -> Option<&[u8]> {
         self.key.as_deref()
@@ -116,6 +118,12 @@ impl Message {
             self.headers.retain(|(name, _)| name != SEALED_BY);
         }
         Ok(self)
+    }
+
+    /// The key, if messages of it are kept in order: what a sink that publishes side by side groups by.
+    #[must_use]
+    pub fn ordering_key(&self) -> Option<&[u8]> {
+        self.key().filter(|_| self.ordered)
     }
 
     /// All headers, in the order they were added.

@@ -1,6 +1,9 @@
 //! The decisions of a relay as pure functions: what to publish of what is due, and what to write down afterwards.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use mainstay_retry::Backoff;
 use rand::Rng;
@@ -8,17 +11,24 @@ use rand::Rng;
 use crate::{
     admin::DeadCause,
     gate::Pass,
+    history::note,
     sink::Outcome,
     store::{Buried, Candidate, Failed},
 };
 
-/// What happens to a key's later messages while one of its messages waits for a retry.
+/// What happens to a key's later messages while one of its messages waits for a retry, and when it is given up.
+///
+/// The failed message's topic decides. Messages that were enqueued unordered hold back nothing and are held back by nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyPolicy {
     /// They wait as well, so that a key's first deliveries stay in order. When the message is given up, they go on.
     #[default]
     Block,
+    /// They wait as well, and when the message is given up, its key is *parked*: later messages of the same topic and key
+    /// become dead letters with the cause [`Parked`](DeadCause::Parked), in order, until an operator redrives or
+    /// discards them. For consumers that cannot make sense of what follows a message that is missing.
+    Park,
     /// They overtake it: order is kept except for messages that fail.
     Skip,
 }
@@ -42,15 +52,31 @@ pub(crate) enum Way {
     Route { route: usize, pass: Pass },
 }
 
+/// What a sink that is not simply up may still be given in one look, over all lanes.
+#[derive(Debug, Default)]
+pub(crate) struct Permits(HashMap<usize, u32>);
+
+impl Permits {
+    /// Takes one of the `most` that this look may have for the route.
+    fn take(&mut self, route: usize, most: u32) -> bool {
+        let taken = self.0.entry(route).or_default();
+        let may = *taken < most;
+        *taken += u32::from(may);
+        may
+    }
+}
+
 /// A lane's part of what is due.
 #[derive(Debug, Default)]
 pub(crate) struct Cut {
-    /// To be published, with the route of each.
-    pub(crate) publish: Vec<(usize, Candidate)>,
+    /// To be published, with the route of each and what its failure means for its key.
+    pub(crate) publish: Vec<(usize, KeyPolicy, Candidate)>,
     /// To be given up without publishing.
     pub(crate) dead: Vec<Buried>,
     /// Topics of messages that may not go now: the next look can do without them.
     pub(crate) passed_over: Vec<String>,
+    /// Whether it holds a message that probes a sink.
+    pub(crate) probes: bool,
 }
 
 /// Chooses of one lane's due messages, in order.
@@ -59,55 +85,84 @@ pub(crate) struct Cut {
 ///   is ever too old to be claimed and yet not dead.
 /// - A suspect is published alone, so that a message that kills its relay does not take its neighbours along.
 /// - After a message that is given up, later ones of its key wait until that is written down.
+/// - What a parked key has is set aside, all of it at once.
+/// - A sink that is probed gets one message of all lanes, one that is coming back a batch of some lanes.
 pub(crate) fn cut(
     due: Vec<Candidate>,
     rules: &Rules,
-    mut way: impl FnMut(&str) -> Way,
-    probed: &mut HashSet<usize>,
+    mut way: impl FnMut(&str) -> (Way, KeyPolicy),
+    permits: &mut Permits,
 ) -> Cut {
     let mut cut = Cut::default();
     let mut stopped: HashSet<Vec<u8>> = HashSet::new();
+    let mut paced: HashMap<usize, bool> = HashMap::new();
+    let mut last: Option<(String, (Way, KeyPolicy))> = None;
     for candidate in due {
         let message = &candidate.message;
-        if message.key().is_some_and(|key| stopped.contains(key)) {
+        let key = message.ordering_key();
+        if !stopped.is_empty() && key.is_some_and(|key| stopped.contains(key)) {
             continue;
         }
-        let verdict = if candidate.attempts.unsigned_abs() >= rules.max_attempts {
-            Some((DeadCause::Exhausted, "its attempts are used up"))
-        } else {
-            None
+        let (way, policy) = match &last {
+            Some((topic, known)) if topic == message.topic() => *known,
+            _ => {
+                let found = way(message.topic());
+                last = Some((message.topic().to_owned(), found));
+                found
+            }
         };
-        let way = way(message.topic());
-        let verdict = match (verdict, way) {
-            (None, Way::None) => Some((DeadCause::NoSink, "no sink takes its topic")),
-            (verdict, _) => verdict,
+        let policy = if key.is_some() {
+            policy
+        } else {
+            KeyPolicy::Skip
+        };
+        let verdict = match way {
+            _ if candidate.parked => Some((
+                DeadCause::Parked,
+                "an earlier message of its key was given up",
+            )),
+            _ if candidate.attempts.unsigned_abs() >= rules.max_attempts => {
+                Some((DeadCause::Exhausted, "its attempts are used up"))
+            }
+            Way::None => Some((DeadCause::NoSink, "no sink takes its topic")),
+            Way::Route { .. } => None,
         };
         if let Some((cause, reason)) = verdict {
-            stopped.extend(message.key().map(<[u8]>::to_vec));
+            if !candidate.parked {
+                stopped.extend(key.map(<[u8]>::to_vec));
+            }
             cut.dead.push(Buried {
                 id: candidate.id,
                 attempts: candidate.attempts,
                 cause,
+                park: policy == KeyPolicy::Park && !candidate.parked,
                 reason: reason.to_owned(),
+                note: None,
             });
             continue;
         }
         let Way::Route { route, pass } = way else {
             continue;
         };
-        let may = pass == Pass::Open || (pass == Pass::Probe && !probed.contains(&route));
+        let alone = candidate.suspect;
+        if alone && pass != Pass::Shut && !cut.publish.is_empty() {
+            break;
+        }
+        let may = match pass {
+            Pass::Open => true,
+            Pass::Shut => false,
+            Pass::Probe => permits.take(route, 1),
+            // Once for the whole lane: a key's later message must not go where its earlier one could not.
+            Pass::Paced(most) => *paced
+                .entry(route)
+                .or_insert_with(|| permits.take(route, most)),
+        };
         if !may {
             cut.passed_over.push(message.topic().to_owned());
             continue;
         }
-        let alone = candidate.suspect;
-        if alone && !cut.publish.is_empty() {
-            break;
-        }
-        if pass == Pass::Probe {
-            probed.insert(route);
-        }
-        cut.publish.push((route, candidate));
+        cut.probes |= pass == Pass::Probe;
+        cut.publish.push((route, policy, candidate));
         if alone {
             break;
         }
@@ -116,11 +171,15 @@ pub(crate) fn cut(
 }
 
 /// A row that was published: what is needed of it to write down the outcome.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Tried {
     pub(crate) id: i64,
     /// Attempts spent before this one.
     pub(crate) attempts: i32,
+    /// What its failure means for its key; [`KeyPolicy::Skip`] where it has none, or none that orders.
+    pub(crate) policy: KeyPolicy,
+    /// What it failed of before, as stored.
+    pub(crate) failures: Option<String>,
 }
 
 /// What an outcome means for the row.
@@ -135,13 +194,15 @@ pub(crate) enum Fate {
 
 /// Decides a message's fate. `crashed` says that the publisher died with it: it will be published alone.
 pub(crate) fn fate<R: Rng + ?Sized>(
-    tried: Tried,
+    tried: &Tried,
     outcome: Outcome,
     crashed: bool,
     rules: &Rules,
     rng: &mut R,
 ) -> Fate {
     let spent = tried.attempts.saturating_add(1);
+    let noted = |reason: &str| note(tried.failures.as_deref(), spent.unsigned_abs(), reason);
+    let park = tried.policy == KeyPolicy::Park;
     match outcome {
         Outcome::Acked => Fate::Delivered(tried.id),
         Outcome::NotTried => Fate::Untouched,
@@ -149,14 +210,18 @@ pub(crate) fn fate<R: Rng + ?Sized>(
             id: tried.id,
             attempts: spent,
             cause: DeadCause::Rejected,
+            park,
             reason: reason.as_str().to_owned(),
+            note: Some(noted(reason.as_str())),
         }),
         Outcome::Retry { reason, .. } if spent.unsigned_abs() >= rules.max_attempts => {
             Fate::Dead(Buried {
                 id: tried.id,
                 attempts: spent,
                 cause: DeadCause::Exhausted,
+                park,
                 reason: reason.as_str().to_owned(),
+                note: Some(noted(reason.as_str())),
             })
         }
         Outcome::Retry { after, reason } => {
@@ -169,7 +234,9 @@ pub(crate) fn fate<R: Rng + ?Sized>(
                 attempts: tried.attempts,
                 delay: ours.max(asked).min(WAIT_MAX),
                 suspect: crashed,
+                holds: tried.policy != KeyPolicy::Skip,
                 reason: reason.as_str().to_owned(),
+                note: noted(reason.as_str()),
             })
         }
     }
@@ -190,10 +257,11 @@ mod tests {
         retry_after_max: Duration::from_secs(60),
     };
 
-    const OPEN: Way = Way::Route {
-        route: 0,
-        pass: Pass::Open,
-    };
+    const fn through(pass: Pass) -> (Way, KeyPolicy) {
+        (Way::Route { route: 0, pass }, KeyPolicy::Block)
+    }
+
+    const OPEN: (Way, KeyPolicy) = through(Pass::Open);
 
     fn candidate(id: i64, key: &str, attempts: i32, suspect: bool) -> Candidate {
         let event = Event::new("t").key(key);
@@ -202,14 +270,25 @@ mod tests {
             id,
             attempts,
             suspect,
+            parked: false,
+            failures: None,
             message: Message::from_event(event, "/s", UNIX_EPOCH),
+        }
+    }
+
+    fn tried(attempts: i32) -> Tried {
+        Tried {
+            id: 1,
+            attempts,
+            policy: KeyPolicy::Block,
+            failures: None,
         }
     }
 
     fn published(cut: &Cut) -> Vec<i64> {
         cut.publish
             .iter()
-            .map(|(_, candidate)| candidate.id)
+            .map(|(.., candidate)| candidate.id)
             .collect()
     }
 
@@ -222,9 +301,14 @@ mod tests {
                 candidate(3, "c", 0, false),
             ]
         };
-        let first = cut(due(), &RULES, |_| OPEN, &mut HashSet::new());
+        let first = cut(due(), &RULES, |_| OPEN, &mut Permits::default());
         assert_eq!(published(&first), [1]);
-        let then = cut(due().split_off(1), &RULES, |_| OPEN, &mut HashSet::new());
+        let then = cut(
+            due().split_off(1),
+            &RULES,
+            |_| OPEN,
+            &mut Permits::default(),
+        );
         assert_eq!(published(&then), [2]);
     }
 
@@ -235,7 +319,7 @@ mod tests {
             candidate(2, "a", 0, false),
             candidate(3, "b", 0, false),
         ];
-        let cut = cut(due, &RULES, |_| OPEN, &mut HashSet::new());
+        let cut = cut(due, &RULES, |_| OPEN, &mut Permits::default());
         assert_eq!(published(&cut), [3]);
         assert_eq!(cut.dead.len(), 1);
         assert_eq!(cut.dead[0].cause, DeadCause::Exhausted);
@@ -243,14 +327,74 @@ mod tests {
 
     #[test]
     fn a_sink_that_is_probed_gets_one_message_of_all_lanes() {
-        let probe = |_: &str| Way::Route {
-            route: 0,
-            pass: Pass::Probe,
-        };
-        let mut probed = HashSet::new();
+        let probe = |_: &str| through(Pass::Probe);
+        let mut permits = Permits::default();
         let due = || vec![candidate(1, "a", 0, false), candidate(2, "b", 0, false)];
-        assert_eq!(published(&cut(due(), &RULES, probe, &mut probed)), [1]);
-        assert!(published(&cut(due(), &RULES, probe, &mut probed)).is_empty());
+        assert_eq!(published(&cut(due(), &RULES, probe, &mut permits)), [1]);
+        assert!(published(&cut(due(), &RULES, probe, &mut permits)).is_empty());
+    }
+
+    #[test]
+    fn a_sink_that_comes_back_gets_batches_of_as_many_lanes_as_it_may() {
+        let paced = |_: &str| through(Pass::Paced(2));
+        let mut permits = Permits::default();
+        let due = || vec![candidate(1, "a", 0, false), candidate(2, "a", 0, false)];
+        for _ in 0..2 {
+            assert_eq!(published(&cut(due(), &RULES, paced, &mut permits)), [1, 2]);
+        }
+        let third = cut(due(), &RULES, paced, &mut permits);
+        assert!(published(&third).is_empty() && third.passed_over.len() == 2);
+    }
+
+    #[test]
+    fn a_parked_key_is_set_aside_whole_and_parks_nothing_itself() {
+        let parked = |id| Candidate {
+            parked: true,
+            ..candidate(id, "a", 0, false)
+        };
+        let due = vec![parked(1), parked(2), candidate(3, "b", 0, false)];
+        let park = |_: &str| (OPEN.0, KeyPolicy::Park);
+        let cut = cut(due, &RULES, park, &mut Permits::default());
+        assert_eq!(published(&cut), [3]);
+        let dead: Vec<_> = cut
+            .dead
+            .iter()
+            .map(|one| (one.id, one.cause, one.park))
+            .collect();
+        assert_eq!(
+            dead,
+            [(1, DeadCause::Parked, false), (2, DeadCause::Parked, false)]
+        );
+    }
+
+    #[test]
+    fn what_a_failure_means_for_the_key_is_its_topics_policy() {
+        let mut rng = StdRng::seed_from_u64(1);
+        for (policy, holds, parks) in [
+            (KeyPolicy::Block, true, false),
+            (KeyPolicy::Park, true, true),
+            (KeyPolicy::Skip, false, false),
+        ] {
+            let of = |attempts| Tried {
+                policy,
+                ..tried(attempts)
+            };
+            let later = fate(&of(0), Outcome::retry("no"), false, &RULES, &mut rng);
+            assert!(matches!(later, Fate::Later(failed) if failed.holds == holds));
+            let dead = fate(&of(0), Outcome::reject("no"), false, &RULES, &mut rng);
+            assert!(matches!(dead, Fate::Dead(buried) if buried.park == parks));
+        }
+    }
+
+    #[test]
+    fn the_key_of_an_unordered_message_holds_nothing() {
+        let mut unordered = candidate(1, "a", 3, false);
+        unordered.message.ordered = false;
+        let park = |_: &str| (OPEN.0, KeyPolicy::Park);
+        let due = vec![unordered, candidate(2, "a", 0, false)];
+        let cut = cut(due, &RULES, park, &mut Permits::default());
+        assert_eq!(published(&cut), [2]);
+        assert!(!cut.dead[0].park);
     }
 
     #[test]
@@ -258,8 +402,8 @@ mod tests {
         let cut = cut(
             vec![candidate(1, "a", 0, false)],
             &RULES,
-            |_| Way::None,
-            &mut HashSet::new(),
+            |_| (Way::None, KeyPolicy::Block),
+            &mut Permits::default(),
         );
         assert_eq!(cut.dead[0].cause, DeadCause::NoSink);
     }
@@ -268,7 +412,7 @@ mod tests {
     fn the_last_attempt_is_the_last() {
         let mut rng = StdRng::seed_from_u64(1);
         let mut fate_of =
-            |attempts, outcome| fate(Tried { id: 1, attempts }, outcome, false, &RULES, &mut rng);
+            |attempts, outcome| fate(&tried(attempts), outcome, false, &RULES, &mut rng);
         assert!(matches!(
             fate_of(1, Outcome::retry("no")),
             Fate::Later(Failed { attempts: 1, .. })
@@ -290,9 +434,8 @@ mod tests {
             backoff: Backoff::constant(Duration::MAX),
             ..RULES
         };
-        let tried = Tried { id: 1, attempts: 0 };
         let mut rng = StdRng::seed_from_u64(1);
-        let fate = fate(tried, Outcome::retry("no"), false, &rules, &mut rng);
+        let fate = fate(&tried(0), Outcome::retry("no"), false, &rules, &mut rng);
         assert!(matches!(fate, Fate::Later(Failed { delay, .. }) if delay == WAIT_MAX));
     }
 
@@ -304,13 +447,7 @@ mod tests {
                 after: Some(Duration::from_secs(secs)),
                 reason: "busy".into(),
             };
-            match fate(
-                Tried { id: 1, attempts: 0 },
-                outcome,
-                false,
-                &RULES,
-                &mut rng,
-            ) {
+            match fate(&tried(0), outcome, false, &RULES, &mut rng) {
                 Fate::Later(failed) => failed.delay.as_secs(),
                 other => panic!("{other:?}"),
             }

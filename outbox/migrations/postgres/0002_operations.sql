@@ -2,6 +2,7 @@
 
 ALTER TABLE mainstay_outbox_message
     ADD COLUMN ordered  boolean NOT NULL DEFAULT true, -- false: the key is only told to consumers
+    ADD COLUMN holds    boolean NOT NULL DEFAULT true, -- while it waits for a retry, later messages of its key wait too
     ADD COLUMN failures text    NOT NULL DEFAULT '[]'; -- JSON: the last ten as [attempt, microseconds since 1970, reason]
 
 ALTER TABLE mainstay_outbox_dead -- cause is one of rejected, exhausted, no_sink, parked
@@ -16,6 +17,9 @@ ALTER TABLE mainstay_outbox_lane
     -- before must not be recorded after: a later message of a key would go before those that are back.
     ADD COLUMN rewinds    bigint NOT NULL DEFAULT 0,
     ADD COLUMN settled_at timestamptz;               -- when a batch of this lane was last written down
+
+-- Written with every batch and cleared with the next: compressing a thousand ids takes ten times as long as writing them.
+ALTER TABLE mainstay_outbox_lane ALTER COLUMN in_flight SET STORAGE EXTERNAL;
 
 -- Events whose time has not come: they move into their lanes when it has, and get their places in them then.
 CREATE TABLE mainstay_outbox_later (

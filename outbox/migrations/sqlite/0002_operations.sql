@@ -1,6 +1,7 @@
 -- What operators and policies need. Times are microseconds since 1970.
 
 ALTER TABLE mainstay_outbox_message ADD COLUMN ordered INTEGER NOT NULL DEFAULT 1; -- 0: the key is only told to consumers
+ALTER TABLE mainstay_outbox_message ADD COLUMN holds INTEGER NOT NULL DEFAULT 1; -- while it waits for a retry, later messages of its key wait too
 ALTER TABLE mainstay_outbox_message ADD COLUMN failures TEXT NOT NULL DEFAULT '[]'; -- JSON: the last ten as [attempt, at, reason]
 
 ALTER TABLE mainstay_outbox_dead ADD COLUMN ordered INTEGER NOT NULL DEFAULT 1; -- cause: rejected, exhausted, no_sink, parked

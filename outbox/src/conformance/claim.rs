@@ -1,11 +1,17 @@
 use std::time::Duration;
 
 use sqlx::Pool;
+use tokio::time::Instant;
 
-use super::{LONG, due, everything, held, migrated, named, names, nothing, put, settle, take};
+use super::{
+    LONG, dead::buried, due, everything, held, migrated, named, names, nothing, put, settle, take,
+};
 use crate::{
-    Event,
-    store::{Ask, Candidate, Failed, Held, OutboxDb, Settlement},
+    DeadCause, Event,
+    store::{
+        Ask, Buried, Candidate, Failed, Heads, Held, InFlight, Look, Note, OutboxDb, Settlement,
+        Survey,
+    },
 };
 
 /// The only lane, leased.
@@ -20,7 +26,12 @@ fn later(row: &Candidate) -> Failed {
         attempts: row.attempts,
         delay: LONG,
         suspect: false,
+        holds: true,
         reason: "not now".to_owned(),
+        note: Note {
+            before: "[[1,".to_owned(),
+            after: ",\"not now\"]]".to_owned(),
+        },
     }
 }
 
@@ -59,14 +70,309 @@ pub(super) async fn a_message_that_waits_blocks_its_key_only<Db: OutboxDb>(pool:
         ["k1", "other", "none"],
         "those before it are not held back"
     );
-    let skipping = Ask {
-        block_keys: false,
+    let free = Ask {
+        held_back: false,
         ..everything([0])
     };
     assert_eq!(
-        names(&due(&pool, skipping).await),
-        ["k1", "k3", "other", "none"]
+        due(&pool, free).await.len(),
+        5,
+        "whoever says that nothing waits is believed"
     );
+}
+
+pub(super) async fn a_message_that_does_not_hold_its_key_is_overtaken<Db: OutboxDb>(
+    pool: Pool<Db>,
+) {
+    let outbox = migrated(&pool, 1).await;
+    for name in ["k1", "k2"] {
+        put(&pool, &outbox, named(name).key("k")).await;
+    }
+    let lane = own(&pool).await;
+    let rows = due(&pool, everything([0])).await;
+    let mut failed = later(rows.first().expect("two rows"));
+    failed.holds = false;
+    let settlement = Settlement {
+        failed: vec![failed],
+        ..nothing(lane)
+    };
+    assert_eq!(settle(&pool, settlement).await, [0]);
+    assert_eq!(names(&due(&pool, everything([0])).await), ["k2"]);
+}
+
+pub(super) async fn a_look_begins_above_the_id_it_is_given<Db: OutboxDb>(pool: Pool<Db>) {
+    let outbox = migrated(&pool, 1).await;
+    for name in ["a", "b", "c"] {
+        put(&pool, &outbox, named(name)).await;
+    }
+    let rows = due(&pool, everything([0])).await;
+    for held_back in [true, false] {
+        let above = rows.get(1).expect("three rows").id;
+        let ask = Ask {
+            lanes: vec![Look { lane: 0, above }],
+            held_back,
+            ..everything([])
+        };
+        assert_eq!(names(&due(&pool, ask).await), ["c"]);
+    }
+}
+
+/// Where there are marks: a writer that is at work is told of from before it draws an id until what it wrote shows.
+pub(super) async fn heads_and_writers_are_of_one_moment<Db: OutboxDb>(pool: Pool<Db>) {
+    let outbox = migrated(&pool, 1).await;
+    let lane = own(&pool).await;
+    put(&pool, &outbox, named("first")).await;
+    let first = due(&pool, everything([0])).await;
+    let id = first.first().expect("a row").id;
+    let batch = || InFlight {
+        held: lane,
+        rewinds: 0,
+        ids: vec![id],
+    };
+    let record = async || {
+        let recorded = Db::record(pool.clone(), LONG, vec![batch()]).await;
+        recorded.expect("the batch is recorded").writer
+    };
+    let heads = async || {
+        let look = Look { lane: 0, above: 0 };
+        let heads = Db::heads(pool.clone(), vec![look], true).await;
+        heads.expect("heads are read")
+    };
+    let Some(before) = record().await else {
+        assert_eq!(heads().await, None, "no writers, no heads");
+        return;
+    };
+    let mut late = pool.begin().await.expect("a transaction begins");
+    outbox
+        .enqueue(&mut late, named("late"))
+        .await
+        .expect("the event is enqueued");
+    let after = record().await.expect("there are marks here");
+    assert!(before < after);
+    let seen = heads().await.expect("there are marks here");
+    assert_eq!(seen.heads, [(0, Some(id))]);
+    let late_is_at_work = |heads: &Heads| {
+        let running = heads.running.as_deref().expect("they were asked for");
+        assert!(running.iter().all(|writer| *writer >= heads.first_running));
+        running
+            .iter()
+            .any(|writer| (before..after).contains(writer))
+    };
+    assert!(late_is_at_work(&seen));
+    let done = Settlement {
+        acked: vec![id],
+        ..nothing(lane)
+    };
+    assert_eq!(settle(&pool, done).await, [0]);
+    let empty = heads().await.expect("there are marks here");
+    assert_eq!(empty.heads, [(0, None)]);
+
+    late.commit().await.expect("the transaction commits");
+    let seen = heads().await.expect("there are marks here");
+    let row = due(&pool, everything([0])).await;
+    assert_eq!(seen.heads, [(0, row.first().map(|row| row.id))]);
+    // Others may have begun to write at the same time, in other databases of the server.
+    let deadline = Instant::now() + LONG;
+    while late_is_at_work(&heads().await.expect("there are marks here")) {
+        assert!(Instant::now() < deadline, "it has ended");
+    }
+}
+
+/// Where an operator would find what was given up.
+pub(super) async fn a_parked_key_is_set_aside_until_it_is_released<Db: OutboxDb>(pool: Pool<Db>) {
+    let outbox = migrated(&pool, 1).await;
+    for (name, topic) in [("1", "t"), ("2", "t"), ("other topic", "u")] {
+        put(&pool, &outbox, named(name).topic(topic).key("k")).await;
+    }
+    put(&pool, &outbox, named("other key").topic("t").key("o")).await;
+    put(&pool, &outbox, named("no key").topic("t")).await;
+    let lane = own(&pool).await;
+    let rows = due(&pool, everything([0])).await;
+    let bury = |row: &Candidate, cause, park| Settlement {
+        dead: vec![Buried {
+            id: row.id,
+            attempts: 1,
+            cause,
+            park,
+            reason: "never".to_owned(),
+            note: None,
+        }],
+        ..nothing(lane)
+    };
+    let second = rows.get(1).expect("five rows");
+    let early = bury(second, DeadCause::Parked, false);
+    assert_eq!(settle(&pool, early.clone()).await, [0]);
+    assert_eq!(
+        due(&pool, everything([0])).await.len(),
+        5,
+        "nothing is set aside whose key is not parked"
+    );
+    let first = bury(rows.first().expect("five rows"), DeadCause::Rejected, true);
+    for _ in 0..2 {
+        assert_eq!(settle(&pool, first.clone()).await, [0]);
+    }
+    let survey = Db::survey(pool.clone()).await.expect("the survey runs");
+    assert!(survey.held_back);
+    let rows = due(&pool, everything([0])).await;
+    let parked: Vec<_> = rows.iter().map(|row| row.parked).collect();
+    assert_eq!(names(&rows), ["2", "other topic", "other key", "no key"]);
+    assert_eq!(parked, [true, false, false, false]);
+    assert_eq!(settle(&pool, early).await, [0]);
+    assert_eq!(
+        names(&due(&pool, everything([0])).await),
+        ["other topic", "other key", "no key"]
+    );
+}
+
+/// What was put back may have to go before what was seen.
+pub(super) async fn a_batch_seen_before_rows_were_put_back_is_not_recorded<Db: OutboxDb>(
+    pool: Pool<Db>,
+) {
+    let outbox = migrated(&pool, 1).await;
+    for name in ["1", "2"] {
+        put(&pool, &outbox, named(name).key("k")).await;
+    }
+    let lane = own(&pool).await;
+    let rows = due(&pool, everything([0])).await;
+    let dead = Settlement {
+        dead: vec![buried(
+            rows.first().expect("two rows").id,
+            DeadCause::Rejected,
+        )],
+        ..nothing(lane)
+    };
+    assert_eq!(settle(&pool, dead).await, [0]);
+    let seen = due(&pool, everything([0])).await;
+    assert_eq!(names(&seen), ["2"]);
+    let before = Db::survey(pool.clone()).await.expect("the survey runs");
+    let admin = crate::Admin::new(pool.clone());
+    admin
+        .redrive(crate::Filter::all())
+        .await
+        .expect("the letter is redriven");
+    let after = Db::survey(pool.clone()).await.expect("the survey runs");
+    assert_ne!(before.rewinds, after.rewinds);
+    let record = async |rewinds| {
+        let batch = InFlight {
+            held: lane,
+            rewinds,
+            ids: seen.iter().map(|row| row.id).collect(),
+        };
+        let recorded = Db::record(pool.clone(), LONG, vec![batch]).await;
+        recorded.expect("recording runs").lanes
+    };
+    assert_eq!(record(0).await, [(0, 1)], "held, but rows were put back");
+    Db::release(pool.clone(), vec![lane])
+        .await
+        .expect("the lane is released");
+    let grants = take(&pool, LONG, 1).await;
+    let grant = grants.first().expect("the lane is free");
+    assert_eq!(
+        (grant.charged, grant.rewinds),
+        (0, 1),
+        "nothing was in flight"
+    );
+}
+
+pub(super) async fn the_survey_says_whether_anything_waits<Db: OutboxDb>(pool: Pool<Db>) {
+    let outbox = migrated(&pool, 1).await;
+    let survey = async || Db::survey(pool.clone()).await.expect("the survey runs");
+    put(&pool, &outbox, named("a")).await;
+    let before = survey().await;
+    assert!(!before.held_back && !before.due && before.paused.is_empty());
+    assert!(before.ids_in_order);
+    let lane = own(&pool).await;
+    let rows = due(&pool, everything([0])).await;
+    let row = rows.first().expect("a row");
+    let wait = Settlement {
+        failed: vec![later(row)],
+        ..nothing(lane)
+    };
+    assert_eq!(settle(&pool, wait).await, [0]);
+    assert!(survey().await.held_back);
+    let done = Settlement {
+        acked: vec![row.id],
+        ..nothing(lane)
+    };
+    assert_eq!(settle(&pool, done).await, [0]);
+    assert_eq!(survey().await, Survey { free: 0, ..before });
+}
+
+pub(super) async fn a_failure_is_added_to_the_history<Db: OutboxDb>(pool: Pool<Db>) {
+    let outbox = migrated(&pool, 1).await;
+    put(&pool, &outbox, named("a")).await;
+    let lane = own(&pool).await;
+    let rows = due(&pool, everything([0])).await;
+    let row = rows.first().expect("a row");
+    assert_eq!(row.failures, None);
+    let mut failed = later(row);
+    failed.delay = Duration::ZERO;
+    let settlement = Settlement {
+        failed: vec![failed],
+        ..nothing(lane)
+    };
+    assert_eq!(settle(&pool, settlement).await, [0]);
+    let rows = due(&pool, everything([0])).await;
+    let stored = rows.first().and_then(|row| row.failures.clone());
+    let history: Vec<(u32, i64, String)> =
+        serde_json::from_str(&stored.expect("there is a history")).expect("it is JSON");
+    let (attempt, micros, reason) = history.first().expect("one failure");
+    assert_eq!(
+        (*attempt, reason.as_str(), history.len()),
+        (1, "not now", 1)
+    );
+    assert!(*micros > 1_700_000_000_000_000, "the database's clock");
+
+    // A takeover adds its own.
+    let batch = InFlight {
+        held: lane,
+        rewinds: 0,
+        ids: vec![row.id],
+    };
+    Db::record(pool.clone(), LONG, vec![batch])
+        .await
+        .expect("the batch is recorded");
+    Db::release(pool.clone(), vec![lane])
+        .await
+        .expect("the lane is released");
+    own(&pool).await;
+    let rows = due(&pool, everything([0])).await;
+    let stored = rows.first().and_then(|row| row.failures.clone());
+    let history: Vec<(u32, i64, String)> =
+        serde_json::from_str(&stored.expect("there is a history")).expect("it is JSON");
+    assert_eq!(history.len(), 2);
+    assert_eq!(history.last().map(|failure| failure.0), Some(2));
+}
+
+pub(super) async fn what_is_kept_is_forgotten_by_its_age<Db: OutboxDb>(pool: Pool<Db>) {
+    let outbox = migrated(&pool, 1).await;
+    for name in ["a", "b", "c"] {
+        put(&pool, &outbox, named(name)).await;
+    }
+    let lane = own(&pool).await;
+    let rows = due(&pool, everything([0])).await;
+    let (last, kept) = rows.split_last().expect("three rows");
+    for (keep, acked) in [
+        (true, kept.iter().map(|row| row.id).collect()),
+        (false, vec![last.id]),
+    ] {
+        let settlement = Settlement {
+            acked,
+            ..nothing(lane)
+        };
+        for _ in 0..2 {
+            let done = Db::settle(pool.clone(), keep, vec![settlement.clone()]).await;
+            assert_eq!(done.expect("the settlement runs"), [0]);
+        }
+    }
+    assert!(due(&pool, everything([0])).await.is_empty());
+    let forget = async |age, limit| {
+        let gone = Db::forget(pool.clone(), age, limit).await;
+        gone.expect("forgetting runs")
+    };
+    assert_eq!(forget(LONG, 10).await, 0, "they are young");
+    assert_eq!(forget(Duration::ZERO, 1).await, 1);
+    assert_eq!(forget(Duration::ZERO, 10).await, 1);
 }
 
 pub(super) async fn caps_cut_what_is_claimed<Db: OutboxDb>(pool: Pool<Db>) {
@@ -101,6 +407,16 @@ pub(super) async fn caps_cut_what_is_claimed<Db: OutboxDb>(pool: Pool<Db>) {
         3,
         "the one that crosses the cap is the last"
     );
+    for (held_back, large) in [(true, true), (false, true), (false, false)] {
+        let mixed = Ask {
+            held_back,
+            large,
+            bytes: 250,
+            total: 5,
+            ..per_lane.clone()
+        };
+        assert_eq!(due(&pool, mixed).await.len(), 3, "however it is counted");
+    }
     let tiny = Ask {
         bytes: 1,
         ..per_lane

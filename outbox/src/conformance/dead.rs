@@ -50,7 +50,9 @@ pub(super) fn buried(id: i64, cause: DeadCause) -> Buried {
         id,
         attempts: 3,
         cause,
+        park: false,
         reason: "never".to_owned(),
+        note: None,
     }
 }
 

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     Event, Outbox, OutboxConfig, migrate_with_lanes,
-    store::{Ask, Candidate, Grant, Held, OutboxDb, Settlement},
+    store::{Ask, Candidate, Grant, Held, Look, OutboxDb, Settlement},
 };
 
 /// Runs every case, each on a database of its own.
@@ -46,6 +46,14 @@ where
     lease::a_zombie_settles_renews_records_and_releases_nothing(fresh().await).await;
     lease::the_survey_counts_the_living(fresh().await).await;
     claim::a_message_that_waits_blocks_its_key_only(fresh().await).await;
+    claim::a_message_that_does_not_hold_its_key_is_overtaken(fresh().await).await;
+    claim::a_look_begins_above_the_id_it_is_given(fresh().await).await;
+    claim::heads_and_writers_are_of_one_moment(fresh().await).await;
+    claim::a_parked_key_is_set_aside_until_it_is_released(fresh().await).await;
+    claim::a_batch_seen_before_rows_were_put_back_is_not_recorded(fresh().await).await;
+    claim::the_survey_says_whether_anything_waits(fresh().await).await;
+    claim::a_failure_is_added_to_the_history(fresh().await).await;
+    claim::what_is_kept_is_forgotten_by_its_age(fresh().await).await;
     claim::caps_cut_what_is_claimed(fresh().await).await;
     claim::topics_are_passed_over(fresh().await).await;
     claim::settling_twice_charges_once(fresh().await).await;
@@ -93,7 +101,7 @@ async fn due<Db: OutboxDb>(pool: &Pool<Db>, ask: Ask) -> Vec<Candidate> {
 }
 
 async fn settle<Db: OutboxDb>(pool: &Pool<Db>, settlement: Settlement) -> Vec<i32> {
-    Db::settle(pool.clone(), vec![settlement])
+    Db::settle(pool.clone(), false, vec![settlement])
         .await
         .expect("the settlement runs")
 }
@@ -101,12 +109,16 @@ async fn settle<Db: OutboxDb>(pool: &Pool<Db>, settlement: Settlement) -> Vec<i3
 /// Everything that is due in these lanes.
 fn everything(lanes: impl IntoIterator<Item = i32>) -> Ask {
     Ask {
-        lanes: lanes.into_iter().collect(),
+        lanes: lanes
+            .into_iter()
+            .map(|lane| Look { lane, above: 0 })
+            .collect(),
         batch: 1_000,
         total: 1_000,
         bytes: u64::MAX,
         skip_topics: Vec::new(),
-        block_keys: true,
+        held_back: true,
+        large: false,
     }
 }
 

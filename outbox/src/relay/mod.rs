@@ -12,7 +12,10 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::{engine::Engine, route::Routes};
+use self::{
+    engine::Engine,
+    route::{Policies, Routes},
+};
 pub use crate::plan::KeyPolicy;
 use crate::{
     error::{Error, ErrorKind},
@@ -46,8 +49,23 @@ struct Config {
     publish_timeout: Duration,
     drain_timeout: Duration,
     sink_backoff: Backoff,
-    key_policy: KeyPolicy,
+    policies: Policies,
+    retention: Retention,
+    sweep_interval: Duration,
     rules: Rules,
+}
+
+/// What becomes of messages once they are delivered and that is written down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Retention {
+    /// They are deleted.
+    #[default]
+    Delete,
+    /// They are kept for so long, in a table of their own, for operators to look at and to deliver again: a broker that
+    /// loses what it acked can be made whole. Costs an INSERT for each message. After that they are deleted in small
+    /// batches; a relay that only deletes does not clean up what another kept.
+    Keep(Duration),
 }
 
 /// Puts a relay together. Start with [`Relay::builder`].
@@ -89,7 +107,13 @@ pub enum BuildError {
 }
 
 impl<Db: OutboxDb> Relay<Db> {
-    /// A relay over this pool. It uses one connection at a time, and one more if it [listens](RelayBuilder::listen).
+    /// A relay over this pool.
+    ///
+    /// On Postgres it opens one connection of its own, at most two, with the pool's options and hooks: for its statements
+    /// it switches off compilation and plans that suit other kinds of tables, by `options` in the startup message. A
+    /// pooler in between must let these through, as PgBouncer does with `ignore_startup_parameters = options`. Elsewhere
+    /// it takes one connection of the pool at a time. It takes one more of the pool if it
+    /// [listens](RelayBuilder::listen).
     pub fn builder(pool: Pool<Db>) -> RelayBuilder<Db> {
         RelayBuilder {
             pool,
@@ -105,7 +129,9 @@ impl<Db: OutboxDb> Relay<Db> {
                     Duration::from_millis(100),
                     Duration::from_secs(5),
                 ),
-                key_policy: KeyPolicy::Block,
+                policies: Policies::default(),
+                retention: Retention::Delete,
+                sweep_interval: Duration::from_secs(60),
                 rules: Rules {
                     max_attempts: 20,
                     backoff: Backoff::equal_jitter(
@@ -259,13 +285,42 @@ impl<Db: OutboxDb> RelayBuilder<Db> {
         self
     }
 
-    /// What later messages of a key do while one waits for its retry. Default [`KeyPolicy::Block`].
+    /// What later messages of a key do while one waits for its retry, and when it is given up. Default
+    /// [`KeyPolicy::Block`].
     pub fn key_policy(mut self, policy: KeyPolicy) -> Self {
-        self.config.key_policy = policy;
+        self.config.policies.default = policy;
+        self
+    }
+
+    /// The same for the messages of some topics: a topic, a prefix such as `hooks.*`, or `*`. The most specific wins.
+    ///
+    /// Relays that share an outbox should agree: what counts is the policy of the relay a message fails at.
+    pub fn topic_policy(mut self, topics: &str, policy: KeyPolicy) -> Self {
+        if let Err(refused) = self.config.policies.add(topics, policy) {
+            self.refused.get_or_insert(refused);
+        }
+        self
+    }
+
+    /// What becomes of messages that were delivered. Default [`Retention::Delete`].
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.config.retention = retention;
+        self
+    }
+
+    /// How long a round takes in which each lane is once looked at from its very beginning. Default 60 s, 1 s to 1 h.
+    ///
+    /// Claims begin behind what is known to be done. The round finds what came to lie there without the outbox's knowing:
+    /// rows restored or inserted by hand, or, after `ALTER SEQUENCE .. CACHE` went back to 1, ids that sessions still had.
+    pub fn sweep_interval(mut self, interval: Duration) -> Self {
+        self.config.sweep_interval = interval;
         self
     }
 
     /// How long a sink that is down is left alone before one message probes it. Default 100 ms doubling to 5 s.
+    ///
+    /// One that answers again is not given the whole backlog at once: one batch, and after each that comes back with
+    /// something acked twice as many, until 64 may be under way. None of this spends an attempt.
     ///
     /// Counts for sinks added after this call as well as before.
     pub fn sink_backoff(mut self, backoff: Backoff) -> Self {
@@ -314,7 +369,8 @@ impl<Db: OutboxDb> RelayBuilder<Db> {
                 range: "2 connections or more",
             });
         }
-        let stored = Db::lanes(self.pool.clone())
+        // Over the connection that the relay will use: one that is refused is better known now.
+        let stored = Db::lanes(Db::dedicated(&self.pool))
             .await
             .map_err(BuildError::Store)?;
         if let Some(asked) = self.lanes.filter(|asked| *asked != stored) {
@@ -336,6 +392,7 @@ impl Config {
     fn check(&self) -> Result<(), BuildError> {
         let poll = Duration::from_millis(10)..=Duration::from_secs(60);
         let lease = Duration::from_secs(1)..=Duration::from_secs(3_600);
+        let sweep = Duration::from_secs(1)..=Duration::from_secs(3_600);
         let checks = [
             (
                 (1..=10_000).contains(&self.batch),
@@ -357,6 +414,11 @@ impl Config {
                 poll.contains(&self.poll_interval),
                 "poll_interval",
                 "10 ms to 60 s",
+            ),
+            (
+                sweep.contains(&self.sweep_interval),
+                "sweep_interval",
+                "1 s to 1 h",
             ),
             (self.rules.max_attempts >= 1, "max_attempts", "at least 1"),
             (

@@ -9,7 +9,7 @@ use tracing::Instrument;
 use super::route::DynSink;
 use crate::{
     message::Message,
-    plan::Tried,
+    plan::{KeyPolicy, Tried},
     sink::{LaneRef, Outcome, SinkDown},
     store::{Buried, Candidate, Held},
     trace,
@@ -44,10 +44,12 @@ impl Part {
             .sum()
     }
 
-    pub(super) fn push(&mut self, candidate: Candidate) {
+    pub(super) fn push(&mut self, policy: KeyPolicy, candidate: Candidate) {
         self.tried.push(Tried {
             id: candidate.id,
             attempts: candidate.attempts,
+            policy,
+            failures: candidate.failures,
         });
         self.suspect |= candidate.suspect;
         self.messages.push(candidate.message);
@@ -169,13 +171,16 @@ mod tests {
         let mut part = Part::new(0, Arc::new(Slow));
         for id in 0..100 {
             let event = Event::new("t").key("hot");
-            part.push(Candidate {
+            let candidate = Candidate {
                 lane: 0,
                 id,
                 attempts: 0,
                 suspect: false,
+                parked: false,
+                failures: None,
                 message: Message::from_event(event, "/s", UNIX_EPOCH),
-            });
+            };
+            part.push(KeyPolicy::Block, candidate);
         }
         let before = Instant::now();
         let limit = Duration::from_secs(60);

@@ -10,7 +10,8 @@ use super::BuildError;
 use crate::{
     gate::{Gate, Pass},
     message::Message,
-    plan::Way,
+    pattern::Pattern,
+    plan::{KeyPolicy, Way},
     sink::{LaneRef, Outcomes, Sink, SinkDown},
 };
 
@@ -38,7 +39,7 @@ impl<S: Sink> DynSink for S {
 pub(super) struct Routes(Vec<Route>);
 
 pub(super) struct Route {
-    pub(super) pattern: String,
+    pub(super) pattern: Pattern,
     pub(super) sink: Arc<dyn DynSink>,
     pub(super) gate: Gate,
 }
@@ -50,15 +51,14 @@ impl Routes {
         sink: impl Sink,
         backoff: Backoff,
     ) -> Result<(), BuildError> {
-        let stem = pattern.strip_suffix('*').unwrap_or(pattern);
-        if pattern.is_empty() || stem.contains('*') {
+        let Some(parsed) = Pattern::parse(pattern) else {
             return Err(BuildError::Pattern(pattern.to_owned()));
-        }
-        if self.0.iter().any(|route| route.pattern == pattern) {
+        };
+        if self.0.iter().any(|route| route.pattern == parsed) {
             return Err(BuildError::Duplicate(pattern.to_owned()));
         }
         self.0.push(Route {
-            pattern: pattern.to_owned(),
+            pattern: parsed,
             sink: Arc::new(sink),
             gate: Gate::new(backoff),
         });
@@ -85,16 +85,10 @@ impl Routes {
 
     /// The way of a topic: by the longest pattern that fits, an exact one before any prefix.
     pub(super) fn way(&self, topic: &str, now: Instant) -> Way {
-        let fitting = self.0.iter().enumerate().filter_map(|(at, route)| {
-            let exact = route.pattern == topic;
-            let prefix = route
-                .pattern
-                .strip_suffix('*')
-                .is_some_and(|stem| topic.starts_with(stem));
-            (exact || prefix).then_some(((exact, route.pattern.len()), at, route))
-        });
-        match fitting.max_by_key(|(rank, ..)| *rank) {
-            Some((_, at, route)) => Way::Route {
+        let all = self.0.iter().enumerate();
+        let fitting = all.filter(|(_, route)| route.pattern.fits(topic));
+        match fitting.max_by_key(|(_, route)| route.pattern.rank()) {
+            Some((at, route)) => Way::Route {
                 route: at,
                 pass: route.gate.pass(now),
             },
@@ -116,6 +110,32 @@ impl Routes {
             .all(|route| route.gate.pass(now) == Pass::Shut);
         let until = self.0.iter().map(|route| route.gate.until(now)).min();
         until.filter(|_| all)
+    }
+}
+
+/// What a message's failure means for its key, by topic.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Policies {
+    pub(super) default: KeyPolicy,
+    rules: Vec<(Pattern, KeyPolicy)>,
+}
+
+impl Policies {
+    pub(super) fn add(&mut self, pattern: &str, policy: KeyPolicy) -> Result<(), BuildError> {
+        let Some(parsed) = Pattern::parse(pattern) else {
+            return Err(BuildError::Pattern(pattern.to_owned()));
+        };
+        self.rules.retain(|(known, _)| *known != parsed);
+        self.rules.push((parsed, policy));
+        Ok(())
+    }
+
+    /// By the most specific pattern that fits.
+    pub(super) fn of(&self, topic: &str) -> KeyPolicy {
+        let fitting = self.rules.iter().filter(|(pattern, _)| pattern.fits(topic));
+        fitting
+            .max_by_key(|(pattern, _)| pattern.rank())
+            .map_or(self.default, |(_, policy)| *policy)
     }
 }
 
@@ -157,6 +177,22 @@ mod tests {
             ["x", "hooks.b", "hooks.a", "hooks.ab"].map(way),
             [0, 1, 2, 3]
         );
+    }
+
+    #[test]
+    fn the_most_specific_policy_wins_and_the_last_word_of_one_pattern() {
+        let mut policies = Policies::default();
+        for (pattern, policy) in [
+            ("hooks.*", KeyPolicy::Park),
+            ("hooks.a", KeyPolicy::Block),
+            ("hooks.*", KeyPolicy::Skip),
+        ] {
+            policies.add(pattern, policy).unwrap();
+        }
+        assert_eq!(policies.of("hooks.b"), KeyPolicy::Skip);
+        assert_eq!(policies.of("hooks.a"), KeyPolicy::Block);
+        assert_eq!(policies.of("other"), KeyPolicy::Block);
+        assert!(policies.add("a*b", KeyPolicy::Skip).is_err());
     }
 
     #[test]

@@ -91,11 +91,13 @@ fn by_key(batch: &[Message]) -> Vec<Vec<(usize, &Message)>> {
     let mut runs: Vec<Vec<(usize, &Message)>> = Vec::new();
     let mut known: HashMap<&[u8], usize> = HashMap::new();
     for (at, message) in batch.iter().enumerate() {
-        let run = message.key().and_then(|key| known.get(key).copied());
+        let run = message
+            .ordering_key()
+            .and_then(|key| known.get(key).copied());
         match run.and_then(|run| runs.get_mut(run)) {
             Some(run) => run.push((at, message)),
             None => {
-                if let Some(key) = message.key() {
+                if let Some(key) = message.ordering_key() {
                     known.insert(key, runs.len());
                 }
                 runs.push(vec![(at, message)]);

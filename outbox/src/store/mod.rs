@@ -96,6 +96,12 @@ pub trait Signal: Database {
 
 /// Who holds which lanes, on the database's clock.
 pub trait Lanes: Database {
+    /// The connections that a relay works over: few, its own, and set up for its statements. Those of the application
+    /// where there is nothing to set up.
+    fn dedicated(pool: &Pool<Self>) -> Pool<Self> {
+        pool.clone()
+    }
+
     /// Says that this relay is alive for another `lease`, and forgets relays that are long gone.
     fn heartbeat(
         pool: Pool<Self>,
@@ -103,7 +109,8 @@ pub trait Lanes: Database {
         lease: Duration,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// How many relays are alive and how many lanes nobody holds: reads only.
+    /// Who else is there and what there is to do besides claiming: reads only, in one snapshot, at a cost that does not
+    /// depend on the backlog.
     fn survey(pool: Pool<Self>) -> impl Future<Output = Result<Survey, Error>> + Send;
 
     /// Leases up to `count` lanes that nobody holds and raises their epochs. Messages that were in flight there are
@@ -132,7 +139,8 @@ pub trait Lanes: Database {
 
 /// From the head of a lane to what is written down of it.
 pub trait Claim: Database {
-    /// What the lanes' heads hold that is due, in order. Reads only: nothing is claimed until `record`.
+    /// What the lanes hold that is due, each from its head or the id given, in order. Reads only: nothing is claimed
+    /// until `record`.
     fn candidates(
         pool: Pool<Self>,
         ask: Ask,
@@ -143,14 +151,34 @@ pub trait Claim: Database {
         pool: Pool<Self>,
         lease: Duration,
         batches: Vec<InFlight>,
-    ) -> impl Future<Output = Result<Vec<i32>, Error>> + Send;
+    ) -> impl Future<Output = Result<Recorded, Error>> + Send;
+
+    /// What is left of lanes above the ids given, and which writers are at work; with `running`, all their numbers.
+    /// `None` where [`Recorded::writer`] is.
+    fn heads(
+        pool: Pool<Self>,
+        looks: Vec<Look>,
+        running: bool,
+    ) -> impl Future<Output = Result<Option<Heads>, Error>> + Send;
 
     /// Writes down what became of batches and clears their in-flight records, lane by lane, where the epoch still
-    /// matches. Says which lanes it did; the others are fenced.
+    /// matches. With `keep`, what was delivered is kept for operators. Says which lanes it did; the others are fenced.
     fn settle(
         pool: Pool<Self>,
+        keep: bool,
         settlements: Vec<Settlement>,
     ) -> impl Future<Output = Result<Vec<i32>, Error>> + Send;
+
+    /// Moves up to `limit` delayed events whose time has come into their lanes, in the order of their times. Says how
+    /// many. Of several callers at once one does it.
+    fn promote(pool: Pool<Self>, limit: u32) -> impl Future<Output = Result<u64, Error>> + Send;
+
+    /// Forgets up to `limit` of the delivered events that were kept for longer than `age`. Says how many.
+    fn forget(
+        pool: Pool<Self>,
+        age: Duration,
+        limit: u32,
+    ) -> impl Future<Output = Result<u64, Error>> + Send;
 }
 
 /// What operators look at. Reads only; nothing here waits for a lock.

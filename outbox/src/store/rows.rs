@@ -49,13 +49,23 @@ pub enum Misfit {
     Schema,
 }
 
-/// Who else is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who else is there, and what else there is to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
     /// Relays whose heartbeat has not run out.
     pub relays: u16,
     /// Lanes without an owner, or whose lease has run out.
     pub free: u16,
+    /// How often rows were put back below where relays may have come to. Another number than before: look from 0.
+    pub rewinds: i64,
+    /// Whether ids are handed out in the order in which they are drawn: not when the sequence is cached by sessions.
+    pub ids_in_order: bool,
+    /// Whether a message waits for its retry or a key is parked, in any lane.
+    pub held_back: bool,
+    /// Whether the time of a delayed event has come.
+    pub due: bool,
+    /// The topic patterns that are paused.
+    pub paused: Vec<String>,
 }
 
 /// A lane that was leased.
@@ -65,6 +75,8 @@ pub struct Grant {
     pub lane: i32,
     /// Its new epoch.
     pub epoch: i64,
+    /// How often rows were put back in it so far.
+    pub rewinds: i64,
     /// Messages that were in flight under the last owner and now have an attempt more.
     pub charged: u32,
 }
@@ -78,21 +90,33 @@ pub struct Held {
     pub epoch: i64,
 }
 
+/// Where to look in a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// The lane.
+    pub lane: i32,
+    /// Only above this id: what is not is known to be gone.
+    pub above: i64,
+}
+
 /// What to look for at the lanes' heads.
 #[derive(Clone, Debug)]
 pub struct Ask {
     /// The lanes, those to be served first in front.
-    pub lanes: Vec<i32>,
+    pub lanes: Vec<Look>,
     /// The most messages of one lane.
     pub batch: u32,
     /// The most messages altogether.
     pub total: u32,
     /// Payload bytes altogether; one message is always allowed.
     pub bytes: u64,
-    /// Topics to pass over because their sink is down.
+    /// Topics to pass over because their sink is down or they are paused.
     pub skip_topics: Vec<String>,
-    /// Whether a message that waits for its retry holds back later ones of its key.
-    pub block_keys: bool,
+    /// Whether payloads may be large, so that a store does well to count them as it goes.
+    pub large: bool,
+    /// Whether any message may wait for its retry or any key be parked. When false, it is known that none does and is:
+    /// then the store need not look that up for every message.
+    pub held_back: bool,
 }
 
 /// A message that is due.
@@ -106,6 +130,10 @@ pub struct Candidate {
     pub attempts: i32,
     /// Its last attempt ended with the relay's or the sink's death: it is published alone.
     pub suspect: bool,
+    /// Its key is parked: it is to be set aside, not published.
+    pub parked: bool,
+    /// What it failed of so far, as stored; `None` when of nothing.
+    pub failures: Option<String>,
     /// The message; its attempt is one more than `attempts`.
     pub message: Message,
 }
@@ -115,8 +143,33 @@ pub struct Candidate {
 pub struct InFlight {
     /// The lane and epoch.
     pub held: Held,
+    /// How often rows had been put back in the lane before it was looked at. If it was once more since, nothing is
+    /// recorded: what was put back may have to go first.
+    pub rewinds: i64,
     /// The messages' places in the lane.
     pub ids: Vec<i64>,
+}
+
+/// What recording batches told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// The lanes that are still held, each with how often rows were put back in it by now. The batch of a lane is recorded
+    /// if that is the number it was sent with.
+    pub lanes: Vec<(i32, i64)>,
+    /// The number of the transaction that recorded them, where transactions are numbered as they begin to write:
+    /// whoever began before has a lower one. `None` where a low-water mark has nothing to gain or to go by.
+    pub writer: Option<u64>,
+}
+
+/// What is left of lanes, in one snapshot, and which writers were at work then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Every writer with a lower number has ended, and what it committed is in the snapshot.
+    pub first_running: u64,
+    /// The numbers of all writers that had not ended, if they were asked for.
+    pub running: Option<Vec<u64>>,
+    /// For each lane the lowest id above the one asked about; `None` when there is none.
+    pub heads: Vec<(i32, Option<i64>)>,
 }
 
 /// What became of a lane's batch.
@@ -143,8 +196,21 @@ pub struct Failed {
     pub delay: Duration,
     /// Whether it may have killed what published it.
     pub suspect: bool,
+    /// Whether later messages of its key wait as long as it does.
+    pub holds: bool,
     /// Why it failed.
     pub reason: String,
+    /// The same, for its history.
+    pub note: Note,
+}
+
+/// A message's history with one failure more, around the time of that, which the database's clock fills in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// JSON up to the time.
+    pub before: String,
+    /// JSON after it.
+    pub after: String,
 }
 
 /// A message that is given up.
@@ -154,8 +220,12 @@ pub struct Buried {
     pub id: i64,
     /// Attempts spent, this one included.
     pub attempts: i32,
-    /// Why.
+    /// Why. With [`DeadCause::Parked`] it is only moved while its key is still parked.
     pub cause: DeadCause,
+    /// Whether its key is parked from now on, for its topic.
+    pub park: bool,
     /// In words.
     pub reason: String,
+    /// Its history, if it has failed once more.
+    pub note: Option<Note>,
 }

@@ -25,6 +25,7 @@ mod model;
 mod nats;
 mod order;
 mod outage;
+mod policy;
 mod processes;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;

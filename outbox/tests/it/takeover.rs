@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mainstay_outbox::{
     Admin, ChannelSink, DeadCause, Event, Filter, MemorySink, OutboxDb,
-    store::{Ask, Held, InFlight},
+    store::{Ask, Held, InFlight, Look},
 };
 use sqlx::Pool;
 use tokio::time::timeout;
@@ -126,12 +126,16 @@ async fn claim_and_die<Db: OutboxDb>(pool: &Pool<Db>) {
         epoch: grants[0].epoch,
     };
     let ask = Ask {
-        lanes: vec![held.lane],
+        lanes: vec![Look {
+            lane: held.lane,
+            above: 0,
+        }],
         batch: 100,
         total: 100,
         bytes: u64::MAX,
         skip_topics: Vec::new(),
-        block_keys: true,
+        held_back: true,
+        large: false,
     };
     let ids = Db::candidates(pool.clone(), ask)
         .await
@@ -139,9 +143,17 @@ async fn claim_and_die<Db: OutboxDb>(pool: &Pool<Db>) {
         .iter()
         .map(|row| row.id)
         .collect();
-    Db::record(pool.clone(), brief, vec![InFlight { held, ids }])
-        .await
-        .unwrap();
+    Db::record(
+        pool.clone(),
+        brief,
+        vec![InFlight {
+            held,
+            rewinds: 0,
+            ids,
+        }],
+    )
+    .await
+    .unwrap();
     until("the lease ran out", async || {
         Db::survey(pool.clone()).await.unwrap().free == 1
     })

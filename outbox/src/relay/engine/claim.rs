@@ -10,20 +10,23 @@ use tokio::time::Instant;
 use super::{Engine, POLL_MIN, SHUT_TOPICS_MAX, Slot};
 use crate::{
     gate::Pass,
-    plan::{Cut, KeyPolicy, Way, cut},
+    plan::{Cut, KeyPolicy, Permits, Way, cut},
     relay::{
         publish::{Part, publish},
         route::Routes,
     },
     sink::LaneRef,
-    store::{Ask, Candidate, Held, InFlight, OutboxDb, Settlement},
+    store::{Ask, Candidate, Held, InFlight, Look, OutboxDb, Settlement},
 };
 
 impl<Db: OutboxDb> Engine<Db> {
     /// Claims what is due in the lanes that have no batch under way, and starts publishing it.
     pub(super) async fn claim(&mut self) {
         let now = Instant::now();
-        self.schedule_poll(now, false);
+        self.schedule_poll(now);
+        if !self.move_marks(now).await {
+            return;
+        }
         let room = (self.config.in_flight_max as usize).saturating_sub(self.in_flight);
         let bytes = self
             .config
@@ -45,15 +48,23 @@ impl<Db: OutboxDb> Engine<Db> {
             total: room,
             bytes,
             skip_topics: self.topics_shut(now),
-            block_keys: self.config.key_policy == KeyPolicy::Block,
+            held_back: self.held_back,
+            large: self.large,
         };
         let candidates = Db::candidates(self.pool.clone(), ask);
         let Some(due) = self.ask("claim", candidates).await else {
             return;
         };
+        let fair = bytes / u64::from(room.max(1));
+        self.large = due
+            .iter()
+            .any(|one| one.message.payload.len() as u64 > fair);
+        let last = due.iter().map(|candidate| candidate.id).max();
         let (cuts, news) = self.cut(due, now);
-        if self.start(cuts).await {
-            self.schedule_poll(Instant::now(), true);
+        if self.start(cuts, last).await {
+            let soon = Instant::now() + POLL_MIN;
+            self.clock.poll = self.clock.poll.min(soon);
+            self.clock.poll_delay = POLL_MIN * 2;
         }
         if news {
             // What stands behind the messages of a sink that is down shows once those are passed over.
@@ -71,7 +82,7 @@ impl<Db: OutboxDb> Engine<Db> {
             self.cursor = candidate.lane;
             by_lane.entry(candidate.lane).or_default().push(candidate);
         }
-        let mut probed = HashSet::new();
+        let mut permits = Permits::default();
         let mut cuts = Vec::with_capacity(by_lane.len());
         for (lane, due) in by_lane {
             let Some(slot) = self.lanes.get(&lane) else {
@@ -81,11 +92,11 @@ impl<Db: OutboxDb> Engine<Db> {
                 lane,
                 epoch: slot.epoch,
             };
-            let way = |topic: &str| self.way(topic, now);
-            let cut = cut(due, &self.config.rules, way, &mut probed);
+            let way = |topic: &str| (self.way(topic, now), self.config.policies.of(topic));
+            let cut = cut(due, &self.config.rules, way, &mut permits);
             cuts.push((held, cut));
         }
-        self.probed_last = !probed.is_empty();
+        self.probed_last = cuts.iter().any(|(_, cut)| cut.probes);
         let mut news = self.probed_last;
         for topic in cuts
             .iter_mut()
@@ -101,16 +112,19 @@ impl<Db: OutboxDb> Engine<Db> {
     }
 
     /// Records the batches as in flight and publishes those whose lane is still held. Says whether anything came of it.
-    async fn start(&mut self, cuts: Vec<(Held, Cut)>) -> bool {
+    ///
+    /// `last` is the highest id that was seen.
+    async fn start(&mut self, cuts: Vec<(Held, Cut)>, last: Option<i64>) -> bool {
         let batches: Vec<InFlight> = cuts
             .iter()
             .filter(|(_, cut)| !cut.publish.is_empty())
             .map(|(held, cut)| InFlight {
                 held: *held,
+                rewinds: self.lanes.get(&held.lane).map_or(0, |slot| slot.rewinds),
                 ids: cut
                     .publish
                     .iter()
-                    .map(|(_, candidate)| candidate.id)
+                    .map(|(.., candidate)| candidate.id)
                     .collect(),
             })
             .collect();
@@ -122,8 +136,23 @@ impl<Db: OutboxDb> Engine<Db> {
             let Some(kept) = self.ask("record", record).await else {
                 return false;
             };
-            self.keep(&held, &kept, asked);
-            recorded.extend(kept);
+            let lanes: Vec<i32> = kept.lanes.iter().map(|(lane, _)| *lane).collect();
+            self.keep(&held, &lanes, asked);
+            for (lane, rewinds) in kept.lanes {
+                if let Some(slot) = self.lanes.get_mut(&lane) {
+                    if slot.rewinds == rewinds {
+                        recorded.insert(lane);
+                    } else {
+                        // Rows were put back since the look: they may have to go first.
+                        slot.rewinds = rewinds;
+                        slot.mark = 0;
+                        self.clock.poll = asked;
+                    }
+                }
+            }
+            if let (true, Some(last), Some(writer)) = (self.ids_in_order, last, kept.writer) {
+                self.horizon.saw(last, writer, asked);
+            }
         }
         let mut any = false;
         for (held, cut) in cuts {
@@ -139,7 +168,7 @@ impl<Db: OutboxDb> Engine<Db> {
                 self.in_flight_bytes += parts.iter().map(Part::bytes).sum::<u64>();
                 for part in &parts {
                     if let Some(route) = self.routes.get_mut(part.route) {
-                        route.gate.probe();
+                        route.gate.sent();
                     }
                 }
                 self.publishing
@@ -159,10 +188,11 @@ impl<Db: OutboxDb> Engine<Db> {
     }
 
     /// Lanes without a batch under way, beginning after the one that was served last.
-    fn idle_lanes(&self, now: Instant) -> Vec<i32> {
+    fn idle_lanes(&self, now: Instant) -> Vec<Look> {
         let idle = |(&lane, slot): (&i32, &Slot)| {
             let rested = slot.rest_until.is_none_or(|until| now >= until);
-            (!slot.busy && rested).then_some(lane)
+            let above = slot.mark;
+            (!slot.busy && rested).then_some(Look { lane, above })
         };
         let after = self
             .lanes
@@ -172,16 +202,21 @@ impl<Db: OutboxDb> Engine<Db> {
         after.chain(before).collect()
     }
 
-    /// The way of a topic. While other sinks are up, no two looks in a row probe: what stands behind has its turn.
+    /// The way of a topic, which is shut while it is paused. While other sinks are up, no two looks in a row probe: what
+    /// stands behind has its turn.
     pub(super) fn way(&self, topic: &str, now: Instant) -> Way {
+        let shut = |route| Way::Route {
+            route,
+            pass: Pass::Shut,
+        };
         match self.routes.way(topic, now) {
+            Way::Route { route, .. } if self.paused.iter().any(|paused| paused.fits(topic)) => {
+                shut(route)
+            }
             Way::Route {
                 route,
                 pass: Pass::Probe,
-            } if self.hold_probes => Way::Route {
-                route,
-                pass: Pass::Shut,
-            },
+            } if self.hold_probes => shut(route),
             way => way,
         }
     }
@@ -203,27 +238,23 @@ impl<Db: OutboxDb> Engine<Db> {
         shut
     }
 
-    /// Looks again soon after something was found, and ever later while nothing is.
-    fn schedule_poll(&mut self, now: Instant, found: bool) {
-        let delay = if found {
-            POLL_MIN
-        } else {
-            self.clock.poll_delay
-        };
+    /// Looks again ever later, while nothing is found.
+    fn schedule_poll(&mut self, now: Instant) {
+        let delay = self.clock.poll_delay;
         self.clock.poll = now + delay;
         self.clock.poll_delay = (delay * 2).min(self.config.poll_interval);
     }
 }
 
 /// A batch by sink, each part in order.
-fn parts(routes: &Routes, publish: Vec<(usize, Candidate)>) -> Vec<Part> {
+fn parts(routes: &Routes, publish: Vec<(usize, KeyPolicy, Candidate)>) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
-    for (route, candidate) in publish {
+    for (route, policy, candidate) in publish {
         if let Some(part) = parts.iter_mut().find(|part| part.route == route) {
-            part.push(candidate);
+            part.push(policy, candidate);
         } else if let Some(sink) = routes.sink(route) {
             let mut part = Part::new(route, sink);
-            part.push(candidate);
+            part.push(policy, candidate);
             parts.push(part);
         }
     }

@@ -9,7 +9,7 @@ use super::{Engine, Slot};
 use crate::{
     TARGET,
     sink::Lease,
-    store::{Held, OutboxDb},
+    store::{Held, OutboxDb, Survey},
     telemetry,
 };
 
@@ -65,11 +65,7 @@ impl<Db: OutboxDb> Engine<Db> {
     }
 
     /// Moves towards an equal share of the lanes: takes what is free, gives back what is too much.
-    pub(super) async fn rebalance(&mut self) -> bool {
-        let Some(survey) = self.ask("survey", Db::survey(self.pool.clone())).await else {
-            return false;
-        };
-        self.clock.survey = Instant::now() + self.config.poll_interval;
+    pub(super) async fn rebalance(&mut self, survey: &Survey) -> bool {
         let share = usize::from(self.lanes_total).div_ceil(usize::from(survey.relays.max(1)));
         let held = self.lanes.len();
         if held > share {
@@ -87,6 +83,8 @@ impl<Db: OutboxDb> Engine<Db> {
         let Some(grants) = self.ask("acquire", acquire).await else {
             return false;
         };
+        // What its last owner settled may be younger than the survey.
+        self.held_back |= !grants.is_empty();
         for grant in grants {
             if grant.charged > 0 {
                 warn!(
@@ -98,6 +96,8 @@ impl<Db: OutboxDb> Engine<Db> {
             let slot = Slot {
                 epoch: grant.epoch,
                 lease: Arc::new(Lease::new(asked, self.config.lease)),
+                rewinds: grant.rewinds,
+                mark: 0,
                 busy: false,
                 rest_until: None,
             };

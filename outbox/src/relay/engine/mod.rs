@@ -4,8 +4,10 @@
 //! that failed or whose outcome is unknown is simply done again after a wait; what is in memory stays until it is written.
 //! This file is the loop itself; each step has a file of its own.
 
+mod chores;
 mod claim;
 mod lanes;
+mod marks;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,8 @@ use super::{Config, Drained, publish::Published, route::Routes};
 use crate::{
     TARGET,
     error::Error,
+    mark::Horizon,
+    pattern::Pattern,
     sink::Lease,
     store::{OutboxDb, Settlement},
     telemetry::Tally,
@@ -47,6 +51,9 @@ const DATABASE_BACKOFF: Backoff =
     Backoff::equal_jitter(Duration::from_millis(50), Duration::from_secs(5));
 
 pub(super) struct Engine<Db: OutboxDb> {
+    /// The application's.
+    shared: Pool<Db>,
+    /// The relay's own.
     pool: Pool<Db>,
     relay: Uuid,
     config: Config,
@@ -68,6 +75,22 @@ pub(super) struct Engine<Db: OutboxDb> {
     probed_last: bool,
     /// Whether this look sends none, because it is the turn of what stands behind.
     hold_probes: bool,
+    /// Topics that operators have paused.
+    paused: Vec<Pattern>,
+    /// Whether anything may wait for its retry or be parked.
+    held_back: bool,
+    /// Whether the last look found a payload larger than its share.
+    large: bool,
+    /// Which ids can still appear.
+    horizon: Horizon,
+    /// Whether a mark was set back and may go up again without anything new.
+    marks_fell: bool,
+    /// Whether ids are drawn in order, so that there can be marks.
+    ids_in_order: bool,
+    /// What the last survey said of rows put back.
+    rewinds: Option<i64>,
+    /// The lane that was last looked at from 0 as a matter of routine.
+    swept: i32,
     /// Where the last claim stopped, so that lanes are served in turn.
     cursor: i32,
     clock: Clock,
@@ -80,6 +103,10 @@ pub(super) struct Engine<Db: OutboxDb> {
 struct Slot {
     epoch: i64,
     lease: Arc<Lease>,
+    /// How often rows had been put back in it, as far as this relay knows.
+    rewinds: i64,
+    /// What has an id up to here is done with.
+    mark: i64,
     /// Has a batch in `publishing` or `unsettled`.
     busy: bool,
     /// Not to be claimed before: its last batch got nowhere.
@@ -92,6 +119,9 @@ struct Clock {
     survey: Instant,
     poll: Instant,
     poll_delay: Duration,
+    heads: Instant,
+    sweep: Instant,
+    forget: Instant,
 }
 
 /// Whether the database answers.
@@ -102,7 +132,7 @@ struct Database {
 
 impl<Db: OutboxDb> Engine<Db> {
     pub(super) fn new(
-        pool: Pool<Db>,
+        shared: Pool<Db>,
         relay: Uuid,
         config: Config,
         lanes_total: u16,
@@ -112,7 +142,8 @@ impl<Db: OutboxDb> Engine<Db> {
     ) -> Self {
         let now = Instant::now();
         Self {
-            pool,
+            pool: Db::dedicated(&shared),
+            shared,
             relay,
             config,
             lanes_total,
@@ -127,12 +158,23 @@ impl<Db: OutboxDb> Engine<Db> {
             shut_topics: HashSet::new(),
             probed_last: false,
             hold_probes: false,
+            paused: Vec::new(),
+            held_back: true,
+            large: false,
+            horizon: Horizon::default(),
+            marks_fell: false,
+            ids_in_order: false,
+            rewinds: None,
+            swept: -1,
             cursor: 0,
             clock: Clock {
                 beat: now,
                 survey: now,
                 poll: now,
                 poll_delay: POLL_MIN,
+                heads: now,
+                sweep: now,
+                forget: now,
             },
             database: Database {
                 failures: 0,
@@ -207,7 +249,10 @@ impl<Db: OutboxDb> Engine<Db> {
             }
             return;
         }
-        if Instant::now() >= self.clock.survey && !self.rebalance().await {
+        if Instant::now() >= self.clock.survey && !self.survey().await {
+            return;
+        }
+        if Instant::now() >= self.clock.forget && !self.forget().await {
             return;
         }
         if Instant::now() >= self.clock.poll {
@@ -222,6 +267,7 @@ impl<Db: OutboxDb> Engine<Db> {
             next = next.min(deadline);
         } else {
             next = next.min(self.clock.survey).min(self.clock.poll);
+            next = next.min(self.clock.forget);
         }
         if !self.unsettled.is_empty() {
             next = Instant::now();
@@ -256,6 +302,9 @@ impl<Db: OutboxDb> Engine<Db> {
                 Ok(Err(error)) => error.into(),
                 Err(elapsed) => elapsed.into(),
             };
+        self.forget_marks();
+        // The application may have given its pool another address or password since.
+        self.pool = Db::dedicated(&self.shared);
         let failures = self.database.failures.saturating_add(1);
         let wait = DATABASE_BACKOFF.delay(failures, Duration::ZERO, &mut rand::rng());
         self.database = Database {

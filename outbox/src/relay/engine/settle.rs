@@ -10,7 +10,10 @@ use crate::{
     TARGET,
     gate::Pass,
     plan::{Fate, Tried, fate},
-    relay::publish::{self, Published},
+    relay::{
+        Retention,
+        publish::{self, Published},
+    },
     sink::Outcome,
     store::{Held, OutboxDb, Settlement},
     telemetry,
@@ -41,7 +44,7 @@ impl<Db: OutboxDb> Engine<Db> {
             self.in_flight_bytes = self.in_flight_bytes.saturating_sub(result.bytes);
             for (tried, outcome) in result.outcomes {
                 match fate(
-                    tried,
+                    &tried,
                     outcome,
                     result.crashed,
                     &self.config.rules,
@@ -70,6 +73,7 @@ impl<Db: OutboxDb> Engine<Db> {
             return;
         };
         let topics = route.pattern.as_str();
+        let acked = |(_, outcome): &(Tried, Outcome)| *outcome == Outcome::Acked;
         let nothing = |(_, outcome): &(Tried, Outcome)| *outcome == Outcome::NotTried;
         let up = route.gate.pass(now) == Pass::Open;
         if result.crashed && result.suspect && up {
@@ -82,7 +86,7 @@ impl<Db: OutboxDb> Engine<Db> {
         } else if result.crashed || result.outcomes.iter().all(nothing) {
             // A panic says nothing about the sink: that a probe met one does not mean that the outage is over.
             route.gate.untried(now);
-        } else if route.gate.answered() {
+        } else if route.gate.answered(result.outcomes.iter().any(acked)) {
             info!(target: TARGET, relay = %self.relay, topics, "sink up again");
         }
     }
@@ -100,7 +104,11 @@ impl<Db: OutboxDb> Engine<Db> {
             self.fenced(settlement);
         }
         self.unsettled = current;
-        let settle = Db::settle(self.pool.clone(), self.unsettled.clone());
+        // Until a survey has seen that nothing waits any more.
+        let holds = |s: &Settlement| !s.failed.is_empty() || s.dead.iter().any(|one| one.park);
+        self.held_back |= self.unsettled.iter().any(holds);
+        let keep = matches!(self.config.retention, Retention::Keep(_));
+        let settle = Db::settle(self.pool.clone(), keep, self.unsettled.clone());
         let Some(written) = self.ask("settle", settle).await else {
             return false;
         };

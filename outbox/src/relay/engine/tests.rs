@@ -10,7 +10,7 @@ use crate::{
     event::Event,
     gate::Pass,
     message::Message,
-    plan::{Tried, Way},
+    plan::{KeyPolicy, Tried, Way},
     relay::{Relay, publish},
     sink::{MemorySink, Outcome, SinkDown},
     store::Candidate,
@@ -28,6 +28,8 @@ fn engine() -> Engine<Sqlite> {
     let slot = Slot {
         epoch: 1,
         lease: Arc::new(Lease::new(Instant::now(), second)),
+        rewinds: 0,
+        mark: 0,
         busy: false,
         rest_until: None,
     };
@@ -42,12 +44,19 @@ fn candidate(id: i64, topic: &str) -> Candidate {
         id,
         attempts: 0,
         suspect: false,
+        parked: false,
+        failures: None,
         message: Message::from_event(event, "/s", UNIX_EPOCH),
     }
 }
 
 fn result(crashed: bool, suspect: bool, down: Option<SinkDown>) -> publish::Result {
-    let tried = Tried { id: 1, attempts: 0 };
+    let tried = Tried {
+        id: 1,
+        attempts: 0,
+        policy: KeyPolicy::Block,
+        failures: None,
+    };
     publish::Result {
         route: 0,
         outcomes: vec![(tried, Outcome::retry("crashed"))],
@@ -82,7 +91,7 @@ async fn a_gate_that_opens_during_a_look_stays_shut_for_that_look() {
     assert!(engine.topics_shut(Instant::now()).is_empty());
     let due = vec![candidate(1, "earlier"), candidate(2, "later")];
     let (cuts, _) = engine.cut(due, Instant::now());
-    assert_eq!(cuts[0].1.publish[0].1.id, 1);
+    assert_eq!(cuts[0].1.publish[0].2.id, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -95,7 +104,7 @@ async fn a_sink_that_never_answers_counts_as_down_unless_a_suspect_hung_it() {
     assert_eq!(pass(&engine), Pass::Shut);
     advance(Duration::from_secs(1)).await;
     assert_eq!(pass(&engine), Pass::Probe);
-    engine.routes.get_mut(0).unwrap().gate.probe();
+    engine.routes.get_mut(0).unwrap().gate.sent();
     engine.judge(&hung(true), Instant::now());
     assert_eq!(pass(&engine), Pass::Shut, "a probe that hangs is no answer");
 }
@@ -106,7 +115,235 @@ async fn a_probe_that_panics_does_not_end_an_outage() {
     let down = result(false, false, Some(SinkDown::new("gone")));
     engine.judge(&down, Instant::now());
     advance(Duration::from_secs(1)).await;
-    engine.routes.get_mut(0).unwrap().gate.probe();
+    engine.routes.get_mut(0).unwrap().gate.sent();
     engine.judge(&result(true, false, None), Instant::now());
     assert_eq!(pass(&engine), Pass::Shut);
+}
+
+/// The engine against a database, turn by turn.
+mod postgres {
+    use sqlx::{
+        AssertSqlSafe, Connection, PgConnection, PgPool, Postgres, postgres::PgPoolOptions,
+    };
+
+    use super::*;
+    use crate::{Outbox, OutboxConfig, mark::GRACE, migrate_with_lanes};
+
+    struct World {
+        engine: Engine<Postgres>,
+        pool: PgPool,
+        outbox: Outbox<Postgres>,
+        sink: MemorySink,
+        admin: PgConnection,
+        name: String,
+    }
+
+    impl World {
+        async fn new() -> Self {
+            let url = std::env::var("MAINSTAY_TEST_POSTGRES_URL")
+                .expect("MAINSTAY_TEST_POSTGRES_URL must name a Postgres server");
+            let name = format!("outbox_{}", Uuid::now_v7().simple());
+            let mut admin = PgConnection::connect(&url).await.unwrap();
+            let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
+            sqlx::raw_sql(create).execute(&mut admin).await.unwrap();
+            let options: sqlx::postgres::PgConnectOptions = url.parse().unwrap();
+            let pool = PgPoolOptions::new().connect_with(options.database(&name));
+            let pool = pool.await.unwrap();
+            migrate_with_lanes(&pool, 1).await.unwrap();
+            let sink = MemorySink::new();
+            let built = Relay::builder(pool.clone())
+                .sink("*", sink.clone())
+                .sweep_interval(Duration::from_secs(3_600));
+            let mut engine = Engine::new(
+                pool.clone(),
+                Uuid::now_v7(),
+                built.config,
+                1,
+                built.routes,
+                None,
+                Arc::default(),
+            );
+            engine.clock.sweep = Instant::now() + Duration::from_secs(3_600);
+            Self {
+                engine,
+                pool,
+                outbox: Outbox::new(OutboxConfig::default()),
+                sink,
+                admin,
+                name,
+            }
+        }
+
+        /// Everything that a relay does until it would wait.
+        async fn turn(&mut self) {
+            let now = Instant::now();
+            (
+                self.engine.clock.poll,
+                self.engine.clock.heads,
+                self.engine.clock.survey,
+            ) = (now, now, now);
+            self.engine.step().await;
+            while let Some(joined) = self.engine.publishing.join_next().await {
+                self.engine.collect(joined);
+            }
+        }
+
+        async fn turns_until(&mut self, what: &str, mut so: impl FnMut(&Self) -> bool) {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !so(self) {
+                assert!(Instant::now() < deadline, "waited in vain until {what}");
+                self.turn().await;
+            }
+        }
+
+        async fn put(&self, subject: &str) {
+            let mut tx = self.pool.begin().await.unwrap();
+            let event = Event::new("t").subject(subject);
+            self.outbox.enqueue(&mut tx, event).await.unwrap();
+            tx.commit().await.unwrap();
+        }
+
+        fn mark(&self) -> i64 {
+            self.engine.lanes.get(&0).map_or(0, |slot| slot.mark)
+        }
+
+        fn has(&self, subject: &str) -> bool {
+            let messages = self.sink.messages();
+            messages
+                .iter()
+                .any(|message| message.subject() == Some(subject))
+        }
+
+        async fn gone(mut self) {
+            drop(self.engine);
+            self.pool.close().await;
+            let drop = AssertSqlSafe(format!("DROP DATABASE {} WITH (FORCE)", self.name));
+            sqlx::raw_sql(drop).execute(&mut self.admin).await.unwrap();
+        }
+    }
+
+    /// G1, and what comes after it.
+    #[tokio::test]
+    #[ignore = "needs Postgres; tests/run provides it"]
+    async fn an_open_writer_stalls_neither_delivery_nor_the_mark_and_is_found_when_it_commits() {
+        let mut world = World::new().await;
+        let pool = world.pool.clone();
+        let began = Instant::now();
+        let mut late = pool.begin().await.unwrap();
+        let event = Event::new("t").subject("late");
+        world.outbox.enqueue(&mut late, event).await.unwrap();
+        world.put("other").await;
+        world
+            .turns_until("the other is delivered", |world| world.has("other"))
+            .await;
+        for _ in 0..3 {
+            world.turn().await;
+            let waited = began.elapsed();
+            assert!(
+                world.mark() < 1 || waited > GRACE,
+                "it may commit at any moment"
+            );
+        }
+        world
+            .turns_until("the writer is passed", |world| world.mark() >= 2)
+            .await;
+        world.put("more").await;
+        world
+            .turns_until("more is delivered", |world| world.has("more"))
+            .await;
+
+        late.commit().await.unwrap();
+        world.turn().await;
+        assert!(world.has("late"), "found at the next look");
+        world
+            .turns_until("the mark has passed all", |world| world.mark() >= 3)
+            .await;
+        world.gone().await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs Postgres; tests/run provides it"]
+    async fn a_held_snapshot_does_not_hold_the_mark() {
+        let mut world = World::new().await;
+        let pool = world.pool.clone();
+        let mut reader = pool.begin().await.unwrap();
+        sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+            .execute(&mut *reader)
+            .await
+            .unwrap();
+        for n in 0..5 {
+            world.put(&n.to_string()).await;
+        }
+        world
+            .turns_until("the mark has passed all", |world| world.mark() == 5)
+            .await;
+        drop(reader);
+        world.gone().await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs Postgres; tests/run provides it"]
+    async fn rows_put_back_are_found_when_told_of_and_by_the_sweep_when_not() {
+        let mut world = World::new().await;
+        for n in 0..5 {
+            world.put(&n.to_string()).await;
+        }
+        world
+            .turns_until("the mark has passed all", |world| world.mark() == 5)
+            .await;
+        for (id, told) in [(1_i64, true), (2, false)] {
+            sqlx::query(
+                "WITH told AS (UPDATE mainstay_outbox_lane SET rewinds = rewinds + 1 WHERE $2)
+                 INSERT INTO mainstay_outbox_message
+                     (lane, id, event_id, source, type, topic, subject, time, headers, payload)
+                 VALUES (0, $1, gen_random_uuid(), '/', 't', 't', 'back ' || $1, now(), '[]', '')",
+            )
+            .bind(id)
+            .bind(told)
+            .execute(&world.pool)
+            .await
+            .unwrap();
+            let name = format!("back {id}");
+            world.turn().await;
+            assert_eq!(world.has(&name), told, "{name}");
+            world.engine.clock.sweep = Instant::now();
+            world
+                .turns_until("it is found", |world| world.has(&name))
+                .await;
+            world
+                .turns_until("the mark has passed all", |world| world.mark() == 5)
+                .await;
+        }
+        world.gone().await;
+    }
+
+    /// G5: the sequence hands out ids that sessions keep for later.
+    #[tokio::test]
+    #[ignore = "needs Postgres; tests/run provides it"]
+    async fn a_cached_sequence_has_no_marks() {
+        let mut world = World::new().await;
+        sqlx::query("ALTER TABLE mainstay_outbox_message ALTER COLUMN id SET CACHE 32")
+            .execute(&world.pool)
+            .await
+            .unwrap();
+        let (mut one, mut two) = (
+            world.pool.acquire().await.unwrap(),
+            world.pool.acquire().await.unwrap(),
+        );
+        for n in 0..5 {
+            for conn in [&mut one, &mut two] {
+                let event = Event::new("t").subject(n.to_string());
+                world.outbox.enqueue(conn, event).await.unwrap();
+            }
+            let due = (n + 1) * 2;
+            world
+                .turns_until("all are delivered", |world| {
+                    world.sink.messages().len() == due
+                })
+                .await;
+        }
+        assert_eq!(world.mark(), 0);
+        drop((one, two));
+        world.gone().await;
+    }
 }

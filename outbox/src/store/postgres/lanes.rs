@@ -12,6 +12,24 @@ use super::{
 use crate::error::Error;
 
 impl Lanes for Postgres {
+    fn dedicated(pool: &PgPool) -> PgPool {
+        // There is one right plan for each statement of a relay: by the primary keys, in their order. Left to choose, the
+        // planner sorts whole lanes when it believes that they end soon, plans lists of thousands of ids anew each time,
+        // and compiles what takes longer to compile than to run. What the application set up for its connections stays.
+        let options = pool.connect_options().as_ref().clone().options([
+            ("jit", "off"),
+            ("enable_bitmapscan", "off"),
+            ("enable_seqscan", "off"),
+            ("plan_cache_mode", "force_generic_plan"),
+        ]);
+        pool.options()
+            .clone()
+            .min_connections(0)
+            .max_connections(2)
+            .test_before_acquire(false)
+            .connect_lazy_with(options)
+    }
+
     async fn heartbeat(pool: PgPool, relay: Uuid, lease: Duration) -> Result<(), Error> {
         sqlx::query(
             "WITH forgotten AS (
@@ -30,17 +48,35 @@ impl Lanes for Postgres {
     }
 
     async fn survey(pool: PgPool) -> Result<Survey, Error> {
-        let (relays, free): (i64, i64) = sqlx::query_as(
-            "SELECT
-                 (SELECT count(*) FROM mainstay_outbox_relay WHERE alive_until > clock_timestamp()),
-                 (SELECT count(*) FROM mainstay_outbox_lane
-                  WHERE lease_until IS NULL OR lease_until <= clock_timestamp())",
-        )
-        .fetch_one(&pool)
-        .await?;
+        // The order makes sure that the index of what waits is looked at: without statistics the planner may believe that
+        // any row will do, and would read the whole backlog to find that none does.
+        let (relays, free, rewinds, cache, held_back, due, paused): (i64, i64, i64, i64, bool, bool, Vec<String>) =
+            sqlx::query_as(
+                "SELECT
+                     (SELECT count(*) FROM mainstay_outbox_relay WHERE alive_until > clock_timestamp()),
+                     l.free, l.rewinds,
+                     (SELECT seqcache FROM pg_sequence
+                      WHERE seqrelid = pg_get_serial_sequence('mainstay_outbox_message', 'id')::regclass),
+                     (SELECT true FROM mainstay_outbox_message WHERE retry_at IS NOT NULL
+                      ORDER BY lane, key, id LIMIT 1) IS NOT NULL
+                         OR EXISTS (SELECT FROM mainstay_outbox_parked),
+                     EXISTS (SELECT FROM mainstay_outbox_later WHERE due_at <= now()),
+                     ARRAY(SELECT pattern FROM mainstay_outbox_pause)
+                 FROM (
+                     SELECT count(*) FILTER (WHERE lease_until IS NULL OR lease_until <= clock_timestamp()) AS free,
+                         coalesce(sum(rewinds), 0)::bigint AS rewinds
+                     FROM mainstay_outbox_lane) l",
+            )
+            .fetch_one(&pool)
+            .await?;
         Ok(Survey {
             relays: relays as u16,
             free: free as u16,
+            rewinds,
+            ids_in_order: cache <= 1,
+            held_back,
+            due,
+            paused,
         })
     }
 
@@ -52,8 +88,8 @@ impl Lanes for Postgres {
     ) -> Result<Vec<Grant>, Error> {
         // SKIP LOCKED: a lane that somebody is settling or taking at this moment is not free. The locked row is read in
         // its newest version, so what was settled meanwhile is not charged.
-        let rows: Vec<(i32, i64, i64)> = sqlx::query_as(
-            "WITH free AS (
+        let rows: Vec<(i32, i64, i64, i64)> = sqlx::query_as(
+            r#"WITH free AS (
                  SELECT lane, in_flight FROM mainstay_outbox_lane
                  WHERE lease_until IS NULL OR lease_until <= clock_timestamp()
                  ORDER BY lane LIMIT $3
@@ -61,7 +97,10 @@ impl Lanes for Postgres {
              ), charged AS (
                  UPDATE mainstay_outbox_message m
                  SET attempts = m.attempts + 1, suspect = true,
-                     last_reason = 'the relay lost its lane while publishing'
+                     last_reason = 'the relay lost its lane while publishing',
+                     failures = CASE WHEN m.failures = '[]' THEN '[[' ELSE left(m.failures, -1) || ',[' END
+                         || m.attempts + 1 || ',' || (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+                         || ',"the relay lost its lane while publishing"]]'
                  FROM free f
                  WHERE m.lane = f.lane AND m.id = ANY (f.in_flight)
                  RETURNING m.lane
@@ -71,16 +110,17 @@ impl Lanes for Postgres {
                  lease_until = clock_timestamp() + $2 * interval '1 microsecond'
              FROM free f
              WHERE l.lane = f.lane
-             RETURNING l.lane, l.epoch, (SELECT count(*) FROM charged c WHERE c.lane = l.lane)",
+             RETURNING l.lane, l.epoch, l.rewinds, (SELECT count(*) FROM charged c WHERE c.lane = l.lane)"#,
         )
         .bind(relay)
         .bind(micros(lease))
         .bind(i64::from(count))
         .fetch_all(&pool)
         .await?;
-        let grant = |(lane, epoch, charged): (i32, i64, i64)| Grant {
+        let grant = |(lane, epoch, rewinds, charged): (i32, i64, i64, i64)| Grant {
             lane,
             epoch,
+            rewinds,
             charged: charged as u32,
         };
         Ok(rows.into_iter().map(grant).collect())

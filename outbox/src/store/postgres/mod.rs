@@ -18,15 +18,40 @@ fn column<'r, R, T>(rows: &'r [R], get: impl FnMut(&'r R) -> T) -> Vec<T> {
     rows.iter().map(get).collect()
 }
 
-fn candidate(row: &PgRow) -> Result<Candidate, sqlx::Error> {
-    Ok(Candidate {
-        lane: row.try_get("lane")?,
-        id: row.try_get("id")?,
-        attempts: row.try_get("attempts")?,
-        suspect: row.try_get("suspect")?,
-        message: message(row, 1)?,
-    })
+/// By position: there are many of them, and a name is looked up for every row. `None` when its payload was left out.
+fn candidate(row: &PgRow) -> Result<Option<Candidate>, sqlx::Error> {
+    let Some(payload) = row.try_get::<Option<Vec<u8>>, _>(16)? else {
+        return Ok(None);
+    };
+    let attempts: i32 = row.try_get(2)?;
+    Ok(Some(Candidate {
+        lane: row.try_get(0)?,
+        id: row.try_get(1)?,
+        attempts,
+        suspect: row.try_get(3)?,
+        parked: row.try_get(4)?,
+        failures: row.try_get(5)?,
+        message: Message {
+            id: row.try_get::<Uuid, _>(6)?.into(),
+            source: row.try_get(7)?,
+            event_type: row.try_get(8)?,
+            topic: row.try_get(9)?,
+            subject: row.try_get(10)?,
+            // What travels is a number of microseconds since 2000; to make it one since 1970 in the statement takes the
+            // server longer than to find the row.
+            time: from_micros(row.try_get_unchecked::<i64, _>(11)?.saturating_add(TO_2000)),
+            content_type: row.try_get(12)?,
+            key: row.try_get(13)?,
+            ordered: row.try_get(14)?,
+            headers: parse_headers(row.try_get(15)?),
+            payload: payload.into(),
+            attempt: attempts.unsigned_abs().saturating_add(1),
+        },
+    }))
 }
+
+/// Microseconds from 1970 to 2000.
+const TO_2000: i64 = 946_684_800_000_000;
 
 /// A message from a row of any of the tables; its attempt is the row's plus `next`.
 fn message(row: &PgRow, next: u32) -> Result<Message, sqlx::Error> {
@@ -40,6 +65,7 @@ fn message(row: &PgRow, next: u32) -> Result<Message, sqlx::Error> {
         time: from_micros(row.try_get("time_micros")?),
         content_type: row.try_get("content_type")?,
         key: row.try_get("key")?,
+        ordered: row.try_get("ordered")?,
         headers: parse_headers(row.try_get("headers")?),
         payload: row.try_get::<Vec<u8>, _>("payload")?.into(),
         attempt: attempts.unsigned_abs().saturating_add(next),

@@ -36,19 +36,31 @@ impl Lanes for Sqlite {
     }
 
     async fn survey(pool: SqlitePool) -> Result<Survey, Error> {
-        let (relays, free): (i64, i64) = sqlx::query_as(
-            "SELECT
+        let (relays, free, rewinds, held_back, due, paused): (i64, i64, i64, bool, bool, String) =
+            sqlx::query_as(
+                "SELECT
                  (SELECT count(*) FROM mainstay_outbox_relay
                   WHERE alive_until > CAST(round(unixepoch('subsec') * 1000000) AS INTEGER)),
                  (SELECT count(*) FROM mainstay_outbox_lane
                   WHERE lease_until IS NULL
-                      OR lease_until <= CAST(round(unixepoch('subsec') * 1000000) AS INTEGER))",
-        )
-        .fetch_one(&pool)
-        .await?;
+                      OR lease_until <= CAST(round(unixepoch('subsec') * 1000000) AS INTEGER)),
+                 (SELECT coalesce(sum(rewinds), 0) FROM mainstay_outbox_lane),
+                 EXISTS (SELECT 1 FROM mainstay_outbox_message WHERE retry_at IS NOT NULL)
+                     OR EXISTS (SELECT 1 FROM mainstay_outbox_parked),
+                 EXISTS (SELECT 1 FROM mainstay_outbox_later
+                         WHERE due_at <= CAST(round(unixepoch('subsec') * 1000000) AS INTEGER)),
+                 (SELECT json_group_array(pattern) FROM mainstay_outbox_pause)",
+            )
+            .fetch_one(&pool)
+            .await?;
         Ok(Survey {
             relays: relays as u16,
             free: free as u16,
+            rewinds,
+            ids_in_order: true,
+            held_back,
+            due,
+            paused: serde_json::from_str(&paused).unwrap_or_default(),
         })
     }
 
@@ -74,10 +86,15 @@ impl Lanes for Sqlite {
                     let mut charged = 0;
                     if let Some(ids) = in_flight {
                         let done = sqlx::query(
-                            "UPDATE mainstay_outbox_message
+                            r#"UPDATE mainstay_outbox_message
                          SET attempts = attempts + 1, suspect = 1,
-                             last_reason = 'the relay lost its lane while publishing'
-                         WHERE lane = ?1 AND id IN (SELECT value FROM json_each(?2))",
+                             last_reason = 'the relay lost its lane while publishing',
+                             failures = CASE WHEN failures = '[]' THEN '[['
+                                     ELSE substr(failures, 1, length(failures) - 1) || ',[' END
+                                 || (attempts + 1) || ','
+                                 || CAST(round(unixepoch('subsec') * 1000000) AS INTEGER)
+                                 || ',"the relay lost its lane while publishing"]]'
+                         WHERE lane = ?1 AND id IN (SELECT value FROM json_each(?2))"#,
                         )
                         .bind(lane)
                         .bind(ids)
@@ -85,12 +102,12 @@ impl Lanes for Sqlite {
                         .await?;
                         charged = done.rows_affected() as u32;
                     }
-                    let epoch = sqlx::query_scalar(
+                    let (epoch, rewinds) = sqlx::query_as(
                         "UPDATE mainstay_outbox_lane
                      SET owner = ?1, epoch = epoch + 1, in_flight = NULL,
                          lease_until = CAST(round(unixepoch('subsec') * 1000000) AS INTEGER) + ?2
                      WHERE lane = ?3
-                     RETURNING epoch",
+                     RETURNING epoch, rewinds",
                     )
                     .bind(relay)
                     .bind(micros(lease))
@@ -100,6 +117,7 @@ impl Lanes for Sqlite {
                     grants.push(Grant {
                         lane,
                         epoch,
+                        rewinds,
                         charged,
                     });
                 }

@@ -47,6 +47,8 @@ fn candidate(row: &SqliteRow) -> Result<Candidate, sqlx::Error> {
         id: row.try_get("id")?,
         attempts: row.try_get("attempts")?,
         suspect: row.try_get("suspect")?,
+        parked: row.try_get("parked")?,
+        failures: row.try_get("failures")?,
         message: message(row, 1)?,
     })
 }
@@ -63,6 +65,7 @@ fn message(row: &SqliteRow, next: u32) -> Result<Message, sqlx::Error> {
         time: from_micros(row.try_get("time_micros")?),
         content_type: row.try_get("content_type")?,
         key: row.try_get("key")?,
+        ordered: row.try_get("ordered")?,
         headers: parse_headers(row.try_get("headers")?),
         payload: row.try_get::<Vec<u8>, _>("payload")?.into(),
         attempt: attempts.unsigned_abs().saturating_add(next),

@@ -1,0 +1,59 @@
+//! The history of a message's failures: the last ten, as JSON that operators read. Pure.
+
+use crate::store::Note;
+
+/// How many failures are kept.
+const KEPT: usize = 10;
+
+/// The history with one failure more. What cannot be read of the old one, because somebody edited it, is dropped.
+pub(crate) fn note(stored: Option<&str>, attempt: u32, reason: &str) -> Note {
+    let mut old: Vec<(u32, i64, String)> = stored
+        .and_then(|json| serde_json::from_str(json).ok())
+        .unwrap_or_default();
+    let surplus = (old.len() + 1).saturating_sub(KEPT);
+    old.drain(..surplus);
+    let mut before = serde_json::to_string(&old).unwrap_or_else(|_| "[]".to_owned());
+    before.pop();
+    if !old.is_empty() {
+        before.push(',');
+    }
+    before.push_str(&format!("[{attempt},"));
+    let reason = serde_json::to_string(reason).unwrap_or_else(|_| "\"\"".to_owned());
+    Note {
+        before,
+        after: format!(",{reason}]]"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole(note: &Note, micros: i64) -> String {
+        format!("{}{micros}{}", note.before, note.after)
+    }
+
+    #[test]
+    fn the_last_ten_failures_are_kept_in_order() {
+        let mut stored = None;
+        for attempt in 1..=13 {
+            let next = note(stored.as_deref(), attempt, "say \"no\"");
+            stored = Some(whole(&next, i64::from(attempt) * 100));
+        }
+        let kept: Vec<(u32, i64, String)> = serde_json::from_str(&stored.unwrap()).unwrap();
+        assert_eq!(kept.len(), 10);
+        assert_eq!(kept[0], (4, 400, "say \"no\"".to_owned()));
+        assert_eq!(kept[9].0, 13);
+    }
+
+    #[test]
+    fn the_bytes_of_a_history_do_not_change() {
+        let one = whole(&note(None, 1, "down"), 7);
+        assert_eq!(one, r#"[[1,7,"down"]]"#);
+        assert_eq!(
+            whole(&note(Some(&one), 2, "ü"), 8),
+            r#"[[1,7,"down"],[2,8,"ü"]]"#
+        );
+        assert_eq!(whole(&note(Some("junk"), 3, ""), 9), r#"[[3,9,""]]"#);
+    }
+}

@@ -1,0 +1,84 @@
+//! What a relay does besides its lanes: it sees how things stand, lets delayed events in, forgets what was kept.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::Engine;
+use crate::{TARGET, pattern::Pattern, relay::Retention, store::OutboxDb};
+
+/// Delayed events that are let in with one statement.
+const PROMOTE_MAX: u32 = 1_000;
+
+/// Delivered events that are forgotten with one statement: little enough not to be noticed.
+const FORGET_MAX: u32 = 2_000;
+
+/// Waits between two rounds of forgetting, when the last one forgot all there was and when it did not.
+const FORGET_EVERY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(200));
+
+impl<Db: OutboxDb> Engine<Db> {
+    /// Looks at how things stand and does what follows from it.
+    pub(super) async fn survey(&mut self) -> bool {
+        let Some(survey) = self.ask("survey", Db::survey(self.pool.clone())).await else {
+            return false;
+        };
+        self.clock.survey = Instant::now() + self.config.poll_interval;
+        self.held_back = survey.held_back;
+        if self.ids_in_order != survey.ids_in_order {
+            self.ids_in_order = survey.ids_in_order;
+            self.forget_marks();
+        }
+        if self.rewinds.replace(survey.rewinds) != Some(survey.rewinds) {
+            self.look_from_the_start();
+            self.clock.poll = Instant::now();
+        }
+        // One that cannot be meant pauses nothing; operators are not let write it.
+        let paused: Vec<Pattern> = survey
+            .paused
+            .iter()
+            .filter_map(|p| Pattern::parse(p))
+            .collect();
+        if paused != self.paused {
+            self.paused = paused;
+            self.clock.poll = Instant::now();
+        }
+        if !self.rebalance(&survey).await {
+            return false;
+        }
+        !survey.due || self.promote().await
+    }
+
+    /// Lets delayed events in whose time has come.
+    async fn promote(&mut self) -> bool {
+        let promote = Db::promote(self.pool.clone(), PROMOTE_MAX);
+        let Some(moved) = self.ask("promote", promote).await else {
+            return false;
+        };
+        debug!(target: TARGET, relay = %self.relay, moved, "delayed events are due");
+        self.clock.poll = Instant::now();
+        if moved >= u64::from(PROMOTE_MAX) {
+            self.clock.survey = Instant::now();
+        }
+        true
+    }
+
+    /// Forgets delivered events whose time is over.
+    pub(super) async fn forget(&mut self) -> bool {
+        let (rarely, soon) = FORGET_EVERY;
+        let Retention::Keep(age) = self.config.retention else {
+            self.clock.forget = Instant::now() + NEVER;
+            return true;
+        };
+        let forget = Db::forget(self.pool.clone(), age, FORGET_MAX);
+        let Some(gone) = self.ask("forget", forget).await else {
+            return false;
+        };
+        let more = gone >= u64::from(FORGET_MAX);
+        self.clock.forget = Instant::now() + if more { soon } else { rarely };
+        true
+    }
+}
+
+/// As good as that.
+const NEVER: Duration = Duration::from_secs(86_400 * 365);
