@@ -8,7 +8,7 @@ use super::{
 use crate::{
     Admin, DeadCause, ErrorKind, Filter, HealthReason, HealthStatus, Precision, StallCause,
     Thresholds, Verdict, Wait,
-    store::{Failed, InFlight, OutboxDb, Settlement},
+    store::{Failed, InFlight, Note, OutboxDb, Settlement},
 };
 
 pub(super) async fn lag_counts_and_ages<Db: OutboxDb>(pool: Pool<Db>) {
@@ -72,13 +72,19 @@ pub(super) async fn each_message_says_what_it_waits_for<Db: OutboxDb>(pool: Pool
             attempts: 0,
             delay: LONG,
             suspect: false,
+            holds: true,
             reason: "not now".to_owned(),
+            note: Note {
+                before: "[[1,".to_owned(),
+                after: ",\"not now\"]]".to_owned(),
+            },
         }],
         ..nothing(lane)
     };
     settle(&pool, settlement).await;
     let batch = InFlight {
         held: lane,
+        rewinds: 0,
         ids: vec![flying.id],
     };
     Db::record(pool.clone(), LONG, vec![batch])
@@ -174,7 +180,11 @@ pub(super) async fn lanes_are_told_with_a_verdict<Db: OutboxDb>(pool: Pool<Db>) 
         .iter()
         .map(|row| row.id)
         .collect();
-    let batch = InFlight { held: lane, ids };
+    let batch = InFlight {
+        held: lane,
+        rewinds: 0,
+        ids,
+    };
     Db::record(pool.clone(), LONG, vec![batch])
         .await
         .expect("the batch is recorded");

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use mainstay_outbox::{
-    Admin, Event, KeyPolicy, MemorySink, Message, OutboxDb, Outcome, Retention, store::Claim,
+    Admin, Event, Filter, KeyPolicy, MemorySink, Message, OutboxDb, Outcome, Retention,
+    store::Claim,
 };
 use sqlx::{AssertSqlSafe, Executor, IntoArguments, Pool};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{on_both, outbox, put, quick, until};
+use crate::support::{on_each, outbox, put, quick, until};
 
-on_both![
+on_each![
     a_parked_key_waits_for_an_operator_and_other_topics_do_not,
     policies_differ_by_topic,
     a_paused_topic_is_left_alone_until_it_is_resumed,
@@ -74,7 +75,7 @@ async fn a_parked_key_waits_for_an_operator_and_other_topics_do_not<Db: OutboxDb
     timeout(SOON, sink.wait_for(2)).await.unwrap();
     relay.drain(SOON).await;
     assert_eq!(names(&sink.messages()), ["x", "y"]);
-    let dead = admin.dead(10).await.unwrap();
+    let dead = admin.dead(Filter::all(), 10).await.unwrap();
     let causes: Vec<_> = dead
         .iter()
         .map(|letter| (letter.message().subject().unwrap(), letter.cause().as_str()))
