@@ -31,21 +31,24 @@ CREATE TABLE IF NOT EXISTS mainstay_outbox_message (
     attempts     INT            NOT NULL DEFAULT 0,
     suspect      BOOLEAN        NOT NULL DEFAULT false, -- its last attempt ended with the death of what published it
     retry_at     DATETIME(6),
+    holds        BOOLEAN        NOT NULL DEFAULT true, -- while it waits for a retry, later messages of its key wait too
     last_reason  MEDIUMTEXT,
     failures     MEDIUMTEXT, -- JSON: the last ten as [attempt, microseconds since 1970, reason]
     PRIMARY KEY (lane, id),
     KEY mainstay_outbox_message_id (id) -- what AUTO_INCREMENT needs; and how an idle relay looks at all lanes at once
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- The few messages that wait for a retry and hold back their keys meanwhile. There are no partial indexes here; rows whose
--- time has passed hold nothing back, and go with the lane's next failure.
+-- The few messages that wait for a retry, to find out whether a key is held back. There are no partial indexes here. Rows go
+-- when their messages do, and with the heartbeats of relays once their time has come.
 CREATE TABLE IF NOT EXISTS mainstay_outbox_waiting (
-    lane     INT             NOT NULL,
-    id       BIGINT          NOT NULL,
-    `key`    VARBINARY(1024) NOT NULL,
-    retry_at DATETIME(6)     NOT NULL,
+    lane     INT         NOT NULL,
+    id       BIGINT      NOT NULL,
+    `key`    VARBINARY(1024),
+    holds    BOOLEAN     NOT NULL,
+    retry_at DATETIME(6) NOT NULL,
     PRIMARY KEY (lane, id),
-    KEY mainstay_outbox_waiting_key (lane, `key`, id)
+    KEY mainstay_outbox_waiting_key (lane, `key`, id),
+    KEY mainstay_outbox_waiting_at (retry_at)
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC;
 
 -- A lane belongs to one relay at a time. The epoch rises whenever it changes hands; every write of a relay names it.

@@ -48,7 +48,8 @@ pub trait Migrate: Database {
 pub trait Enqueue: Database {
     /// Writes one event that is due at once in the caller's transaction: one statement. Says how many rows were written.
     ///
-    /// What takes a lock takes it before the row gets its id, so that ids of one lock are in the order of the commits.
+    /// What takes a lock takes it before the row gets its id, so that ids of one lock are in the order of the commits; on
+    /// MySQL with a statement of its own.
     fn insert(
         conn: &mut Self::Connection,
         row: &NewRow<'_>,

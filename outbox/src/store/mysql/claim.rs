@@ -1,19 +1,66 @@
 //! The outbox on MySQL and MariaDB: what is due, what is in flight, what became of it.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use sqlx::{MySql, MySqlConnection, MySqlPool};
 
 use super::{
-    super::{Ask, Candidate, Claim, InFlight, Settlement, micros},
+    super::{Ask, Candidate, Claim, Heads, Held, InFlight, Look, Recorded, Settlement, micros},
     apart, candidate, json,
-    lanes::{pairs, still_held},
+    lanes::pairs,
+    settle::settle,
     transaction,
 };
 use crate::error::Error;
 
 /// How many rows a look at all lanes at once takes in. Fewer than that, and the lanes that they are in are all there is.
-const GLANCE: i64 = 1_000;
+const GLANCE: usize = 1_000;
+
+/// How long a statement may take between drawing its ids and writing the last of its rows. What takes longer is found by
+/// the sweep.
+const DRAWN_TO_WRITTEN: Duration = Duration::from_secs(5);
+
+/// A look that locks nothing and sees what is not committed yet; of what is deleted it sees nothing.
+const BEGIN_DIRTY: &str =
+    "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED; START TRANSACTION READ ONLY";
+
+/// What is due of a lane where no key is held back or parked and payloads are small: one walk along the primary key. A
+/// payload of more bytes than that is left out, which says that `WHOLE` is to be asked.
+const FREE: &str = "
+    SELECT m.lane, m.id, m.attempts, m.suspect, 0, m.failures, m.event_id, m.source, m.type, m.topic, m.subject,
+        timestampdiff(MICROSECOND, '1970-01-01', m.time), m.content_type, m.`key`, m.ordered, m.headers,
+        CASE WHEN m.bytes <= ? THEN m.payload END
+    FROM mainstay_outbox_message m
+    WHERE m.lane = ? AND m.id > ?
+        AND locate(concat(0x00, m.topic, 0x00), ?) = 0
+    ORDER BY m.id LIMIT ?";
+
+/// What is due of a lane where messages of a key may have to wait or to be set aside, and payloads to be counted. Ids and
+/// sizes come first, so that only those rows are read whole that are taken.
+const WHOLE: &str = "
+    SELECT m.lane, m.id, m.attempts, m.suspect,
+        m.ordered AND EXISTS (
+            SELECT 1 FROM mainstay_outbox_parked p
+            WHERE p.lane = m.lane AND p.topic = m.topic AND p.`key` = m.`key` AND p.above < m.id),
+        m.failures, m.event_id, m.source, m.type, m.topic, m.subject,
+        timestampdiff(MICROSECOND, '1970-01-01', m.time), m.content_type, m.`key`, m.ordered, m.headers, m.payload
+    FROM (
+        SELECT p.id, sum(p.bytes) OVER (ORDER BY p.id ROWS UNBOUNDED PRECEDING) - p.bytes AS bytes_before
+        FROM (
+            SELECT h.id, h.bytes FROM mainstay_outbox_message h
+            WHERE h.lane = ? AND h.id > ?
+                AND (h.retry_at IS NULL OR h.retry_at <= utc_timestamp(6))
+                AND locate(concat(0x00, h.topic, 0x00), ?) = 0
+                AND NOT (h.ordered AND EXISTS (
+                    SELECT 1 FROM mainstay_outbox_waiting b
+                    WHERE b.lane = h.lane AND b.`key` = h.`key` AND b.id < h.id AND b.holds
+                        AND b.retry_at > utc_timestamp(6)))
+            ORDER BY h.id LIMIT ?
+        ) p
+    ) c
+    STRAIGHT_JOIN mainstay_outbox_message m ON m.lane = ? AND m.id = c.id
+    WHERE c.bytes_before < ?
+    ORDER BY c.id";
 
 impl Claim for MySql {
     async fn candidates(pool: MySqlPool, ask: Ask) -> Result<Vec<Candidate>, Error> {
@@ -22,23 +69,24 @@ impl Claim for MySql {
         // which a look along the index of the ids finds out while there is little.
         apart(async move {
             let mut conn = pool.acquire().await?;
-            let glance = glance(&mut conn).await?;
-            let mut rows = Vec::new();
-            let mut bytes = 0u64;
-            for lane in &ask.lanes {
+            let glance = glance(&mut conn, lowest(&ask.lanes)).await?;
+            let mut rows: Vec<Candidate> = Vec::new();
+            let mut bytes = 0;
+            for look in &ask.lanes {
                 let left = (ask.total as usize).saturating_sub(rows.len());
                 if left == 0 || (bytes >= ask.bytes && !rows.is_empty()) {
                     break;
                 }
-                if glance.as_ref().is_some_and(|lanes| !lanes.contains(lane)) {
+                if glance.all && !glance.heads.contains_key(&look.lane) {
                     continue;
                 }
-                let of_lane = head(
+                let limit = left.min(ask.batch as usize);
+                let of_lane = due(
                     &mut conn,
                     &ask,
-                    *lane,
-                    left,
-                    ask.bytes - bytes.min(ask.bytes),
+                    *look,
+                    limit,
+                    ask.bytes.saturating_sub(bytes),
                 )
                 .await?;
                 bytes += of_lane
@@ -56,132 +104,192 @@ impl Claim for MySql {
         pool: MySqlPool,
         lease: Duration,
         batches: Vec<InFlight>,
-    ) -> Result<Vec<i32>, Error> {
+    ) -> Result<Recorded, Error> {
         apart(async move {
-            let mut list: Vec<(i32, i64, String)> = batches
-                .iter()
-                .map(|batch| (batch.held.lane, batch.held.epoch, json(&batch.ids)))
-                .collect();
+            let of = |batch: &InFlight| {
+                let Held { lane, epoch } = batch.held;
+                (lane, epoch, batch.rewinds, json(&batch.ids))
+            };
+            let mut list: Vec<_> = batches.iter().map(of).collect();
             list.sort_unstable();
-            let done = sqlx::query(
+            sqlx::query(
                 "UPDATE JSON_TABLE(?, '$[*]' COLUMNS
-                     (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]', ids LONGTEXT PATH '$[2]')) w
+                     (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]', rewinds BIGINT PATH '$[2]', ids LONGTEXT PATH '$[3]')) w
                  STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
-                 SET l.in_flight = w.ids, l.lease_until = utc_timestamp(6) + INTERVAL ? MICROSECOND
+                 SET l.in_flight = CASE WHEN l.rewinds = w.rewinds THEN w.ids END,
+                     l.lease_until = utc_timestamp(6) + INTERVAL ? MICROSECOND
                  WHERE l.epoch = w.epoch",
             )
             .bind(json(&list))
             .bind(micros(lease))
             .execute(&pool)
             .await?;
-            if done.rows_affected() == batches.len() as u64 {
-                return Ok(batches.iter().map(|batch| batch.held.lane).collect());
-            }
+            // An UPDATE cannot say which lanes it met. Both numbers only rise: what is still the same now was the same then,
+            // and what is not is lost by now.
             let held: Vec<_> = batches.iter().map(|batch| batch.held).collect();
-            still_held(&pool, pairs(&held)).await
+            let rows: Vec<(i32, i64, i64)> = sqlx::query_as(
+                "SELECT l.lane, l.rewinds, timestampdiff(MICROSECOND, '1970-01-01', utc_timestamp(6))
+                 FROM JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]')) w
+                 STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
+                 WHERE l.epoch = w.epoch",
+            )
+            .bind(pairs(&held))
+            .fetch_all(&pool)
+            .await?;
+            // Who writes is not told here without privileges. Time takes the place of their numbers: `heads` sees rows as
+            // soon as they are written, committed or not, and ids that are drawn are written soon.
+            let writer = |(.., now): &(i32, i64, i64)| (now + micros(DRAWN_TO_WRITTEN)).unsigned_abs();
+            Ok(Recorded {
+                writer: rows.first().map(writer),
+                lanes: rows.into_iter().map(|(lane, rewinds, _)| (lane, rewinds)).collect(),
+            })
         })
         .await
     }
 
-    async fn settle(pool: MySqlPool, settlements: Vec<Settlement>) -> Result<Vec<i32>, Error> {
+    async fn heads(
+        pool: MySqlPool,
+        looks: Vec<Look>,
+        _running: bool,
+    ) -> Result<Option<Heads>, Error> {
+        apart(async move {
+            let mut tx = pool.begin_with(BEGIN_DIRTY).await?;
+            let now: i64 = sqlx::query_scalar(
+                "SELECT timestampdiff(MICROSECOND, '1970-01-01', utc_timestamp(6))",
+            )
+            .fetch_one(&mut *tx)
+            .await?;
+            let glance = glance(&mut tx, lowest(&looks)).await?;
+            let mut heads = Vec::with_capacity(looks.len());
+            for look in looks {
+                let head = match glance.heads.get(&look.lane) {
+                    Some(id) if *id > look.above => Some(*id),
+                    None if glance.all => None,
+                    _ => head(&mut tx, look).await?,
+                };
+                heads.push((look.lane, head));
+            }
+            tx.commit().await?;
+            Ok(Some(Heads {
+                first_running: now.unsigned_abs(),
+                running: None,
+                heads,
+            }))
+        })
+        .await
+    }
+
+    async fn settle(
+        pool: MySqlPool,
+        keep: bool,
+        settlements: Vec<Settlement>,
+    ) -> Result<Vec<i32>, Error> {
+        transaction(pool, move |tx| Box::pin(settle(tx, keep, settlements))).await
+    }
+
+    async fn promote(pool: MySqlPool, limit: u32) -> Result<u64, Error> {
+        transaction(pool, move |tx| Box::pin(promote(tx, limit))).await
+    }
+
+    async fn forget(pool: MySqlPool, age: Duration, limit: u32) -> Result<u64, Error> {
         transaction(pool, move |tx| {
             Box::pin(async move {
-                // The lanes are locked first, in order, and looked at in their newest versions: from there on no takeover
-                // can come between, and of a lane that has changed hands nothing is touched.
-                let wanted: Vec<_> = settlements.iter().map(|settlement| settlement.held).collect();
-                let held: Vec<i32> = sqlx::query_scalar(
-                    "SELECT l.lane
-                     FROM JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]')) w
-                     STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
-                     WHERE l.epoch = w.epoch
-                     FOR UPDATE",
+                let done = sqlx::query(
+                    "DELETE FROM mainstay_outbox_delivered
+                     WHERE delivered_at < utc_timestamp(6) - INTERVAL ? MICROSECOND
+                     ORDER BY delivered_at, id LIMIT ?",
                 )
-                .bind(pairs(&wanted))
-                .fetch_all(&mut *tx)
+                .bind(micros(age))
+                .bind(limit)
+                .execute(tx)
                 .await?;
-                let settlements: Vec<_> = settlements
-                    .iter()
-                    .filter(|settlement| held.contains(&settlement.held.lane))
-                    .collect();
-                delivered(&mut *tx, &settlements).await?;
-                failed(&mut *tx, &settlements).await?;
-                buried(&mut *tx, &settlements).await?;
-                sqlx::query(
-                    "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$')) w
-                     STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
-                     SET l.in_flight = NULL, l.settled_at = utc_timestamp(6)",
-                )
-                .bind(json(&held))
-                .execute(&mut *tx)
-                .await?;
-                Ok(held)
+                Ok(done.rows_affected())
             })
         })
         .await
     }
 }
 
-/// The lanes that have rows at all, if those are few.
-async fn glance(conn: &mut MySqlConnection) -> Result<Option<Vec<i32>>, sqlx::Error> {
-    let lanes: Vec<(i32, i64)> = sqlx::query_as(
-        "SELECT p.lane, count(*)
+/// The first rows of all lanes.
+struct Glance {
+    /// The lowest id of each lane that they are in.
+    heads: BTreeMap<i32, i64>,
+    /// Whether these are all rows there are.
+    all: bool,
+}
+
+/// Looks along the index of the ids.
+async fn glance(conn: &mut MySqlConnection, above: i64) -> Result<Glance, sqlx::Error> {
+    let lanes: Vec<(i32, i64, i64)> = sqlx::query_as(
+        "SELECT p.lane, min(p.id), count(*)
          FROM (
-             SELECT m.lane FROM mainstay_outbox_message m FORCE INDEX (mainstay_outbox_message_id)
+             SELECT m.lane, m.id FROM mainstay_outbox_message m FORCE INDEX (mainstay_outbox_message_id)
              WHERE m.id > ? ORDER BY m.id LIMIT ?
          ) p
          GROUP BY p.lane",
     )
-    .bind(0)
-    .bind(GLANCE)
+    .bind(above)
+    .bind(GLANCE as u64)
     .fetch_all(conn)
     .await?;
-    let rows: i64 = lanes.iter().map(|(_, rows)| rows).sum();
-    Ok((rows < GLANCE).then(|| lanes.into_iter().map(|(lane, _)| lane).collect()))
+    let rows: i64 = lanes.iter().map(|(_, _, rows)| rows).sum();
+    Ok(Glance {
+        heads: lanes.into_iter().map(|(lane, id, _)| (lane, id)).collect(),
+        all: rows.unsigned_abs() < GLANCE as u64,
+    })
 }
 
-/// What is due at one lane's head, in order.
-async fn head(
+fn lowest(looks: &[Look]) -> i64 {
+    looks.iter().map(|look| look.above).min().unwrap_or(0)
+}
+
+/// The first row of one lane.
+async fn head(conn: &mut MySqlConnection, look: Look) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT id FROM mainstay_outbox_message WHERE lane = ? AND id > ? ORDER BY id LIMIT 1",
+    )
+    .bind(look.lane)
+    .bind(look.above)
+    .fetch_optional(conn)
+    .await
+}
+
+/// What is due of one lane, in order.
+async fn due(
     conn: &mut MySqlConnection,
     ask: &Ask,
-    lane: i32,
-    left: usize,
+    look: Look,
+    limit: usize,
     bytes: u64,
 ) -> Result<Vec<Candidate>, sqlx::Error> {
-    // Ids and sizes come first, so that only those rows are read whole that are taken. The topics that are passed over are
-    // one text, each between zero bytes, which no topic holds.
-    let rows = sqlx::query(
-        "SELECT m.lane, m.id, m.attempts, m.suspect, m.event_id, m.source, m.type, m.topic, m.subject,
-             timestampdiff(MICROSECOND, '1970-01-01', m.time) AS time_micros, m.content_type, m.`key`, m.headers,
-             m.payload
-         FROM (
-             SELECT p.id, sum(p.bytes) OVER (ORDER BY p.id ROWS UNBOUNDED PRECEDING) - p.bytes AS bytes_before
-             FROM (
-                 SELECT h.id, h.bytes FROM mainstay_outbox_message h
-                 WHERE h.lane = ? AND h.id > ?
-                     AND (h.retry_at IS NULL OR h.retry_at <= utc_timestamp(6))
-                     AND locate(concat(0x00, h.topic, 0x00), ?) = 0
-                     AND NOT (? AND EXISTS (
-                         SELECT 1 FROM mainstay_outbox_waiting b
-                         WHERE b.lane = h.lane AND b.`key` = h.`key` AND b.id < h.id AND b.retry_at > utc_timestamp(6)))
-                 ORDER BY h.id LIMIT ?
-             ) p
-         ) c
-         STRAIGHT_JOIN mainstay_outbox_message m ON m.lane = ? AND m.id = c.id
-         WHERE c.bytes_before < ?
-         ORDER BY c.id",
-    )
-    .bind(lane)
-    .bind(0)
-    .bind(between_zeros(&ask.skip_topics))
-    .bind(ask.block_keys)
-    .bind(left.min(ask.batch as usize) as u64)
-    .bind(lane)
-    .bind(bytes)
-    .fetch_all(conn)
-    .await?;
-    rows.iter().map(candidate).collect()
+    let skip = between_zeros(&ask.skip_topics);
+    if !ask.held_back && !ask.large {
+        let rows = sqlx::query(FREE)
+            .bind(bytes / (limit as u64).max(1))
+            .bind(look.lane)
+            .bind(look.above)
+            .bind(&skip)
+            .bind(limit as u64)
+            .fetch_all(&mut *conn)
+            .await?;
+        if let Some(due) = rows.iter().map(candidate).collect::<Result<_, _>>()? {
+            return Ok(due);
+        }
+    }
+    let rows = sqlx::query(WHOLE)
+        .bind(look.lane)
+        .bind(look.above)
+        .bind(&skip)
+        .bind(limit as u64)
+        .bind(look.lane)
+        .bind(bytes)
+        .fetch_all(conn)
+        .await?;
+    let due: Option<_> = rows.iter().map(candidate).collect::<Result<_, _>>()?;
+    Ok(due.unwrap_or_default())
 }
 
+/// The topics that are passed over, as one text: each between zero bytes, which no topic holds.
 fn between_zeros(topics: &[String]) -> Vec<u8> {
     let mut list = vec![0];
     for topic in topics {
@@ -191,120 +299,42 @@ fn between_zeros(topics: &[String]) -> Vec<u8> {
     list
 }
 
-async fn delivered(
-    tx: &mut MySqlConnection,
-    settlements: &[&Settlement],
-) -> Result<(), sqlx::Error> {
-    let mut rows: Vec<(i32, i64)> = Vec::new();
-    for settlement in settlements {
-        rows.extend(
-            settlement
-                .acked
-                .iter()
-                .map(|id| (settlement.held.lane, *id)),
-        );
+/// Two at once could give a key's later event the lower id: whoever does not get the lock leaves it to the other. The row of
+/// the settings is locked by nobody else.
+async fn promote(tx: &mut MySqlConnection, limit: u32) -> Result<u64, sqlx::Error> {
+    let alone: Option<i32> =
+        sqlx::query_scalar("SELECT lanes FROM mainstay_outbox_settings FOR UPDATE SKIP LOCKED")
+            .fetch_optional(&mut *tx)
+            .await?;
+    if alone.is_none() {
+        return Ok(0);
     }
-    if rows.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
-        "DELETE m
-         FROM JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$[0]', id BIGINT PATH '$[1]')) a
-         STRAIGHT_JOIN mainstay_outbox_message m ON m.lane = a.lane AND m.id = a.id",
+    let ids: Vec<i64> = sqlx::query_scalar(
+        "SELECT id FROM mainstay_outbox_later WHERE due_at <= utc_timestamp(6) ORDER BY due_at, id LIMIT ?",
     )
-    .bind(json(&rows))
-    .execute(tx)
+    .bind(limit)
+    .fetch_all(&mut *tx)
     .await?;
-    Ok(())
-}
-
-async fn failed(tx: &mut MySqlConnection, settlements: &[&Settlement]) -> Result<(), sqlx::Error> {
-    let mut rows = Vec::new();
-    for settlement in settlements {
-        for one in &settlement.failed {
-            let lane = settlement.held.lane;
-            rows.push((
-                lane,
-                one.id,
-                one.attempts,
-                micros(one.delay),
-                u8::from(one.suspect),
-                &one.reason,
-            ));
-        }
-    }
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let rows = json(&rows);
-    sqlx::query(
-        "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$[0]', id BIGINT PATH '$[1]', attempts INT PATH '$[2]',
-             delay BIGINT PATH '$[3]', suspect TINYINT PATH '$[4]', reason LONGTEXT PATH '$[5]')) f
-         STRAIGHT_JOIN mainstay_outbox_message m ON m.lane = f.lane AND m.id = f.id
-         SET m.attempts = m.attempts + 1, m.suspect = f.suspect, m.last_reason = f.reason,
-             m.retry_at = utc_timestamp(6) + INTERVAL f.delay MICROSECOND
-         WHERE m.attempts = f.attempts",
+    let ids = json(&ids);
+    let done = sqlx::query(
+        "INSERT INTO mainstay_outbox_message
+             (hash, event_id, source, type, topic, subject, time, content_type, `key`, ordered, headers, payload, enqueued_at)
+         SELECT l.hash, l.event_id, l.source, l.type, l.topic, l.subject, l.time, l.content_type, l.`key`, l.ordered,
+             l.headers, l.payload, l.enqueued_at
+         FROM JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$')) w
+         STRAIGHT_JOIN mainstay_outbox_later l ON l.id = w.id
+         ORDER BY l.due_at, l.id",
     )
-    .bind(&rows)
-    .execute(&mut *tx)
-    .await?;
-    let lanes: Vec<i32> = settlements
-        .iter()
-        .map(|settlement| settlement.held.lane)
-        .collect();
-    sqlx::query(
-        "DELETE b FROM JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$')) w
-         STRAIGHT_JOIN mainstay_outbox_waiting b ON b.lane = w.lane
-         WHERE b.retry_at <= utc_timestamp(6)",
-    )
-    .bind(json(&lanes))
+    .bind(&ids)
     .execute(&mut *tx)
     .await?;
     sqlx::query(
-        "REPLACE INTO mainstay_outbox_waiting (lane, id, `key`, retry_at)
-         SELECT m.lane, m.id, m.`key`, m.retry_at
-         FROM JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$[0]', id BIGINT PATH '$[1]')) f
-         STRAIGHT_JOIN mainstay_outbox_message m ON m.lane = f.lane AND m.id = f.id
-         WHERE m.`key` IS NOT NULL AND m.ordered AND m.retry_at > utc_timestamp(6)",
+        "DELETE l
+         FROM JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$')) w
+         STRAIGHT_JOIN mainstay_outbox_later l ON l.id = w.id",
     )
-    .bind(&rows)
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-async fn buried(tx: &mut MySqlConnection, settlements: &[&Settlement]) -> Result<(), sqlx::Error> {
-    let mut rows = Vec::new();
-    for settlement in settlements {
-        for one in &settlement.dead {
-            let lane = settlement.held.lane;
-            rows.push((lane, one.id, one.attempts, one.cause.as_str(), &one.reason));
-        }
-    }
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let rows = json(&rows);
-    sqlx::query(
-        "INSERT INTO mainstay_outbox_dead
-             (id, lane, event_id, source, type, topic, subject, time, content_type, `key`, ordered, headers, payload,
-              enqueued_at, attempts, cause, reason, failures)
-         SELECT m.id, m.lane, m.event_id, m.source, m.type, m.topic, m.subject, m.time, m.content_type, m.`key`,
-             m.ordered, m.headers, m.payload, m.enqueued_at, d.attempts, d.cause, d.reason, m.failures
-         FROM JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$[0]', id BIGINT PATH '$[1]', attempts INT PATH '$[2]',
-             cause VARCHAR(16) PATH '$[3]', reason LONGTEXT PATH '$[4]')) d
-         STRAIGHT_JOIN mainstay_outbox_message m ON m.lane = d.lane AND m.id = d.id",
-    )
-    .bind(&rows)
+    .bind(&ids)
     .execute(&mut *tx)
     .await?;
-    sqlx::query(
-        "DELETE m
-         FROM JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$[0]', id BIGINT PATH '$[1]')) d
-         STRAIGHT_JOIN mainstay_outbox_message m ON m.lane = d.lane AND m.id = d.id",
-    )
-    .bind(&rows)
-    .execute(tx)
-    .await?;
-    Ok(())
+    Ok(done.rows_affected())
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     super::{Grant, Held, Lanes, Survey, micros},
-    apart, json, transaction,
+    apart, json, text, transaction,
 };
 use crate::error::Error;
 
@@ -23,6 +23,11 @@ impl Lanes for MySql {
                      WHERE alive_until < utc_timestamp(6) - INTERVAL 1 MINUTE AND id <> ?",
                 )
                 .bind(relay)
+                .execute(&mut *tx)
+                .await?;
+                sqlx::query(
+                    "DELETE FROM mainstay_outbox_waiting WHERE retry_at < utc_timestamp(6) ORDER BY retry_at LIMIT 1000",
+                )
                 .execute(&mut *tx)
                 .await?;
                 sqlx::query(
@@ -42,18 +47,35 @@ impl Lanes for MySql {
     }
 
     async fn survey(pool: MySqlPool) -> Result<Survey, Error> {
+        // Two statements, as there are no arrays: a pause may be seen a moment later than the rest.
         apart(async move {
-            let (relays, free): (i64, i64) = sqlx::query_as(
+            let mut conn = pool.acquire().await?;
+            let (relays, free, rewinds, step, held_back, due): (i64, i64, i64, i64, bool, bool) = sqlx::query_as(
                 "SELECT
                      (SELECT count(*) FROM mainstay_outbox_relay WHERE alive_until > utc_timestamp(6)),
                      (SELECT count(*) FROM mainstay_outbox_lane
-                      WHERE lease_until IS NULL OR lease_until <= utc_timestamp(6))",
+                      WHERE lease_until IS NULL OR lease_until <= utc_timestamp(6)),
+                     (SELECT CAST(coalesce(sum(rewinds), 0) AS SIGNED) FROM mainstay_outbox_lane),
+                     CAST(@@auto_increment_increment AS SIGNED),
+                     EXISTS (SELECT 1 FROM mainstay_outbox_waiting WHERE retry_at > utc_timestamp(6))
+                         OR EXISTS (SELECT 1 FROM mainstay_outbox_parked),
+                     EXISTS (SELECT 1 FROM mainstay_outbox_later WHERE due_at <= utc_timestamp(6))",
             )
-            .fetch_one(&pool)
+            .fetch_one(&mut *conn)
             .await?;
+            let paused = sqlx::query("SELECT pattern FROM mainstay_outbox_pause")
+                .fetch_all(&mut *conn)
+                .await?;
+            let paused = paused.iter().map(|row| text(row, "pattern"));
             Ok(Survey {
                 relays: relays as u16,
                 free: free as u16,
+                rewinds,
+                // Where several servers take writes each hands out every n-th id, in no order with the others.
+                ids_in_order: step <= 1,
+                held_back,
+                due,
+                paused: paused.collect::<Result<_, _>>()?,
             })
         })
         .await
@@ -69,8 +91,8 @@ impl Lanes for MySql {
             Box::pin(async move {
                 // SKIP LOCKED: a lane that somebody is settling or taking at this moment is not free. The locked row is
                 // read in its newest version, so what was settled meanwhile is not charged.
-                let free: Vec<(i32, i64, Option<String>)> = sqlx::query_as(
-                    "SELECT lane, epoch, in_flight FROM mainstay_outbox_lane
+                let free: Vec<(i32, i64, i64, Option<String>)> = sqlx::query_as(
+                    "SELECT lane, epoch, rewinds, in_flight FROM mainstay_outbox_lane
                      WHERE lease_until IS NULL OR lease_until <= utc_timestamp(6)
                      ORDER BY lane LIMIT ?
                      FOR UPDATE SKIP LOCKED",
@@ -79,14 +101,19 @@ impl Lanes for MySql {
                 .fetch_all(&mut *tx)
                 .await?;
                 let mut grants = Vec::with_capacity(free.len());
-                for (lane, epoch, in_flight) in free {
+                for (lane, epoch, rewinds, in_flight) in free {
                     let mut charged = 0;
                     if let Some(ids) = in_flight {
                         let done = sqlx::query(
-                            "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$')) f
+                            r#"UPDATE JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$')) f
                              STRAIGHT_JOIN mainstay_outbox_message m ON m.lane = ? AND m.id = f.id
-                             SET m.attempts = m.attempts + 1, m.suspect = true,
-                                 m.last_reason = 'the relay lost its lane while publishing'",
+                             SET m.failures = concat(
+                                     CASE WHEN coalesce(m.failures, '[]') = '[]' THEN '[['
+                                         ELSE concat(left(m.failures, char_length(m.failures) - 1), ',[') END,
+                                     m.attempts + 1, ',', timestampdiff(MICROSECOND, '1970-01-01', utc_timestamp(6)),
+                                     ',"the relay lost its lane while publishing"]]'),
+                                 m.attempts = m.attempts + 1, m.suspect = true,
+                                 m.last_reason = 'the relay lost its lane while publishing'"#,
                         )
                         .bind(ids)
                         .bind(lane)
@@ -97,6 +124,7 @@ impl Lanes for MySql {
                     grants.push(Grant {
                         lane,
                         epoch: epoch + 1,
+                        rewinds,
                         charged,
                     });
                 }

@@ -13,10 +13,11 @@ mod enqueue;
 mod lanes;
 mod migrate;
 mod observe;
+mod settle;
 mod signal;
 
 use futures_util::future::BoxFuture;
-use sqlx::{MySqlConnection, MySqlPool, Row, mysql::MySqlRow};
+use sqlx::{ColumnIndex, MySqlConnection, MySqlPool, Row, mysql::MySqlRow};
 use uuid::Uuid;
 
 use super::{Candidate, parse_headers};
@@ -58,14 +59,34 @@ fn json<T: serde::Serialize>(list: &[T]) -> String {
     serde_json::to_string(list).unwrap_or_else(|_| "[]".to_owned())
 }
 
-fn candidate(row: &MySqlRow) -> Result<Candidate, sqlx::Error> {
-    Ok(Candidate {
-        lane: row.try_get("lane")?,
-        id: row.try_get("id")?,
-        attempts: row.try_get("attempts")?,
-        suspect: row.try_get("suspect")?,
-        message: message(row, 1)?,
-    })
+/// By position: there are many of them, and a name is looked up for every row. `None` when its payload was left out.
+fn candidate(row: &MySqlRow) -> Result<Option<Candidate>, sqlx::Error> {
+    let Some(payload) = row.try_get::<Option<Vec<u8>>, _>(16)? else {
+        return Ok(None);
+    };
+    let attempts: i32 = row.try_get(2)?;
+    Ok(Some(Candidate {
+        lane: row.try_get(0)?,
+        id: row.try_get(1)?,
+        attempts,
+        suspect: row.try_get(3)?,
+        parked: row.try_get(4)?,
+        failures: row.try_get(5)?,
+        message: Message {
+            id: row.try_get::<Uuid, _>(6)?.into(),
+            source: row.try_get(7)?,
+            event_type: row.try_get(8)?,
+            topic: text(row, 9)?,
+            subject: row.try_get(10)?,
+            time: from_micros(row.try_get(11)?),
+            content_type: row.try_get(12)?,
+            key: row.try_get(13)?,
+            ordered: row.try_get(14)?,
+            headers: parse_headers(row.try_get(15)?),
+            payload: payload.into(),
+            attempt: attempts.unsigned_abs().saturating_add(1),
+        },
+    }))
 }
 
 /// A message from a row of either table; its attempt is the row's plus `next`.
@@ -80,6 +101,7 @@ fn message(row: &MySqlRow, next: u32) -> Result<Message, sqlx::Error> {
         time: from_micros(row.try_get("time_micros")?),
         content_type: row.try_get("content_type")?,
         key: row.try_get("key")?,
+        ordered: row.try_get("ordered")?,
         headers: parse_headers(row.try_get("headers")?),
         payload: row.try_get::<Vec<u8>, _>("payload")?.into(),
         attempt: attempts.unsigned_abs().saturating_add(next),
@@ -87,10 +109,13 @@ fn message(row: &MySqlRow, next: u32) -> Result<Message, sqlx::Error> {
 }
 
 /// The text in a column of bytes, which is how topics are stored.
-fn text(row: &MySqlRow, column: &'static str) -> Result<String, sqlx::Error> {
-    let bytes: Vec<u8> = row.try_get(column)?;
+fn text<I>(row: &MySqlRow, column: I) -> Result<String, sqlx::Error>
+where
+    I: ColumnIndex<MySqlRow> + std::fmt::Debug,
+{
+    let bytes: Vec<u8> = row.try_get(&column)?;
     String::from_utf8(bytes).map_err(|error| sqlx::Error::ColumnDecode {
-        index: column.to_owned(),
+        index: format!("{column:?}"),
         source: Box::new(error),
     })
 }

@@ -20,6 +20,8 @@ async fn the_relay_that_others_kill() {
     match database.as_str() {
         "SQLite" => serve::<Sqlite>().await,
         "PostgreSQL" => serve::<Postgres>().await,
+        #[cfg(feature = "mysql")]
+        "MySQL" => serve::<sqlx::MySql>().await,
         other => panic!("no relay over {other}"),
     }
 }
