@@ -71,7 +71,8 @@ pub enum Ordering {
     /// several events to one `enqueue_many`, which takes its locks in one order: keys that are locked by call after call in
     /// different orders can deadlock, and the database ends one of the transactions with an error that says to try again.
     ///
-    /// Postgres: transaction-scoped advisory locks. On SQLite nothing is needed, as one transaction writes at a time.
+    /// Postgres: transaction-scoped advisory locks. MySQL and MariaDB: a statement more, which locks rows that stand for the keys.
+    /// On SQLite nothing is needed, as one transaction writes at a time.
     PerKeyStrict,
     /// No order: the event waits for no other and holds none back. Its key is only told to consumers.
     Unordered,

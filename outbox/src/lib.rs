@@ -74,13 +74,18 @@
 //! - A relay that is paused past its lease may finish a publish that is on the wire: its messages arrive twice.
 //! - On SQLite begin the transactions that enqueue with `BEGIN IMMEDIATE`: a transaction that reads first and writes later
 //!   is refused when somebody else wrote in between.
+//! - On MySQL and MariaDB (InnoDB; MySQL 8.0.16 or MariaDB 10.6; tested on MariaDB 10.11, not on MySQL) an error 1213 is a deadlock that rolled
+//!   the transaction back: begin it again. A connection whose statement was cut off, by a dropped future, is no longer fit for
+//!   use: close it. `max_allowed_packet` bounds one call's events together.
+//! - There ids are in order where one server takes the writes. Where several do (`auto_increment_increment` above 1), a key
+//!   that is written on two of them has no order, and claims begin at the lanes' heads.
 //! - The messages of a key that is held back are stepped over by every claim of their lane.
 //! - Between sinks there is no order: of one key's messages, those for a sink that is up do not wait for those before them
 //!   that go to one that is down, and both may go at once.
 //! - A batch of a lane ends when its slowest sink has answered; until then the lane's messages for other sinks wait.
 //!
 //! # Features
-//! None is on by default: then there are [`Event`], [`Message`] and the [`Sink`]s. `postgres` and `sqlite` bring the
+//! None is on by default: then there are [`Event`], [`Message`] and the [`Sink`]s. `postgres`, `mysql` and `sqlite` bring the
 //! outbox, relay and admin on sqlx; `http` the webhook sink, `https` its TLS; `nats`, `rabbitmq` and `redis` the sinks to
 //! these brokers, the first two consumers as well, `rabbitmq-tls` `amqps://`; `cloudevents`, which all of these turn on,
 //! the bindings for sinks of your own; `aead` encryption of payloads at rest ([`codec`]); `opentelemetry` trace contexts;
