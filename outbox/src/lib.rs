@@ -94,6 +94,35 @@
 //! What an ack of a broker means is the broker's to say, and stands in each sink's documentation: some are given before
 //! anything is on a disk.
 //!
+//! # Metrics
+//! With the feature `metrics`, through the facade of that name. Durations and ages are in seconds; `topics` are the patterns
+//! that sinks were given to the builder with. Gauges are those of [`LagMonitor`](crate::LagMonitor) but for `lanes.held`.
+//!
+//! | name | kind | labels |
+//! |---|---|---|
+//! | `messaging.client.sent.messages` | counter | `messaging.operation.name`, `messaging.destination.template` (topics), `error.type`: none, `retry`, `rejected` |
+//! | `messaging.client.operation.duration` | histogram, a batch | the same; `error.type`: none, `sink_down` |
+//! | `mainstay.outbox.enqueued` | counter | |
+//! | `mainstay.outbox.published` | counter | |
+//! | `mainstay.outbox.attempts` | counter | `outcome`: `acked`, `retried`, `rejected` |
+//! | `mainstay.outbox.dead` | counter | `cause`: `rejected`, `exhausted`, `no_sink` |
+//! | `mainstay.outbox.parked` | counter | |
+//! | `mainstay.outbox.fenced` | counter, batches | |
+//! | `mainstay.outbox.duplicates_possible` | counter | |
+//! | `mainstay.outbox.lanes.acquired` | counter | |
+//! | `mainstay.outbox.sink_down` | counter | `topics` |
+//! | `mainstay.outbox.wake_coalesced` | counter | |
+//! | `mainstay.outbox.lanes.held` | gauge | |
+//! | `mainstay.outbox.pending` | gauge | |
+//! | `mainstay.outbox.oldest_age` | gauge | |
+//! | `mainstay.outbox.later` | gauge | |
+//! | `mainstay.outbox.dead_letters` | gauge | |
+//! | `mainstay.outbox.parked_keys` | gauge | |
+//! | `mainstay.outbox.paused` | gauge | |
+//! | `mainstay.outbox.lanes` | gauge | `verdict`: `idle`, `flowing`, `unowned`, `stalled` |
+//! | `mainstay.outbox.health` | gauge: 0 ok, 1 degraded, 2 failing | |
+//! | `mainstay.outbox.monitor.failures` | counter | |
+//!
 //! # Tracing
 //! Everything is logged with target `mainstay_outbox`, without payloads, keys or header values.
 //!
@@ -159,6 +188,9 @@ pub use redis;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub use self::sink::{WebhookSecret, WebhookSink};
+#[cfg(all(feature = "metrics", feature = "sqlx"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub use self::{admin::LagMonitor, telemetry::describe_metrics};
 #[cfg(feature = "sqlx")]
 pub use self::{
     admin::{

@@ -11,7 +11,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::{TARGET, store::OutboxDb};
+use crate::{TARGET, store::OutboxDb, telemetry};
 
 /// Tells the relays of this process that something has committed. Clones share one signal.
 ///
@@ -80,7 +80,11 @@ async fn announce<Db: OutboxDb>(pool: Pool<Db>, mut commits: watch::Receiver<u64
     }
     let mut failures = 0;
     // What is noted here as seen had committed before, so the announcement is not too early for it.
+    let mut announced = *commits.borrow();
     while commits.changed().await.is_ok() {
+        let seen = *commits.borrow_and_update();
+        telemetry::wake_coalesced(seen.wrapping_sub(announced).saturating_sub(1));
+        announced = seen;
         match timeout(PATIENCE, Db::announce(pool.clone())).await {
             Ok(Ok(())) => {
                 failures = 0;

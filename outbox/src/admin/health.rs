@@ -122,7 +122,7 @@ pub enum HealthReason {
 
 impl Health {
     /// Adds the sinks that a relay of this process finds down, by their topics:
-    /// `RelayHandle::sinks_down`. The database does not know of them.
+    /// [`RelayHandle::sinks_down`](crate::RelayHandle::sinks_down). The database does not know of them.
     #[must_use]
     pub fn with_sinks_down<S: Into<String>>(mut self, topics: impl IntoIterator<Item = S>) -> Self {
         for topics in topics {
@@ -138,7 +138,7 @@ fn seconds<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Er
     serializer.serialize_f64(span.as_secs_f64())
 }
 
-fn judge(limits: &Thresholds, lag: &LagRow, lanes: &[LaneLag], relays: u16) -> Health {
+pub(super) fn judge(limits: &Thresholds, lag: &LagRow, lanes: &[LaneLag], relays: u16) -> Health {
     let mut found = Vec::new();
     let waiting = lag.pending > 0;
     if relays == 0 && waiting {

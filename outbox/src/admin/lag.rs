@@ -60,7 +60,7 @@ impl Lag {
     /// Where counting stops: a count of ten million rows takes over a second, this a millisecond or two.
     pub const COUNT_MAX: u64 = 5_000;
 
-    fn new(row: &LagRow) -> Self {
+    pub(super) fn new(row: &LagRow) -> Self {
         let counted = row.pending.unsigned_abs();
         let (pending, precision) = match row.pending_guess.map(i64::unsigned_abs) {
             _ if counted < Self::COUNT_MAX => (counted, Precision::Exact),

@@ -9,6 +9,8 @@ mod filter;
 mod health;
 mod lag;
 mod lane;
+#[cfg(feature = "metrics")]
+mod monitor;
 mod pause;
 mod peek;
 mod verify;
@@ -21,6 +23,8 @@ use std::{
 
 use sqlx::Pool;
 
+#[cfg(feature = "metrics")]
+pub use self::monitor::LagMonitor;
 pub use self::{
     bulk::{Bulk, Discarded},
     dead::{DeadCause, DeadLetter, Failure},

@@ -23,7 +23,7 @@ use crate::{
     plan::Rules,
     sink::Sink,
     store::OutboxDb,
-    telemetry::{RelayStats, Tally},
+    telemetry::{RelayStats, Tally, describe_metrics},
     wake::{self, Waker},
 };
 
@@ -157,6 +157,7 @@ impl<Db: OutboxDb> Relay<Db> {
     /// # Panics
     /// When called outside a tokio runtime, as [`tokio::spawn`] does.
     pub fn spawn(self, cancel: CancellationToken) -> RelayHandle {
+        describe_metrics();
         let (order, orders) = watch::channel(None);
         let tally = Arc::new(Tally::default());
         let mut wake = self.waker.as_ref().map(Waker::subscribe);
@@ -481,6 +482,13 @@ impl RelayHandle {
                 Drained { unsettled: 0 }
             }
         }
+    }
+
+    /// The topics, as they were given to the builder, of the sinks that are down at this moment:
+    /// [`Health::with_sinks_down`](crate::Health::with_sinks_down) takes them.
+    #[must_use]
+    pub fn sinks_down(&self) -> Vec<String> {
+        self.tally.sinks_down()
     }
 
     /// What the relay has done since it was spawned.

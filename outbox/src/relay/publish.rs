@@ -76,6 +76,8 @@ pub(super) struct Result {
     pub(super) suspect: bool,
     /// The sink said so, or never answered.
     pub(super) down: Option<SinkDown>,
+    /// How long it took.
+    pub(super) took: Duration,
 }
 
 /// Publishes a lane's batch, each sink's part beside the others.
@@ -109,6 +111,7 @@ const NO_ANSWER: &str = "the sink did not answer in time";
 async fn one(lane: LaneRef, part: Part, timeout: Duration) -> Result {
     let all = |outcome: Outcome| vec![outcome; part.messages.len()];
     let span = trace::publishing(&part.messages);
+    let began = Instant::now();
     // Inside the block, so that a panic is caught wherever the sink has it: before it has a future, in it, and while it
     // is dropped. One that got away would take the batch along, and the lane would never be free again.
     let call = AssertUnwindSafe(
@@ -133,6 +136,7 @@ async fn one(lane: LaneRef, part: Part, timeout: Duration) -> Result {
         outcomes: part.tried.into_iter().zip(outcomes).collect(),
         crashed,
         down,
+        took: began.elapsed(),
     }
 }
 

@@ -93,6 +93,7 @@ impl<Db: OutboxDb> Engine<Db> {
                 );
             }
             telemetry::acquired(1);
+            telemetry::duplicates_possible(u64::from(grant.charged));
             let slot = Slot {
                 epoch: grant.epoch,
                 lease: Arc::new(Lease::new(asked, self.config.lease)),

@@ -74,19 +74,22 @@ impl<Db: OutboxDb> Engine<Db> {
         };
         let topics = route.pattern.as_str();
         let acked = |(_, outcome): &(Tried, Outcome)| *outcome == Outcome::Acked;
+        let outcomes = result.outcomes.iter().map(|(_, outcome)| outcome);
+        telemetry::sent(topics, outcomes, result.down.is_some(), result.took);
         let nothing = |(_, outcome): &(Tried, Outcome)| *outcome == Outcome::NotTried;
         let up = route.gate.pass(now) == Pass::Open;
         if result.crashed && result.suspect && up {
             // Others get their answers: it is the message, which hung or killed its publisher before, and not the sink.
         } else if let Some(down) = &result.down {
             if let Some(wait) = route.gate.down(now, &mut rand::rng()) {
-                telemetry::sink_down(1);
+                self.tally.sink_down(topics);
                 warn!(target: TARGET, relay = %self.relay, topics, reason = %down.reason(), ?wait, "sink down");
             }
         } else if result.crashed || result.outcomes.iter().all(nothing) {
             // A panic says nothing about the sink: that a probe met one does not mean that the outage is over.
             route.gate.untried(now);
         } else if route.gate.answered(result.outcomes.iter().any(acked)) {
+            self.tally.sink_up(topics);
             info!(target: TARGET, relay = %self.relay, topics, "sink up again");
         }
     }
@@ -122,11 +125,7 @@ impl<Db: OutboxDb> Engine<Db> {
             if let Some(slot) = self.lanes.get_mut(&lane) {
                 slot.busy = false;
             }
-            self.tally.settled(
-                settlement.acked.len(),
-                settlement.failed.len(),
-                settlement.dead.len(),
-            );
+            self.tally.settled(&settlement);
             for failed in &settlement.failed {
                 debug!(
                     target: TARGET, lane, message = failed.id, attempt = failed.attempts + 1, delay = ?failed.delay,
@@ -147,7 +146,7 @@ impl<Db: OutboxDb> Engine<Db> {
     /// A settlement that came too late. The lane's new owner delivers these messages again.
     fn fenced(&mut self, settlement: &Settlement) {
         let Held { lane, epoch } = settlement.held;
-        self.tally.fenced();
+        self.tally.fenced(settlement);
         warn!(
             target: TARGET, relay = %self.relay, lane, epoch, acked = settlement.acked.len(),
             "late acks fenced: the lane has changed hands and these messages may be delivered twice"

@@ -64,6 +64,7 @@ fn result(crashed: bool, suspect: bool, down: Option<SinkDown>) -> publish::Resu
         crashed,
         suspect,
         down,
+        took: Duration::ZERO,
     }
 }
 
