@@ -20,6 +20,8 @@ mod consume_rabbitmq;
 mod delivery;
 mod enqueue;
 mod failure;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod model;
 #[cfg(feature = "nats")]
 mod nats;
