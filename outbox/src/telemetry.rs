@@ -368,7 +368,9 @@ mod tests {
                 id: 1,
                 attempts: 1,
                 cause,
+                park: false,
                 reason: String::new(),
+                note: None,
             };
             let settlement = Settlement {
                 held: Held { lane: 0, epoch: 1 },

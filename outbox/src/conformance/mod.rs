@@ -9,6 +9,7 @@ mod dead;
 mod enqueue;
 mod lease;
 mod operate;
+mod parked;
 pub mod sink;
 
 use std::time::Duration;
@@ -61,6 +62,12 @@ where
     dead::a_filter_means_what_it_says(fresh().await).await;
     dead::a_change_in_many_batches_is_one_in_the_audit(fresh().await).await;
     dead::what_dies_again_meanwhile_is_left(fresh().await).await;
+    parked::a_parked_key_is_redriven_from_its_front(fresh().await).await;
+    parked::what_is_given_up_again_parks_what_had_come_back(fresh().await).await;
+    parked::a_discard_lets_what_was_parked_go_on(fresh().await).await;
+    parked::a_key_without_letters_is_not_parked(fresh().await).await;
+    parked::what_was_kept_is_replayed_in_order(fresh().await).await;
+    parked::events_whose_time_has_not_come_are_told_last(fresh().await).await;
     operate::lag_counts_and_ages(fresh().await).await;
     operate::each_message_says_what_it_waits_for(fresh().await).await;
     operate::lanes_are_told_with_a_verdict(fresh().await).await;

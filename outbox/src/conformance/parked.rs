@@ -32,7 +32,9 @@ async fn bury<Db: OutboxDb>(
     name: &str,
     park: bool,
 ) {
-    let mut named = rows.iter().filter(|row| row.message.subject() == Some(name));
+    let mut named = rows
+        .iter()
+        .filter(|row| row.message.subject() == Some(name));
     let cause = if park {
         DeadCause::Rejected
     } else {
@@ -103,7 +105,10 @@ pub(super) async fn a_parked_key_is_redriven_from_its_front<Db: OutboxDb>(pool: 
 
 pub(super) async fn what_is_given_up_again_parks_what_had_come_back<Db: OutboxDb>(pool: Pool<Db>) {
     let (_, lane, rows) = parked(&pool).await;
-    assert_eq!(redriven(&pool, Bulk::of(Filter::key("k")).limit(2)).await, 2);
+    assert_eq!(
+        redriven(&pool, Bulk::of(Filter::key("k")).limit(2)).await,
+        2
+    );
     assert_eq!(going(&pool).await, ["1", "2", "o"]);
     bury(&pool, lane, &rows, "1", true).await;
     assert_eq!(going(&pool).await, ["o"]);
@@ -164,7 +169,12 @@ pub(super) async fn what_was_kept_is_replayed_in_order<Db: OutboxDb>(pool: Pool<
     for (name, topic) in [("1", "t"), ("2", "u"), ("3", "t"), ("4", "t")] {
         put(&pool, &outbox, named(name).topic(topic).key("k")).await;
     }
-    let lane = held(*take(&pool, LONG, 1).await.first().expect("the lane is free"));
+    let lane = held(
+        *take(&pool, LONG, 1)
+            .await
+            .first()
+            .expect("the lane is free"),
+    );
     let before = deliver(&pool, lane).await;
     let admin = Admin::new(pool.clone());
     for (filter, expected) in [
@@ -177,10 +187,7 @@ pub(super) async fn what_was_kept_is_replayed_in_order<Db: OutboxDb>(pool: Pool<
         let count = admin.count_delivered(filter.clone(), 10).await;
         assert_eq!(count.expect("counted"), expected, "{filter:?}");
     }
-    assert_eq!(
-        admin.replay(Filter::topic("u")).await.expect("replayed"),
-        1
-    );
+    assert_eq!(admin.replay(Filter::topic("u")).await.expect("replayed"), 1);
     assert_eq!(going(&pool).await, ["2"]);
 
     // What is delivered again meanwhile is not replayed once more.
@@ -210,7 +217,10 @@ pub(super) async fn events_whose_time_has_not_come_are_told_last<Db: OutboxDb>(p
     put(&pool, &outbox, named("now")).await;
     let admin = Admin::new(pool.clone());
     let seen = admin.peek(Filter::all(), 10).await.expect("peeked");
-    let told: Vec<_> = seen.iter().filter_map(|one| one.message().subject()).collect();
+    let told: Vec<_> = seen
+        .iter()
+        .filter_map(|one| one.message().subject())
+        .collect();
     assert_eq!(told, ["now", "later"]);
     let Some(Wait::Later { due_at: stored }) = seen.last().map(crate::Pending::wait) else {
         unreachable!("the last waits for its time: {seen:?}");

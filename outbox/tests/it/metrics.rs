@@ -7,9 +7,9 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use sqlx::Pool;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{on_both, outbox, put, quick, until};
+use crate::support::{on_each, outbox, put, quick, until};
 
-on_both!(gauges_follow_the_outbox);
+on_each!(gauges_follow_the_outbox);
 
 async fn gauges_follow_the_outbox<Db: OutboxDb>(pool: Pool<Db>) {
     // The tests' runtime has one thread, so what is spawned finds the recorder too.

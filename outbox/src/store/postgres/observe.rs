@@ -122,7 +122,7 @@ impl Observe for Postgres {
                  m.id = ANY (coalesce(l.in_flight, '{}')) AS in_flight,
                  m.ordered AND EXISTS (
                      SELECT FROM mainstay_outbox_message b
-                     WHERE b.lane = m.lane AND b.key = m.key AND b.id < m.id AND b.ordered
+                     WHERE b.lane = m.lane AND b.key = m.key AND b.id < m.id AND b.holds
                          AND b.retry_at > clock_timestamp()) AS behind,
                  m.ordered AND EXISTS (
                      SELECT FROM mainstay_outbox_parked k

@@ -121,7 +121,7 @@ impl Observe for Sqlite {
                  m.id IN (SELECT value FROM json_each(coalesce(l.in_flight, '[]'))) AS in_flight,
                  m.ordered AND EXISTS (
                      SELECT 1 FROM mainstay_outbox_message b
-                     WHERE b.lane = m.lane AND b.key = m.key AND b.id < m.id AND b.ordered
+                     WHERE b.lane = m.lane AND b.key = m.key AND b.id < m.id AND b.holds
                          AND b.retry_at > CAST(round(unixepoch('subsec') * 1000000) AS INTEGER)) AS behind,
                  m.ordered AND EXISTS (
                      SELECT 1 FROM mainstay_outbox_parked k
