@@ -259,15 +259,12 @@ pub struct RelayStats {
 impl Tally {
     /// A settlement that was written down.
     pub(crate) fn settled(&self, settlement: &Settlement) {
-        let mut parked = 0;
-        let mut rejected = 0;
-        for buried in &settlement.dead {
-            if buried.cause == DeadCause::Parked {
-                parked += 1;
-            } else {
-                rejected += u64::from(buried.cause == DeadCause::Rejected);
-                count!("mainstay.outbox.dead", 1, "cause" => buried.cause.as_str());
-            }
+        let died_of = |cause: DeadCause| {
+            let buried = settlement.dead.iter();
+            buried.filter(|one| one.cause == cause).count() as u64
+        };
+        for cause in [DeadCause::Rejected, DeadCause::Exhausted, DeadCause::NoSink] {
+            count!("mainstay.outbox.dead", died_of(cause), "cause" => cause.as_str());
         }
         let (acked, failed) = (
             settlement.acked.len() as u64,
@@ -282,10 +279,10 @@ impl Tally {
             slot.fetch_add(n, Ordering::Relaxed);
         }
         count!("mainstay.outbox.published", acked);
-        count!("mainstay.outbox.parked", parked);
+        count!("mainstay.outbox.parked", died_of(DeadCause::Parked));
         count!("mainstay.outbox.attempts", acked, "outcome" => "acked");
         count!("mainstay.outbox.attempts", failed, "outcome" => "retried");
-        count!("mainstay.outbox.attempts", rejected, "outcome" => "rejected");
+        count!("mainstay.outbox.attempts", died_of(DeadCause::Rejected), "outcome" => "rejected");
     }
 
     /// A settlement that came too late.
