@@ -151,6 +151,14 @@ async fn idempotent_payment_happens_once_whatever_is_lost_repeated_or_killed() {
 }
 
 #[tokio::test]
+async fn idempotent_remote_goes_on_behind_what_is_done_and_charges_once() {
+    assert_eq!(
+        run("idempotent_remote").await,
+        promised(include_str!("../../examples/idempotent_remote.rs"))
+    );
+}
+
+#[tokio::test]
 async fn outbox_relay_keeps_the_order_of_a_key_and_applies_each_event_once() {
     let printed = run("outbox_relay").await;
     assert_lines(
