@@ -1,19 +1,18 @@
 //! A sink to RabbitMQ, with publisher confirms.
 
+mod broker;
+
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ErrorKind,
-    options::{BasicPublishOptions, ConfirmSelectOptions},
-    protocol::{AMQPErrorKind, AMQPSoftError},
+    BasicProperties, Confirmation,
+    options::BasicPublishOptions,
     types::{AMQPValue, FieldTable, ShortString},
 };
-use tokio::{
-    sync::Mutex,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
+use self::broker::{BLOCKED, Broker, Confirming, Fault, fault};
 use super::{
     LaneRef, Outcome, Outcomes, Sink, SinkDown,
     cloudevents::{Binding, ContentMode, Wire},
@@ -90,10 +89,7 @@ impl RabbitMqSink {
     #[must_use]
     pub fn new(uri: impl Into<String>, exchange: impl Into<String>) -> Self {
         Self {
-            broker: Arc::new(Broker {
-                uri: uri.into(),
-                connected: Mutex::new(None),
-            }),
+            broker: Arc::new(Broker::new(uri.into())),
             exchange: exchange.into(),
             routing_key: Arc::new(|message| message.topic().to_owned()),
             mode: ContentMode::Binary,
@@ -200,21 +196,22 @@ impl RabbitMqSink {
     /// again.
     async fn send(
         &self,
+        lane: &LaneRef,
         rounds: &mut Rounds<'_>,
-        round: Vec<(usize, &Message)>,
+        round: &[(usize, &Message)],
         channel: &mut Option<Confirming>,
     ) {
-        let refused = self.exchange(rounds, &round, channel).await;
+        let refused = self.exchange(rounds, round, channel).await;
         // The broker closed the channel over one of these, and does not say which: each alone will tell.
-        for one in refused {
-            let Some(message) = round.iter().find(|(at, _)| *at == one) else {
-                continue;
-            };
+        for one in round.iter().filter(|(at, _)| refused.contains(at)) {
+            if !lane.is_held() {
+                break;
+            }
             let said = self
-                .exchange(rounds, std::slice::from_ref(message), channel)
+                .exchange(rounds, std::slice::from_ref(one), channel)
                 .await;
             if !said.is_empty() {
-                rounds.settle(one, Outcome::reject("the broker refuses it (406)"));
+                rounds.settle(one.0, Outcome::reject("the broker refuses it (406)"));
             }
         }
     }
@@ -239,12 +236,35 @@ impl RabbitMqSink {
                 return Vec::new();
             }
         };
+        let answers = self.converse(&channel, rounds, round).await;
+        if answers.iter().any(|(_, answer)| *answer == Answer::Silence) {
+            // What is stuck in its buffers must not keep later publishes waiting.
+            self.broker.forget(&channel).await;
+        }
+        let blocked = channel.is_blocked();
+        let reusable = answers.iter().all(|(_, answer)| {
+            matches!(
+                answer,
+                Answer::Confirmed | Answer::Refused | Answer::Returned
+            )
+        });
+        *kept = reusable.then_some(channel);
+        self.judge(rounds, &answers, blocked)
+    }
+
+    /// Publishes in order and waits for the answers, of which each message that was sent has one.
+    async fn converse(
+        &self,
+        channel: &Confirming,
+        rounds: &mut Rounds<'_>,
+        round: &[(usize, &Message)],
+    ) -> Vec<(usize, Answer)> {
         let until = Instant::now() + self.confirm_timeout;
         let options = BasicPublishOptions {
             mandatory: self.unroutable != Unroutable::Drop,
             ..BasicPublishOptions::default()
         };
-        let mut sent = Vec::with_capacity(round.len());
+        let mut waiting = Vec::with_capacity(round.len());
         let mut answers = Vec::with_capacity(round.len());
         for (at, message) in round {
             if rounds.has_stopped(*at) {
@@ -267,61 +287,80 @@ impl RabbitMqSink {
             let id = message.id().to_string();
             match timeout_at(until, publish).await {
                 Ok(Ok(confirm)) => {
-                    sent.push(async move { (*at, id, timeout_at(until, confirm).await) });
+                    waiting.push(async move { (*at, id, timeout_at(until, confirm).await) });
                 }
-                Ok(Err(error)) => answers.push((*at, id, Ok(Err(error)))),
-                Err(elapsed) => answers.push((*at, id, Err(elapsed))),
+                Ok(Err(error)) => answers.push((*at, Answer::Fault(fault(&error)))),
+                Err(_) => answers.push((*at, Answer::Silence)),
             }
         }
-        answers.extend(join_all(sent).await);
-
         // The client hands a returned message out with whichever confirm comes next, not with its own.
-        let returned: HashSet<String> = answers
-            .iter_mut()
-            .filter_map(|(_, _, answer)| match answer {
-                Ok(Ok(Confirmation::Ack(returned) | Confirmation::Nack(returned))) => {
-                    returned.take()
+        let mut returned = HashSet::new();
+        let mut confirmed = Vec::with_capacity(waiting.len());
+        for (at, id, answer) in join_all(waiting).await {
+            let answer = match answer {
+                Ok(Ok(confirmation)) => {
+                    let answer = match confirmation {
+                        Confirmation::Ack(_) => Answer::Confirmed,
+                        _ => Answer::Refused,
+                    };
+                    let message = confirmation.take_message();
+                    let id = message.and_then(|of| of.delivery.properties.message_id().clone());
+                    returned.extend(id.map(|id| id.to_string()));
+                    answer
                 }
+                Ok(Err(error)) => Answer::Fault(fault(&error)),
+                Err(_) => Answer::Silence,
+            };
+            confirmed.push((at, id, answer));
+        }
+        answers.extend(confirmed.into_iter().map(|(at, id, answer)| {
+            let is_returned = answer == Answer::Confirmed && returned.contains(&id);
+            (
+                at,
+                if is_returned {
+                    Answer::Returned
+                } else {
+                    answer
+                },
+            )
+        }));
+        answers
+    }
+
+    /// What the answers mean. Gives back the messages of which one was refused by closing the channel.
+    fn judge(
+        &self,
+        rounds: &mut Rounds<'_>,
+        answers: &[(usize, Answer)],
+        blocked: bool,
+    ) -> Vec<usize> {
+        let faults = || {
+            answers.iter().filter_map(|(_, answer)| match answer {
+                Answer::Fault(fault) => Some(*fault),
                 _ => None,
             })
-            .filter_map(|returned| {
-                let id = returned.delivery.properties.message_id().as_ref();
-                id.map(ToString::to_string)
-            })
-            .collect();
-        // One of them was refused: those sent after it meet a closed channel, and all are to be asked about again.
-        let refused = answers.iter().any(
-            |(_, _, answer)| matches!(answer, Ok(Err(error)) if fault(error) == Fault::Message),
-        );
+        };
+        // Those behind the one that is refused meet a closed channel: all are to be asked about again.
+        let refused = faults().any(|fault| fault == Fault::Message);
+        let said = faults().find_map(|fault| match fault {
+            Fault::Sink(reason) => Some(reason),
+            Fault::Message | Fault::Gone => None,
+        });
+        let reason = said.unwrap_or("the connection to RabbitMQ was lost");
         let mut open = Vec::new();
-        let mut reusable = true;
-        for (at, id, answer) in answers {
+        for &(at, answer) in answers {
             match answer {
-                Ok(Ok(Confirmation::Ack(_))) if returned.contains(&id) => {
-                    rounds.settle(at, self.returned());
-                }
-                Ok(Ok(Confirmation::Ack(_))) => rounds.settle(at, Outcome::Acked),
-                Ok(Ok(_)) => rounds.settle(at, Outcome::retry("the broker refused it")),
-                Ok(Err(error)) => {
-                    reusable = false;
-                    match fault(&error) {
-                        Fault::Sink(reason) if !refused => rounds.down(at, SinkDown::new(reason)),
-                        _ => open.push(at),
-                    }
-                }
-                Err(_) => {
-                    reusable = false;
-                    if channel.broker.connection.status().blocked() {
-                        rounds.down(at, SinkDown::new(BLOCKED));
-                    } else {
-                        rounds.silent(at, "no confirm in time: it may have been stored");
-                    }
-                    // What is stuck in its buffers must not keep later publishes waiting.
-                    self.broker.forget(&channel.broker).await;
+                Answer::Confirmed => rounds.settle(at, Outcome::Acked),
+                Answer::Returned => rounds.settle(at, self.returned()),
+                Answer::Refused => rounds.settle(at, Outcome::retry("the broker refused it")),
+                Answer::Fault(_) if refused => open.push(at),
+                Answer::Fault(_) => rounds.down(at, SinkDown::new(reason)),
+                Answer::Silence if blocked => rounds.down(at, SinkDown::new(BLOCKED)),
+                Answer::Silence => {
+                    rounds.silent(at, "no confirm in time: it may have been stored");
                 }
             }
         }
-        *kept = reusable.then_some(channel);
         open
     }
 
@@ -333,8 +372,6 @@ impl RabbitMqSink {
         }
     }
 }
-
-const BLOCKED: &str = "the broker blocks publishers: an alarm of memory or disk";
 
 impl Sink for RabbitMqSink {
     async fn publish(&self, lane: LaneRef, batch: &[Message]) -> Result<Outcomes, SinkDown> {
@@ -348,7 +385,7 @@ impl Sink for RabbitMqSink {
                 }
                 return rounds.finish();
             }
-            self.send(&mut rounds, round, &mut channel).await;
+            self.send(&lane, &mut rounds, &round, &mut channel).await;
         }
     }
 }
@@ -364,125 +401,20 @@ impl fmt::Debug for RabbitMqSink {
     }
 }
 
+/// What the broker said of one message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Confirmed,
+    /// Confirmed, but no queue has it.
+    Returned,
+    Refused,
+    Fault(Fault),
+    Silence,
+}
+
 struct Outbound {
     exchange: ShortString,
     routing_key: ShortString,
     properties: BasicProperties,
     body: bytes::Bytes,
-}
-
-/// What an error of a channel or connection says.
-#[derive(PartialEq, Eq)]
-enum Fault {
-    /// The broker will not have one of the messages.
-    Message,
-    /// No message is to blame.
-    Sink(&'static str),
-}
-
-fn fault(error: &lapin::Error) -> Fault {
-    match error.kind() {
-        ErrorKind::ProtocolError(error) => match error.kind() {
-            AMQPErrorKind::Soft(
-                AMQPSoftError::PRECONDITIONFAILED | AMQPSoftError::CONTENTTOOLARGE,
-            ) => Fault::Message,
-            AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Fault::Sink("no such exchange"),
-            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
-                Fault::Sink("no permission to publish to the exchange")
-            }
-            _ => Fault::Sink("the broker closed the channel"),
-        },
-        _ => Fault::Sink("the connection to RabbitMQ was lost"),
-    }
-}
-
-/// The one connection, opened when it is needed.
-struct Broker {
-    uri: String,
-    connected: Mutex<Option<Arc<Connected>>>,
-}
-
-struct Connected {
-    connection: Connection,
-    /// Channels in confirm mode on which nothing is awaited.
-    idle: std::sync::Mutex<Vec<Channel>>,
-}
-
-/// A channel in confirm mode, for one call at a time: a returned message is told from others only within a channel.
-///
-/// Dropping it closes the channel, so that a call that is cut off leaves no awaited confirms to the next.
-struct Confirming {
-    channel: Channel,
-    broker: Arc<Connected>,
-}
-
-impl Confirming {
-    fn give_back(self) {
-        if self.channel.status().connected()
-            && let Ok(mut idle) = self.broker.idle.lock()
-        {
-            idle.push(self.channel);
-        }
-    }
-}
-
-impl Broker {
-    async fn channel(&self, within: Duration) -> Result<Confirming, SinkDown> {
-        let opened = async {
-            let broker = self.connected().await?;
-            if broker.connection.status().blocked() {
-                return Err(SinkDown::new(BLOCKED));
-            }
-            let idle = broker.idle.lock().ok().and_then(|mut idle| idle.pop());
-            if let Some(channel) = idle.filter(|channel| channel.status().connected()) {
-                return Ok(Confirming { channel, broker });
-            }
-            let lost = |_| SinkDown::new("no channel to RabbitMQ");
-            let channel = broker.connection.create_channel().await.map_err(lost)?;
-            let confirms = channel.confirm_select(ConfirmSelectOptions::default());
-            confirms.await.map_err(lost)?;
-            Ok(Confirming { channel, broker })
-        };
-        match timeout(within, opened).await {
-            Ok(opened) => opened,
-            Err(_) => {
-                // A connection that opens no channel in time is of no use to the next call either.
-                if let Ok(mut connected) = self.connected.try_lock() {
-                    connected.take();
-                }
-                Err(SinkDown::new("RabbitMQ did not answer in time"))
-            }
-        }
-    }
-
-    /// The connection, or a new one: one caller connects, the others wait for it.
-    async fn connected(&self) -> Result<Arc<Connected>, SinkDown> {
-        let mut connected = self.connected.lock().await;
-        if let Some(known) = connected.as_ref()
-            && known.connection.status().connected()
-        {
-            return Ok(Arc::clone(known));
-        }
-        *connected = None;
-        let options = ConnectionProperties::default()
-            .with_connection_name(concat!("mainstay-outbox/", env!("CARGO_PKG_VERSION")).into());
-        // Why it failed may name the user: that it failed has to do.
-        let connection = Connection::connect(&self.uri, options)
-            .await
-            .map_err(|_| SinkDown::new("no connection to RabbitMQ"))?;
-        let fresh = Arc::new(Connected {
-            connection,
-            idle: std::sync::Mutex::new(Vec::new()),
-        });
-        *connected = Some(Arc::clone(&fresh));
-        Ok(fresh)
-    }
-
-    /// Uses another connection from now on.
-    async fn forget(&self, stuck: &Arc<Connected>) {
-        let mut connected = self.connected.lock().await;
-        if connected.as_ref().is_some_and(|of| Arc::ptr_eq(of, stuck)) {
-            connected.take();
-        }
-    }
 }
