@@ -14,7 +14,7 @@ use crate::Failure;
 #[derive(Parser)]
 #[command(name = "mainstay-outbox", version, max_term_width = 100)]
 pub(crate) struct Cli {
-    /// Address of the database: postgres:// or sqlite://. Other users of the machine can see arguments: an address
+    /// Address of the database: postgres://, sqlite:// or mysql://. Other users of the machine can see arguments: an address
     /// with a password belongs in the variable.
     #[arg(
         long,

@@ -1,7 +1,7 @@
 //! `mainstay-outbox`: look after an outbox from the command line.
 //!
 //! ```text
-//! export DATABASE_URL=postgres://ops@db/shop      # or sqlite://shop.db
+//! export DATABASE_URL=postgres://ops@db/shop      # or sqlite://shop.db, mysql://..
 //! mainstay-outbox lag                             # how far behind, as a whole; --by-topic
 //! mainstay-outbox lanes                           # who has which lane, and what to think of it
 //! mainstay-outbox peek --topic 'hooks.*' -n 5     # what waits, and why
@@ -143,6 +143,11 @@ async fn connected(cli: &Cli) -> Result<Answer, Failure> {
             };
             let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(2);
             run(pool.connect_with(options).await?, cli).await
+        }
+        #[cfg(feature = "mysql")]
+        "mysql" | "mariadb" => {
+            let pool = sqlx::mysql::MySqlPoolOptions::new().max_connections(2);
+            run(pool.connect(url).await?, cli).await
         }
         // The rest of an address may hold a password.
         scheme => Err(Failure::Usage(format!(
