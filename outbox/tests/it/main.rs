@@ -20,6 +20,8 @@ mod consume_rabbitmq;
 mod delivery;
 mod enqueue;
 mod failure;
+#[cfg(feature = "mysql")]
+mod mariadb;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod model;

@@ -305,8 +305,6 @@ impl Claim for Postgres {
     }
 }
 
-/// A lane, its head, and of the snapshot the first running writer and all of them.
-
 /// What `settle` is nearly always: everything was delivered, nothing is kept.
 async fn forget_acked(pool: PgPool, settlements: Vec<Settlement>) -> Result<Vec<i32>, Error> {
     let (ids, first, last) = flat(settlements.iter().map(|one| one.acked.as_slice()));
