@@ -35,6 +35,7 @@ mod processes;
 mod rabbitmq;
 #[cfg(feature = "redis")]
 mod redis;
+mod redrive;
 mod seal;
 mod sinks;
 mod takeover;
