@@ -330,6 +330,41 @@ async fn cut_off_in_a_transaction_that_is_too_late_the_pool_is_sound<D: Asked>(p
     }
 }
 
+/// What [`IdemTx`] says of a handler's own timeout. Not on MySQL: there, it says, the transaction must end.
+async fn cut_off_by_its_own_handler_the_transaction_goes_on<D: Asked>(pool: Pool<D>) {
+    for polls in 0.. {
+        let names = [format!("cut off {polls}"), format!("after {polls}")];
+        // A connection that has not prepared the statement yet.
+        let fresh = Pool::<D>::connect_with((*pool.connect_options()).clone());
+        let fresh = fresh.await.unwrap();
+        let mut tx = D::begin(&fresh).await.unwrap();
+        let cut_off = drop_after(polls, D::effect(&mut tx, &names[0])).await;
+        D::effect(&mut tx, &names[1]).await.unwrap();
+        D::commit(tx).await.unwrap();
+        fresh.close().await;
+        assert_eq!(D::effects(&pool, &names[1]).await, 1, "after {polls} polls");
+        assert!(
+            D::effects(&pool, &names[0]).await <= 1,
+            "after {polls} polls"
+        );
+        if cut_off.is_some() {
+            assert!(polls > 0, "the future was dropped at least once");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn cut_off_by_its_own_handler_the_transaction_goes_on_on_sqlite() {
+    crate::db::on::<Sqlite, _>(cut_off_by_its_own_handler_the_transaction_goes_on).await;
+}
+
+#[tokio::test]
+#[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
+async fn cut_off_by_its_own_handler_the_transaction_goes_on_on_postgres() {
+    crate::db::on::<Postgres, _>(cut_off_by_its_own_handler_the_transaction_goes_on).await;
+}
+
 async fn dropped_at_every_poll_upkeep_goes_on<D: Asked>(pool: Pool<D>) {
     let hour = Duration::from_hours(1);
     for polls in 0.. {
