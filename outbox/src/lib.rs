@@ -96,7 +96,7 @@
 //!
 //! # Metrics
 //! With the feature `metrics`, through the facade of that name. Durations and ages are in seconds; `topics` are the patterns
-//! that sinks were given to the builder with. Gauges are those of [`LagMonitor`](crate::LagMonitor) but for `lanes.held`.
+//! that sinks were given to the builder with. Gauges are those of [`LagMonitor`] but for `lanes.held`.
 //!
 //! | name | kind | labels |
 //! |---|---|---|
