@@ -3,6 +3,8 @@
 //! again while a reaper deletes a million old records.
 //!
 //! `MAINSTAY_TEST_POSTGRES_URL=... cargo bench -p mainstay-idempotency --features axum,postgres --bench postgres`
+//!
+//! With a contestant and a number of requests as arguments it makes only those, one by one, for an instruction counter.
 
 #![allow(
     clippy::unwrap_used,
@@ -67,15 +69,15 @@ async fn main() {
         return println!("set MAINSTAY_TEST_POSTGRES_URL to measure");
     };
     let admin = PgConnectOptions::from_str(&url).unwrap();
-    let name = format!("mainstay_bench_{}", Uuid::new_v4().simple());
+    let name_of_database = format!("mainstay_bench_{}", Uuid::new_v4().simple());
     let mut conn = PgConnection::connect_with(&admin).await.unwrap();
-    let create = AssertSqlSafe(format!("create database {name}"));
+    let create = AssertSqlSafe(format!("create database {name_of_database}"));
     sqlx::raw_sql(create).execute(&mut conn).await.unwrap();
     // Without the pool's pings, which would be as many round trips again for every contestant.
     let pool = PgPoolOptions::new()
         .max_connections(8)
         .test_before_acquire(false)
-        .connect_with(admin.database(&name))
+        .connect_with(admin.database(&name_of_database))
         .await
         .unwrap();
     mainstay_idempotency::migrate(&pool).await.unwrap();
@@ -87,10 +89,19 @@ async fn main() {
         router: router(pool.clone()),
         pool: pool.clone(),
         counter: Arc::default(),
+        done: Arc::default(),
     };
-    for n in 0..DONE {
-        world.keyed(&format!("done-{n}")).await;
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [name, times] = args.as_slice() {
+        let found = ALL.iter().find(|known| format!("{known:?}") == *name);
+        let (contestant, times) = (*found.unwrap(), times.parse().unwrap());
+        world.done(1).await;
+        for _ in 0..times {
+            world.once(contestant).await;
+        }
+        return drop_database(pool, &name_of_database, conn).await;
     }
+    world.done(DONE).await;
     let mut results = vec![Vec::new(); ALL.len()];
     for _ in 0..ROUNDS {
         for (contestant, results) in ALL.iter().zip(&mut results) {
@@ -123,6 +134,10 @@ async fn main() {
         let (best, median) = (results.last().unwrap(), results.get(ROUNDS / 2).unwrap());
         println!("{contestant:?}: best {best:.0}, median {median:.0}");
     }
+    drop_database(pool, &name_of_database, conn).await;
+}
+
+async fn drop_database(pool: PgPool, name: &str, mut conn: PgConnection) {
     pool.close().await;
     let drop = AssertSqlSafe(format!("drop database {name} with (force)"));
     sqlx::raw_sql(drop).execute(&mut conn).await.unwrap();
@@ -152,9 +167,18 @@ struct World {
     pool: PgPool,
     router: Router,
     counter: Arc<AtomicU64>,
+    done: Arc<AtomicU64>,
 }
 
 impl World {
+    /// Makes so many keys, to be replayed.
+    async fn done(&self, keys: u64) {
+        for n in 0..keys {
+            self.keyed(&format!("done-{n}")).await;
+        }
+        self.done.store(keys, Ordering::Relaxed);
+    }
+
     /// Requests per second, and the time that one of a hundred exceeds.
     async fn run(&self, contestant: Contestant) -> (f64, Duration) {
         let began = Instant::now();
@@ -193,7 +217,10 @@ impl World {
             Contestant::ByHand => self.by_hand(&format!("hand-{number}")).await,
             Contestant::Local => self.keyed(&format!("key-{number}")).await,
             Contestant::Select => self.select().await,
-            Contestant::Replay => self.keyed(&format!("done-{}", number % DONE)).await,
+            Contestant::Replay => {
+                let done = self.done.load(Ordering::Relaxed);
+                self.keyed(&format!("done-{}", number % done)).await;
+            }
             Contestant::InboxByHand | Contestant::Inbox => {
                 let mut tx = self.pool.begin().await.unwrap();
                 let message = format!("m-{number}");
@@ -225,7 +252,7 @@ impl World {
     }
 
     async fn select(&self) {
-        sqlx::query("select fingerprint, status, headers, body from mainstay_key where scope = $1 and key = $2")
+        sqlx::query("select fingerprint, status, headers, body from only mainstay_key where scope = $1 and key = $2")
             .bind(Scope::new("acme", "", "pay").as_bytes())
             .bind(&b"done-0"[..])
             .fetch_one(&self.pool)
@@ -246,7 +273,7 @@ impl World {
         sqlx::query(
             "select k.fingerprint, k.status::bigint, k.headers, k.body, (extract(epoch from clock_timestamp()) * 1000)::bigint, \
              case when k.fingerprint is null then pg_try_advisory_xact_lock_shared($3) end \
-             from (select 1) one left join mainstay_key k on k.scope = $1 and k.key = $2",
+             from (select 1) one left join only mainstay_key k on k.scope = $1 and k.key = $2",
         )
         .bind(scope)
         .bind(key)
@@ -262,7 +289,7 @@ impl World {
         };
         let begin = format!(
             "set transaction isolation level read committed read write; \
-             select mainstay_claim({}, {}, decode('{}', 'hex'), decode('{}', 'hex'), '35000'); begin",
+             select mainstay_claim({}, {}, decode('{}', 'hex'), decode('{}', 'hex'), null, '35000'); begin",
             claim.request_lock(),
             claim.lock(),
             hex(scope),

@@ -54,12 +54,14 @@
 //!
 //! For effects elsewhere (another service, a mail) one transaction cannot speak: put an event into the outbox in the
 //! same transaction, or, where the answer depends on them, use the **[Leased](leased)** protocol: named steps, a token that is
-//! checked inside each step's transaction, and keys derived for the remote.
+//! checked inside each step's transaction, and keys derived for the remote. [`IdempotencyLayer::leased`] speaks it over HTTP, and lends
+//! the handler its [`LentLease`] in the transaction's place. It has what the other layer has, but it cannot take back a step: what
+//! stops behind one goes on behind it, and whoever is answered meanwhile is told that the outcome is unknown.
 //!
 //! | effect lives in | protocol | stores | promise |
 //! |---|---|---|---|
 //! | the same database | Local | Postgres, MySQL and MariaDB, SQLite | exactly once |
-//! | the same database, in steps | Leased | Postgres, MySQL and MariaDB, SQLite | exactly once per step |
+//! | the same database, in steps | Leased | Postgres, MySQL and MariaDB, SQLite | exactly once per step; an answer may be given for some of them |
 //! | a remote system | Leased + derived key | these, and memory | at least once per step; once if the remote honours the key; at most once and else *unknown* if it does not |
 //! | anywhere | Leased | Redis (one server) | once **while Redis remembers** the claim |
 //! | a consumer's database | inbox | Postgres, MySQL and MariaDB, SQLite | once, within its retention |

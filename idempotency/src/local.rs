@@ -58,8 +58,10 @@ impl<D: IdempotencyDb> Local<D> {
         let (tx, claimed) = loop {
             let left = time.saturating_sub(since.elapsed());
             let (pool, claim_of, idle_max) = (self.pool.clone(), claim.clone(), self.idle_max);
-            let claiming =
-                async move { D::begin_claim(&pool, &claim_of, idle_max, Wait::Up(left)).await };
+            // Boxed where it is made: it is 15 KB, and would be moved by each of those who hand it on.
+            let claiming = async move {
+                Box::pin(D::begin_claim(&pool, &claim_of, idle_max, Wait::Up(left))).await
+            };
             let patience = self.idle_max.saturating_add(left);
             let busy = match within(&self.tracker, patience, claiming).await {
                 Ok(claimed) => break claimed,

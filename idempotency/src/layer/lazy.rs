@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::mem::{self, ManuallyDrop};
 use std::sync::Arc;
 
 use super::config::Config;
@@ -13,78 +14,101 @@ use crate::store::IdempotencyDb;
 use crate::tx::Slot;
 
 /// What stands ready while a request without a key is polled.
-#[expect(missing_debug_implementations, reason = "nobody outside can have one")]
-pub struct Lazy {
-    config: Arc<dyn Any + Send + Sync>,
-    slot: Option<Box<dyn Any + Send + Sync>>,
+pub(super) enum Lazy {
+    /// The layer's configuration.
+    Ready(Arc<dyn Any + Send + Sync>),
+    Asked(Asked),
 }
 
+/// The place that a handler has asked for, and the configuration to end it by.
+#[expect(missing_debug_implementations, reason = "nobody outside can have one")]
+pub struct Asked(Box<dyn Any + Send>);
+
+type Parts<D> = (Slot<D>, Arc<Config<D>>);
+
 thread_local! {
-    static CURRENT: Cell<Option<Lazy>> = const { Cell::new(None) };
+    /// Never dropped with its thread: what [`enter`] puts in, [`Entered`] takes out. So the thread need not know that it is there.
+    static CURRENT: Cell<ManuallyDrop<Option<Lazy>>> = const { Cell::new(ManuallyDrop::new(None)) };
+}
+
+fn swap(lazy: Option<Lazy>) -> Option<Lazy> {
+    let lazy = ManuallyDrop::new(lazy);
+    ManuallyDrop::into_inner(CURRENT.with(|current| current.replace(lazy)))
 }
 
 impl Lazy {
     pub(super) fn new<P: Runs>(config: Arc<Config<P>>) -> Self {
-        Self { config, slot: None }
+        Self::Ready(config)
     }
 
-    /// The place that the handler has asked for, and the configuration to end it by.
-    pub(super) fn into_parts<D: IdempotencyDb>(self) -> Option<(Slot<D>, Arc<Config<D>>)> {
-        let slot = self.slot?.downcast::<Slot<D>>().ok()?;
-        Some((*slot, self.config.downcast().ok()?))
-    }
-}
-
-/// Polls the inner service with `lazy` at hand for [`slot`].
-pub(super) fn around<T>(lazy: &mut Option<Lazy>, poll: impl FnOnce() -> T) -> T {
-    let Ok(outer) = CURRENT.try_with(|current| current.replace(lazy.take())) else {
-        return poll();
-    };
-    // A panic drops what the handler had asked for, which rolls it back.
-    let restore = Restore(Some(outer));
-    let done = poll();
-    *lazy = restore.now();
-    done
-}
-
-struct Restore(Option<Option<Lazy>>);
-
-impl Restore {
-    fn now(mut self) -> Option<Lazy> {
-        let outer = self.0.take()?;
-        CURRENT.try_with(|current| current.replace(outer)).ok()?
-    }
-}
-
-impl Drop for Restore {
-    fn drop(&mut self) {
-        if let Some(outer) = self.0.take() {
-            _ = CURRENT.try_with(|current| current.replace(outer));
+    pub(super) fn asked(self) -> Option<Asked> {
+        match self {
+            Self::Ready(_) => None,
+            Self::Asked(asked) => Some(asked),
         }
+    }
+}
+
+impl Asked {
+    pub(super) fn into_parts<D: IdempotencyDb>(self) -> Option<Parts<D>> {
+        self.0.downcast().ok().map(|parts| *parts)
+    }
+}
+
+/// Has `lazy` at hand for [`slot`] while the inner service is polled.
+pub(super) fn enter(lazy: &mut Option<Lazy>) -> Entered {
+    Entered {
+        outer: swap(lazy.take()),
+    }
+}
+
+/// Dropped, which is by a panic, it puts the outer one back: what the inner handler had asked for is rolled back.
+pub(super) struct Entered {
+    outer: Option<Lazy>,
+}
+
+impl Entered {
+    /// What the handler has made of it.
+    pub(super) fn leave(mut self) -> Option<Lazy> {
+        let outer = self.outer.take();
+        mem::forget(self);
+        swap(outer)
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        swap(self.outer.take());
     }
 }
 
 /// Whether the request that this thread is polling is one without a key, under a layer of this protocol.
 pub(super) fn stands_ready<P: Runs>() -> bool {
-    let Ok(lazy) = CURRENT.try_with(Cell::take) else {
-        return false;
+    let lazy = swap(None);
+    let ready = match &lazy {
+        Some(Lazy::Ready(config)) => config.is::<Config<P>>(),
+        _ => false,
     };
-    let ready = lazy
-        .as_ref()
-        .is_some_and(|lazy| lazy.config.is::<Config<P>>());
-    _ = CURRENT.try_with(|current| current.set(lazy));
+    swap(lazy);
     ready
 }
 
 /// The place of the request that this thread is polling, made now if it is the first time.
 pub(super) fn slot<D: IdempotencyDb>() -> Option<Slot<D>> {
-    let mut lazy = CURRENT.try_with(Cell::take).ok()??;
-    let slot = lazy.config.downcast_ref::<Config<D>>().and_then(|config| {
-        let slot = lazy
-            .slot
-            .get_or_insert_with(|| Box::new(Slot::lazy(config.keys.clone())));
-        slot.downcast_ref::<Slot<D>>().cloned()
-    });
-    _ = CURRENT.try_with(|current| current.set(Some(lazy)));
+    let (slot, lazy) = match swap(None)? {
+        Lazy::Asked(asked) => {
+            let parts = asked.0.downcast_ref::<Parts<D>>();
+            (parts.map(|(slot, _)| slot.clone()), Lazy::Asked(asked))
+        }
+        Lazy::Ready(config) => match config.downcast::<Config<D>>() {
+            Ok(config) => {
+                let slot = Slot::lazy(config.keys.clone());
+                let parts: Parts<D> = (slot.clone(), config);
+                (Some(slot), Lazy::Asked(Asked(Box::new(parts))))
+            }
+            Err(other) => (None, Lazy::Ready(other)),
+        },
+    };
+    swap(Some(lazy));
     slot
 }

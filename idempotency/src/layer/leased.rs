@@ -12,7 +12,7 @@ use tower_service::Service;
 use super::answer::{refuse, replay_stored, to_keep};
 use super::config::Config;
 use super::handler::{Unanswered, handle};
-use super::lazy::Lazy;
+use super::lazy::Asked;
 use super::protocol::{BoxError, Ended, Runs};
 use super::run::Ran;
 use crate::inflight::Ticket;
@@ -83,7 +83,7 @@ impl<L: LeasedStore> Runs for Leases<L> {
     }
 
     /// Without a key there is no lease to end.
-    fn end(_asked: Lazy, response: Response<Body>) -> Ended {
+    fn end(_asked: Asked, response: Response<Body>) -> Ended {
         Ended::Now(response)
     }
 }

@@ -13,7 +13,7 @@ use super::answer::{refuse, replay_stored, to_keep};
 use super::config::Config;
 use super::handler::{Unanswered, handle};
 use super::keyless;
-use super::lazy::Lazy;
+use super::lazy::Asked;
 use super::protocol::{BoxError, Ended, Runs};
 use super::run::Ran;
 use crate::inflight::Ticket;
@@ -108,7 +108,7 @@ impl<D: IdempotencyDb> Runs for D {
         })
     }
 
-    fn end(asked: Lazy, response: Response<Body>) -> Ended {
+    fn end(asked: Asked, response: Response<Body>) -> Ended {
         let Some((slot, config)) = asked.into_parts::<D>() else {
             return Ended::Now(response);
         };

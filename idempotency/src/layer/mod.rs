@@ -39,7 +39,7 @@ use crate::policy::OutcomePolicy;
 use crate::store::IdempotencyDb;
 use crate::{Covers, Parse, Scope, Wait};
 
-/// Gives every keyed request of the routes below it one transaction, and every retry the first answer.
+/// Gives every keyed request of the routes below it one transaction, or one lease, and every retry the first answer.
 ///
 /// Put it inside authentication and inside [`ProblemLayer`](mainstay_errors::ProblemLayer), outside the handler:
 /// a replay must not go to somebody who may not ask. In axum `route_layer` keeps it from asking unknown paths for a key.
@@ -276,14 +276,16 @@ impl<P: Protocol, S> IdempotencyLayer<P, S> {
         self.with(|config| config.limits.request_time_max = time)
     }
 
-    /// Longest response body in bytes; more is a 500 and a rollback, for what cannot be repeated must not commit.
+    /// Longest response body in bytes; more is a 500 and a rollback, for what cannot be repeated must not commit. Under a lease
+    /// whose steps have begun it is a 503, and the key goes on behind them when the service is mended.
     /// Default 1 MiB, at most 256 MiB: it is kept in a row. A stream is collected like any other body; trailers are dropped.
     #[must_use]
     pub fn response_bytes_max(self, bytes: usize) -> Self {
         self.with(|config| config.limits.response_bytes_max = bytes.min(256 * 1024 * 1024))
     }
 
-    /// Longest time for the handler and its response body, before it is dropped and rolled back with a 504.
+    /// Longest time for the handler and its response body, before it is dropped and rolled back with a 504; or, under a lease
+    /// whose steps have begun, with a 503 to go on behind them.
     /// Default 30 s: it holds a connection and, on SQLite, the one writer's place.
     ///
     /// Postgres is told to end a transaction that sits idle five seconds longer than this, in case this process

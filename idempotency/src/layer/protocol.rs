@@ -11,7 +11,7 @@ use http::{Request, Response};
 use tower_service::Service;
 
 use super::config::Config;
-use super::lazy::Lazy;
+use super::lazy::Asked;
 use super::run::Ran;
 use crate::Wait;
 use crate::inflight::Ticket;
@@ -45,7 +45,7 @@ pub trait Runs: Sized + 'static {
         B::Error: Into<BoxError>;
 
     /// Ends what a handler asked for in a request without a key.
-    fn end(asked: Lazy, response: Response<Body>) -> Ended;
+    fn end(asked: Asked, response: Response<Body>) -> Ended;
 }
 
 pub(super) type BoxError = Box<dyn StdError + Send + Sync>;

@@ -88,10 +88,14 @@ where
         Ok(prepared) => prepared,
         Err(refusal) => return Ok(refuse(None, refusal)),
     };
-    let tracker = config.tracker.clone();
     let request = Request::from_parts(parts, body);
-    let task = P::run(config, inner, request, claim, ticket, wait);
-    match tracker.spawn(task.in_current_span()).await {
+    // The braces end the task's own future, which would otherwise be a part of this one.
+    let running = {
+        let tracker = config.tracker.clone();
+        let task = P::run(config, inner, request, claim, ticket, wait);
+        tracker.spawn(task.in_current_span())
+    };
+    match running.await {
         Ok(Ran::Answer(response)) => Ok(response),
         Ok(Ran::ServiceError(error)) => Err(error),
         Ok(Ran::Panicked(panic)) => resume_unwind(panic),

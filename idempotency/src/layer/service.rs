@@ -1,6 +1,5 @@
 //! Sorts requests: those that pass, those without a key, and those that run under one.
 
-use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -59,7 +58,8 @@ where
     }
 
     fn call(&mut self, request: Request<R>) -> Self::Future {
-        let request = ours(request, |request| request.map(Body::new));
+        // What is axum's body already, stays as it is.
+        let request = request.map(Body::new);
         let config = Config::of_route(&self.config, &request);
         if !config.methods.contains(request.method()) {
             return ResponseFuture::passing(self.inner.call(request), None);
@@ -141,12 +141,15 @@ where
                 StateProjection::Boxed { future } => return future.as_mut().poll(cx),
                 StateProjection::Passing { future, lazy, .. } => {
                     let polled = if lazy.is_some() {
-                        lazy::around(lazy, || future.poll(cx))
+                        let entered = lazy::enter(lazy);
+                        let polled = future.poll(cx);
+                        *lazy = entered.leave();
+                        polled
                     } else {
                         future.poll(cx)
                     };
-                    let response = ours(ready!(polled)?, |response| response.map(Body::new));
-                    let Some(asked) = lazy.take() else {
+                    let response = ready!(polled)?.map(Body::new);
+                    let Some(asked) = lazy.take().and_then(Lazy::asked) else {
                         return Poll::Ready(Ok(response));
                     };
                     match P::end(asked, response) {
@@ -158,17 +161,6 @@ where
                 }
             }
         }
-    }
-}
-
-/// What has axum's body already stays as it is, and is moved once.
-fn ours<T: Any, U: Any>(message: T, convert: impl FnOnce(T) -> U) -> U {
-    let mut message = Some(message);
-    let same = (&mut message as &mut dyn Any).downcast_mut::<Option<U>>();
-    match (same.and_then(Option::take), message) {
-        (Some(same), _) => same,
-        (None, Some(other)) => convert(other),
-        (None, None) => unreachable!("taken only when it is the same"),
     }
 }
 

@@ -248,6 +248,9 @@ impl<S: LeasedStore> Lease<S> {
 
     /// Records the answer: from now on the key is replayed.
     ///
+    /// A statement of its own, also behind a step in a transaction: most answers are made after the last step, by a layer, of what
+    /// the handler returns; and a recording that goes unanswered is repeated, which a transaction with effects in it cannot be.
+    ///
     /// # Errors
     /// [`LeaseError::Fenced`] and [`LeaseError::Store`]; after the latter the answer may be recorded.
     ///
