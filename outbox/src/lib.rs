@@ -89,7 +89,7 @@
 //! outbox, relay and admin on sqlx; `http` the webhook sink, `https` its TLS; `nats`, `rabbitmq` and `redis` the sinks to
 //! these brokers, the first two consumers as well, `rabbitmq-tls` `amqps://`; `cloudevents`, which all of these turn on,
 //! the bindings for sinks of your own; `aead` encryption of payloads at rest ([`codec`]); `opentelemetry` trace contexts;
-//! `metrics` counters `mainstay_outbox_*_total`; `conformance` the suites for stores and sinks.
+//! `metrics` what stands below; `cli` the program `mainstay-outbox` for operators; `conformance` the suites for stores and sinks.
 //!
 //! What an ack of a broker means is the broker's to say, and stands in each sink's documentation: some are given before
 //! anything is on a disk.
