@@ -99,3 +99,48 @@ impl EncodeError {
         Self(cause.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Event;
+
+    struct Numbers;
+
+    impl Codec<u32> for Numbers {
+        fn content_type(&self) -> &'static str {
+            "application/x-number"
+        }
+
+        fn schema(&self) -> Option<&str> {
+            Some("https://example.com/number/1")
+        }
+
+        fn encode(&self, value: &u32) -> Result<Bytes, EncodeError> {
+            match value {
+                0 => Err(EncodeError::new("nothing is not a number here")),
+                _ => Ok(value.to_be_bytes().to_vec().into()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_codec_says_its_format_and_its_schema() {
+        let event = Event::new("t").encode(&Numbers, &258).unwrap();
+        assert_eq!(event.payload, [0, 0, 1, 2][..]);
+        assert_eq!(event.content_type.as_deref(), Some("application/x-number"));
+        let schema = ("dataschema", "https://example.com/number/1");
+        assert_eq!(event.headers, [(schema.0.to_owned(), schema.1.to_owned())]);
+        let refused = Event::new("t").encode(&Numbers, &0).unwrap_err();
+        let cause = std::error::Error::source(&refused).unwrap().to_string();
+        assert_eq!(cause, "nothing is not a number here");
+    }
+
+    #[test]
+    fn json_is_a_codec_without_a_schema() {
+        let event = Event::new("t").json(&["a"]).unwrap();
+        assert_eq!(event.payload, "[\"a\"]");
+        assert_eq!(event.content_type.as_deref(), Some("application/json"));
+        assert!(event.headers.is_empty());
+    }
+}
