@@ -131,7 +131,11 @@ where
     Db::Arguments: IntoArguments<Db>,
 {
     let outbox = outbox(&pool, 1).await;
-    let since = if Db::NAME == "SQLite" { "0" } else { "now()" };
+    let since = match Db::NAME {
+        "SQLite" => "0",
+        "MySQL" => "utc_timestamp(6)",
+        _ => "now()",
+    };
     run(
         &pool,
         &format!(
