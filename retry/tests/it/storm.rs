@@ -227,6 +227,39 @@ fn sweep() {
     assert!(misses.is_empty(), "not as expected: {misses:?}");
 }
 
+/// The course of each storm by the second, for a plot, in the file that the environment names: a line of JSON for each second,
+/// and one for each policy with the seconds until it had recovered.
+#[test]
+fn curves() {
+    let Some(path) = std::env::var_os("MAINSTAY_RETRY_STORM_CURVES") else {
+        return;
+    };
+    let rows = [
+        ("no retries", NO_RETRIES),
+        ("three attempts, no budget", NO_BUDGET),
+        ("a budget of successes", OF_SUCCESSES),
+        ("a budget and a breaker", BREAKER),
+        ("a budget and deadlines", CALLS_DEADLINE),
+    ];
+    let mut lines = String::new();
+    for (name, (_, layers)) in rows {
+        let course = storm(850, 3, layers);
+        if let Some(seconds) = course.recovered {
+            lines += &format!(
+                r#"{{"race":"storm","table":"recovered at 850 calls a second","name":"{name}","value":{seconds},"unit":"s"}}"#
+            );
+            lines.push('\n');
+        }
+        for (second, percent) in course.good.iter().enumerate().take(60) {
+            lines += &format!(
+                r#"{{"race":"storm","table":"good calls","name":"{name}","value":{percent:.1},"unit":"percent","at":{second}}}"#
+            );
+            lines.push('\n');
+        }
+    }
+    std::fs::write(path, lines).unwrap();
+}
+
 /// Calls that fail by themselves, each with the same probability: what a budget lets through and what it saves.
 #[tokio::test(start_paused = true)]
 async fn a_budget_costs_little_where_failures_are_few_and_saves_load_where_they_are_many() {

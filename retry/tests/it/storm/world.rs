@@ -44,6 +44,8 @@ pub struct Course {
     /// Whole seconds from the end of the stall until at least 95 % of the calls of a second are answered well, and of
     /// each of the next four.
     pub recovered: Option<usize>,
+    /// How many of a hundred calls are answered well, by the second.
+    pub good: Vec<f64>,
     /// Attempts for each call in the last ten seconds.
     pub load: f64,
     /// Of every event with its time: two courses with the same are the same.
@@ -105,8 +107,13 @@ impl Record {
             .position(|held| held.iter().all(|&good| good));
         let last = &all[all.len().saturating_sub(10)..];
         let sum = |what: fn(&Second) -> u32| f64::from(last.iter().map(what).sum::<u32>());
+        let good = all
+            .iter()
+            .map(|second| 100.0 * f64::from(second.good) / f64::from(second.calls).max(1.0))
+            .collect();
         Course {
             recovered,
+            good,
             load: sum(|second| second.attempts) / sum(|second| second.calls),
             trace: trace.finish(),
         }
