@@ -1,12 +1,18 @@
 //! The error envelope: writing and reading one problem document, and the size of the error types.
 
+use std::convert::Infallible;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
 use axum::Json;
-use axum::response::IntoResponse;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
 use http_api_problem::{ApiError, HttpApiProblem};
-use mainstay_errors::{Category, Error, Fault, PROBLEM_JSON, Problem};
+use mainstay_errors::{Category, Error, Fault, PROBLEM_JSON, Problem, ProblemLayer};
 use problem_details::ProblemDetails;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tower::{Layer, Service, service_fn};
 
 use crate::race::{contestant, is_counted, run};
 
@@ -178,6 +184,7 @@ pub fn race() {
         ],
     );
 
+    success();
     if is_counted() {
         return;
     }
@@ -198,6 +205,38 @@ pub fn race() {
         println!("  {name:<42} {bytes:>9}");
     }
     println!();
+}
+
+/// What the layer costs a request that it has nothing to do with.
+fn success() {
+    let request = || {
+        // With an id, as behind a proxy that gives one; without, one is made.
+        let request = http::Request::get("/").header("x-request-id", "01a1fd50-3db7-71da");
+        request.body(()).unwrap()
+    };
+    let mut alone = service_fn(answer);
+    let mut layered = ProblemLayer::default().layer(service_fn(answer));
+    run(
+        "a success under the layer",
+        vec![
+            contestant("the service alone", || now(alone.call(request()))),
+            contestant("mainstay-errors, ProblemLayer", || {
+                now(layered.call(request()))
+            }),
+        ],
+    );
+}
+
+async fn answer(_: http::Request<()>) -> Result<Response, Infallible> {
+    Ok(Response::new(Body::empty()))
+}
+
+/// Nothing here waits, so one poll is all of it.
+fn now(future: impl Future<Output = Result<Response, Infallible>>) -> usize {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(answer)) => usize::from(answer.status().as_u16()),
+        Poll::Ready(Err(_)) | Poll::Pending => unreachable!("a service that answers at once"),
+    }
 }
 
 /// The contestants write the same document and read the same members; ours writes the hand-written bytes.

@@ -12,6 +12,7 @@
 
 mod breaker;
 mod by_hand;
+mod cursors;
 mod errors;
 mod instructions;
 mod race;
@@ -25,8 +26,9 @@ mod tower_policy;
 /// The name of a race, and how to run it.
 type Race = (&'static str, fn());
 
-const RACES: [Race; 5] = [
+const RACES: [Race; 6] = [
     ("errors", errors::race),
+    ("cursors", cursors::race),
     ("retry", retry::race),
     ("breaker", breaker::race),
     ("stack", stack::race),
@@ -59,6 +61,7 @@ fn main() {
         if !race::is_counted() {
             println!("# {name}\n");
         }
+        results::begin(name);
         race();
     }
 }

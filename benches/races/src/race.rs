@@ -4,6 +4,8 @@ use std::env;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use results::Measure;
+
 /// Many short rounds rather than a few long ones, because a long one is more often interrupted by the neighbours on a
 /// busy machine, and the slowest contestant's most of all.
 const ROUNDS: usize = 2_001;
@@ -129,19 +131,24 @@ pub fn is_counted() -> bool {
 /// Prints the median of each contestant, its ratio to the first one's, the distance of its quartiles, and its
 /// allocations per call. The request is what successful calls are made with.
 ///
-/// With `RACES_LIST` set, prints `title: name` of each contestant and whether it wears. With `RACES_ONLY` set to that,
+/// With `RACES_LIST` set, prints title and name of each contestant and whether it wears. With `RACES_ONLY` set to that,
 /// the contestant alone runs, `RACES_TIMES` times, to be counted by callgrind.
 pub fn run(title: &str, contestants: Vec<Contestant<'_>>) {
+    run_at(title, None, contestants);
+}
+
+/// The same as one column of a table, or one point of each line of a plot.
+pub fn run_at(title: &str, at: Option<f64>, contestants: Vec<Contestant<'_>>) {
     if env::var_os("RACES_LIST").is_some() {
         for Contestant { name, wears, .. } in &contestants {
-            println!("{}{title}: {name}", if *wears { "-" } else { "+" });
+            println!("{}{title}{LISTED}{name}", if *wears { "-" } else { "+" });
         }
         return;
     }
     if let Ok(only) = env::var("RACES_ONLY") {
         let times: u32 = env::var("RACES_TIMES").unwrap().parse().unwrap();
         for contestant in contestants {
-            if only == format!("{title}: {}", contestant.name) {
+            if only == format!("{title}{LISTED}{}", contestant.name) {
                 (contestant.prepare().calls)(times, REQUEST);
             }
         }
@@ -186,9 +193,16 @@ pub fn run(title: &str, contestants: Vec<Contestant<'_>>) {
             quartiles * 100.0,
             allocations.count_total
         );
+        let measure = Measure::new(title, name, median, "ns")
+            .spread(quartiles)
+            .allocations(allocations.count_total);
+        results::keep(Measure { at, ..measure });
     }
     println!();
 }
+
+/// Stands between a title and a name.
+pub const LISTED: &str = " | ";
 
 /// What successful calls are made with.
 const REQUEST: u64 = 7;

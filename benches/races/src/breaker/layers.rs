@@ -81,6 +81,26 @@ pub fn over_time_full<S: Inner>(inner: S) -> Vec<Contestant<'static>> {
     ]
 }
 
+/// With so many calls in a window of an hour; the one contestant that looks at each of them, with no more than ten
+/// thousand.
+pub fn holding<S: Inner>(inner: S, calls: u32) -> Vec<Contestant<'static>> {
+    let mut all = vec![
+        by_hand(&inner, || OverTime::new(HOUR)).after(calls, 7),
+        mainstay(&inner, rate_over(HOUR)).after(calls, 7),
+        failsafe(
+            "failsafe, future, a moving average",
+            &inner,
+            failsafe_rate(HOUR),
+        )
+        .after(calls, 7),
+    ];
+    if calls <= 10_000 {
+        let calls = usize::try_from(calls).unwrap();
+        all.push(timed(&inner, "tower-resilience", HOUR, calls));
+    }
+    all
+}
+
 /// Each is open after 200 failures.
 pub fn to_open<S: Inner>(inner: S) -> Vec<Contestant<'static>> {
     let mut all = in_a_row(inner.clone());

@@ -8,7 +8,7 @@ pub mod layers;
 
 use std::ops::RangeInclusive;
 
-use crate::race::{Contestant, is_counted, run};
+use crate::race::{Contestant, is_counted, run, run_at};
 use crate::service::{AtOnce, Counted, FAIL, PendingOnce};
 
 pub fn race() {
@@ -26,6 +26,16 @@ pub fn race() {
         "layer, half within 1 h, full",
         layers::over_time_full(AtOnce),
     );
+    if !is_counted() {
+        for calls in [100, 10_000, 1_000_000] {
+            let title = "by calls in the window";
+            run_at(
+                title,
+                Some(f64::from(calls)),
+                layers::holding(AtOnce, calls),
+            );
+        }
+    }
     run("layer, open", opened(layers::to_open(AtOnce)));
     run("function, five in a row", functions::in_a_row(AtOnce));
     run("function, half of 100", functions::of_the_last(AtOnce));

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use tower::Service;
 
 use super::cores;
+use results::Measure;
+
 use crate::service::number;
 
 const ROUNDS: usize = 201;
@@ -102,8 +104,10 @@ pub fn run(title: &str, contestants: &[Contestant]) {
     println!();
     for (at, contestant) in contestants.iter().enumerate() {
         print!("  {:<38}", contestant.name);
-        for column in &columns {
+        for (threads, column) in THREADS.into_iter().zip(&columns) {
             let (median, rounds) = column[at];
+            let threads = threads as f64;
+            results::keep(Measure::new(title, contestant.name, median, "ns").at(threads));
             print!("{median:>18.1} {:>6.2} {rounds:>7}", median / column[0].0);
         }
         println!();
