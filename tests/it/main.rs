@@ -8,5 +8,6 @@
 )]
 
 mod examples_run;
+mod figures;
 mod one_call;
 mod servers;
