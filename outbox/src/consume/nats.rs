@@ -129,7 +129,8 @@ impl NatsConsumer {
         let places = Arc::new(Semaphore::new(usize::from(self.config.max_in_flight)));
         let handler = Arc::new(handler);
         let source = deliveries(self.consumer, places, self.dead);
-        drive(source, &self.config, working, &handler, &shutdown).await
+        // On the heap, once: callers should not have to move some sixteen KiB.
+        Box::pin(drive(source, &self.config, working, &handler, &shutdown)).await
     }
 }
 

@@ -164,7 +164,7 @@ async fn events_of_both_modes_are_handled_in_the_order_of_their_keys() {
         (consumed.done, consumed.retried, consumed.dead),
         (150, 22, 0)
     );
-    let seen = seen.lock().unwrap();
+    let seen = seen.lock().unwrap().clone();
     for key in ["a", "b"] {
         let of_key = seen.iter().filter(|(of, _, _)| of == key);
         let order: Vec<usize> = of_key.map(|(_, n, _)| *n).collect();

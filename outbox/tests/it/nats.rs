@@ -100,7 +100,7 @@ impl Destination for Fresh {
             let content_type = message.headers.get("content-type");
             let read = Received::read(
                 Binding::Nats,
-                content_type.map(|value| value.as_str()),
+                content_type.map(async_nats::HeaderValue::as_str),
                 headers,
                 message.payload.clone(),
                 &message.subject,

@@ -8,7 +8,7 @@ use lapin::{
         BasicGetOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
         QueueDeclareOptions, QueueDeleteOptions,
     },
-    types::{AMQPValue, FieldTable},
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use mainstay_outbox::{
     Event, LaneRef, Message, Outcome, Sink,
@@ -129,7 +129,7 @@ impl Destination for Fresh {
             let headers = headers(properties);
             let event = Received::read(
                 Binding::Amqp,
-                properties.content_type().as_ref().map(|of| of.as_str()),
+                properties.content_type().as_ref().map(ShortString::as_str),
                 headers
                     .iter()
                     .map(|(name, value)| (name.as_str(), value.as_str())),
@@ -137,7 +137,7 @@ impl Destination for Fresh {
                 message.delivery.routing_key.as_str(),
             );
             let event = event.unwrap();
-            let id = properties.message_id().as_ref().map(|id| id.as_str());
+            let id = properties.message_id().as_ref().map(ShortString::as_str);
             assert_eq!(id, Some(event.id()));
             read.push(event);
         }
