@@ -4,6 +4,26 @@
 --
 -- They inherit from mainstay_key, so that it still shows every record, and so that the role has no other rights on them. Nothing is
 -- rewritten: this takes SHARE UPDATE EXCLUSIVE on mainstay_key, for which neither claims nor records wait.
+--
+-- That mainstay_key shows every record has a price. A process of the version before reaps by `delete from mainstay_key where
+-- ctid = ..`, which now reaches all of the tables, and a ctid is a row's number in its own table only: it would delete young rows
+-- of other days. So the rows of a day go by TRUNCATE, and by whoever says first that it means them:
+--   begin; set local mainstay.reap = 'on'; delete from mainstay_key where ..; commit;
+-- Other deletions pass them over, and are told so once.
+create function mainstay_keep()
+returns trigger language plpgsql volatile as $$
+begin
+    if current_setting('mainstay.reap', true) = 'on' then
+        return old;
+    end if;
+    if current_setting('mainstay.reap', true) is distinct from 'told' then
+        perform set_config('mainstay.reap', 'told', true);
+        raise notice 'mainstay: rows of a day are kept unless mainstay.reap is on in the transaction';
+    end if;
+    return null;
+end
+$$;
+
 do $$
 declare
     day text;
@@ -13,6 +33,7 @@ begin
         day := 'mainstay_key_day_' || lpad(number::text, 2, '0');
         execute format('create table %I (primary key (scope, key)) inherits (mainstay_key)', day);
         execute format('create index %I on %I using brin (created_at) with (autosummarize = on)', day || '_created_at', day);
+        execute format('create trigger mainstay_keep before delete on %I for each row execute function mainstay_keep()', day);
         for granted in
             select case acl.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(acl.grantee)) end as role, acl.privilege_type as privilege
             from pg_class, aclexplode(relacl) acl where pg_class.oid = 'mainstay_key'::regclass

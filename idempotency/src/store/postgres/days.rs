@@ -123,16 +123,18 @@ pub(super) fn is_of_record(constraint: Option<&str>) -> bool {
     })
 }
 
-/// SKIP LOCKED: two reapers share the work instead of waiting for each other.
+/// SKIP LOCKED: two reapers share the work instead of waiting for each other. The setting is for the trigger of migration 4
+/// that keeps a day's rows from deletions by `ctid` which do not name the day; it is made before the first row is found.
 fn delete(day: Option<u8>) -> &'static str {
     macro_rules! text {
         ($table:literal) => {
             concat!(
                 "delete from only ",
                 $table,
-                " where ctid = any (array(select ctid from only ",
+                " where ctid = any (array(select k.ctid from only ",
                 $table,
-                " where created_at < now() - make_interval(secs => $1) limit $2 for update skip locked))"
+                " k, set_config('mainstay.reap', 'on', true) where k.created_at < now() - make_interval(secs => $1) \
+                 limit $2 for update of k skip locked))"
             )
         };
     }
