@@ -202,10 +202,10 @@ impl<E: Into<AnyError>> From<LeaseError<E>> for AnyError {
         match error {
             LeaseError::Step(own) => own.into(),
             LeaseError::Fenced => IdempotencyError::KeyInFlight.into(),
-            LeaseError::TimedOut => IdempotencyError::HandlerTimeout.into(),
             LeaseError::Unknown => unknown("a remote step was begun and not finished").into(),
-            // Other steps, and perhaps this one, are done: the store's own problem would say that nothing was.
+            // Other steps, and perhaps this one, are done: the store's own problem, or a timeout's, would say that nothing was.
             LeaseError::Store(error) => IdempotencyError::OutcomeUnknown(error).into(),
+            LeaseError::TimedOut => unknown("a step took longer than it may").into(),
             LeaseError::NotKept(reason) => Self::internal(reason.into_string()),
         }
     }

@@ -32,8 +32,8 @@ impl<S: LeasedStore> Claimed<S> {
 }
 
 impl<E> LeaseError<E> {
-    /// The step's own error, which its service answers; else the problem to answer with. A store that fails between steps
-    /// leaves done what was done, so that is 503 with `outcome: unknown`: the same key finds out.
+    /// The step's own error, which its service answers; else the problem to answer with. A store that fails between steps, and
+    /// a step that takes too long, leave done what was done, so that is 503 with `outcome: unknown`: the same key finds out.
     ///
     /// # Errors
     /// That problem.
@@ -43,7 +43,7 @@ impl<E> LeaseError<E> {
             Self::Fenced => IdempotencyError::KeyInFlight,
             Self::Unknown => unknown("a remote step of an earlier attempt"),
             Self::Store(error) => IdempotencyError::OutcomeUnknown(error),
-            Self::TimedOut => IdempotencyError::HandlerTimeout,
+            Self::TimedOut => unknown("a step took longer than it may"),
             Self::NotKept(reason) => unknown(format!("a step's result: {reason}")),
         })
     }
@@ -58,7 +58,7 @@ pub(super) fn unknown(
 
 #[cfg(all(test, feature = "memory"))]
 mod tests {
-    use mainstay_errors::{Error as Fault, Problem};
+    use mainstay_errors::{Error as Fault, Outcome, Problem};
 
     use super::*;
     use crate::leased::MemoryStore;
@@ -87,10 +87,17 @@ mod tests {
             assert_eq!((problem.status(), problem.code()), (status, code));
         }
         assert_eq!(LeaseError::Step(17).of_step().unwrap(), 17);
-        for (error, status) in [(LeaseError::<()>::Fenced, 409), (LeaseError::Unknown, 503)] {
+        // Other steps are done, whatever became of this one.
+        for (error, status) in [
+            (LeaseError::<()>::Fenced, 409),
+            (LeaseError::Unknown, 503),
+            (LeaseError::TimedOut, 503),
+            (LeaseError::Store(ErrorKind::Unavailable.into()), 503),
+        ] {
+            let problem = Problem::from(Fault::from(error.of_step().unwrap_err()));
             assert_eq!(
-                Problem::from(Fault::from(error.of_step().unwrap_err())).status(),
-                status
+                (problem.status(), problem.outcome()),
+                (status, Outcome::Unknown)
             );
         }
     }

@@ -39,13 +39,17 @@ async fn a_result_that_cannot_be_kept_does_not_undo_the_steps<D: TestDb + Leased
 }
 
 #[test]
-fn a_store_that_fails_between_steps_does_not_say_that_nothing_was_done() {
-    let failed = LeaseError::<Error>::Store(ErrorKind::Unavailable.into());
-    let problem = Problem::from(Error::from(failed));
-    assert_eq!(
-        (problem.code(), problem.outcome()),
-        ("idempotency_outcome_unknown", Outcome::Unknown)
-    );
+fn what_fails_between_steps_does_not_say_that_nothing_was_done() {
+    for failed in [
+        LeaseError::<Error>::Store(ErrorKind::Unavailable.into()),
+        LeaseError::TimedOut,
+    ] {
+        let problem = Problem::from(Error::from(failed));
+        assert_eq!(
+            (problem.code(), problem.outcome()),
+            ("idempotency_outcome_unknown", Outcome::Unknown)
+        );
+    }
 }
 
 fn key() -> Key {
