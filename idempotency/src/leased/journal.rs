@@ -25,6 +25,16 @@ pub(crate) enum Progress {
     Finished(Vec<u8>),
 }
 
+impl Progress {
+    /// The result, as JSON.
+    pub(crate) fn finished(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Started => None,
+            Self::Finished(result) => Some(result.clone()),
+        }
+    }
+}
+
 impl Journal {
     /// Reads what [`started`] and [`finished`] wrote; `None` for other bytes.
     pub(crate) fn decode(mut bytes: &[u8]) -> Option<Self> {

@@ -44,7 +44,7 @@ pub struct Lease<S: LeasedStore> {
     tracker: TaskTracker,
     /// Whether this attempt may have begun a step.
     begun: bool,
-    /// Whether the store left one of its steps unanswered.
+    /// Whether the store left one of its steps unanswered, or one took too long.
     unsettled: bool,
     on_commit: OnCommit,
 }
@@ -151,7 +151,7 @@ impl<S: LeasedStore> Lease<S> {
         self.journal.is_empty() && !self.begun
     }
 
-    /// Whether the store left a step unanswered, so that the work may have an answer that speaks of this attempt only.
+    /// Whether the store left a step unanswered, or one took too long, so that the work may have an answer that speaks of this attempt only.
     #[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "the layer's"))]
     pub(crate) fn is_unsettled(&self) -> bool {
         self.unsettled
@@ -343,7 +343,7 @@ impl<D: LeasedDb> Lease<Pool<D>> {
     /// With the panic of `work`, after the rollback.
     ///
     /// # Cancel safety
-    /// A drop does not stop the step: the next attempt finds it done, or in flight.
+    /// A drop does not stop the step: the next attempt finds it done, or in flight; and so does this one, which waits for it.
     pub async fn step<T, E, F, Fut>(&mut self, step: &str, work: F) -> Result<T, LeaseError<E>>
     where
         T: Serialize + DeserializeOwned + Send + 'static,
@@ -373,7 +373,7 @@ impl<D: LeasedDb> Lease<Pool<D>> {
                 Err(error) => Err(Error::new(ErrorKind::Unavailable, error).into()),
             },
         };
-        self.unsettled |= matches!(done, Err(LeaseError::Store(_)));
+        self.unsettled |= matches!(done, Err(LeaseError::Store(_) | LeaseError::TimedOut));
         let (result, json) = done?;
         self.journal.note(step.to_owned(), Progress::Finished(json));
         Ok(result)
@@ -391,13 +391,26 @@ async fn run_step<D, T, E, F, Fut>(
 ) -> Result<(T, Vec<u8>), LeaseError<E>>
 where
     D: LeasedDb,
-    T: Serialize,
+    T: Serialize + DeserializeOwned,
     F: FnOnce(IdemTx<D>, DerivedKey) -> Fut,
     Fut: Future<Output = Result<T, E>>,
 {
     let mut tx = D::begin(&pool).await?;
     match D::lease_guard(&mut tx, &holder, lease).await {
-        Ok(Some(_)) => {}
+        Ok(Some(journal)) => {
+            // This attempt may have done it already: a commit whose answer was lost, or a caller that left.
+            let done = match Journal::decode(&journal) {
+                Some(journal) => journal.get(&step).and_then(Progress::finished),
+                None => {
+                    D::rollback(tx).await;
+                    return Err(Error::from(ErrorKind::Corrupt).into());
+                }
+            };
+            if let Some(json) = done {
+                D::rollback(tx).await;
+                return Ok((parse(&json)?, json));
+            }
+        }
         Ok(None) => {
             D::rollback(tx).await;
             telemetry::lease("fenced");

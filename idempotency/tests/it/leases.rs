@@ -8,11 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use mainstay_idempotency::leased::{
     Claimed, Completer, Lease, LeaseError, LeasedDb, LeasedStore, Leases, MemoryStore, Remote,
-    Taken, Work,
+    Retention, Taken, Work,
 };
 use mainstay_idempotency::store::Claim;
 use mainstay_idempotency::{
-    Age, ErrorKind, Fingerprint, Key, Recorded, Scope, conformance, derived_key,
+    Age, ErrorKind, Fingerprint, IdempotencyDb, Key, Recorded, Scope, conformance, derived_key,
 };
 use sqlx::Pool;
 use tokio::sync::{Notify, Semaphore};
@@ -28,6 +28,7 @@ on_each!(
     an_attempt_paused_within_a_step_is_waited_for_and_its_step_counts,
     a_step_that_fails_or_panics_or_keeps_its_transaction_leaves_nothing,
     a_step_whose_caller_left_is_done_all_the_same,
+    a_step_repeated_by_its_own_attempt_is_done_once,
     a_step_that_takes_too_long_is_rolled_back,
     the_completer_takes_up_what_was_left_behind
 );
@@ -275,6 +276,32 @@ async fn a_step_whose_caller_left_is_done_all_the_same<D: TestDb + LeasedDb>(poo
     remembered.unwrap();
 }
 
+/// As after a timeout of the handler's own, or a commit whose answer was lost: the attempt's memory does not have it.
+async fn a_step_repeated_by_its_own_attempt_is_done_once<D: TestDb + LeasedDb>(pool: Pool<D>) {
+    let leases = Leases::new(pool.clone());
+    let mut lease = run(&leases, "k").await;
+    {
+        let mut stepping = std::pin::pin!(step(&mut lease, "one"));
+        assert!(futures_util::poll!(stepping.as_mut()).is_pending());
+    }
+    // Whether that one goes first or waits for this one: nothing else can be told of the two.
+    assert_eq!(step(&mut lease, "one").await.unwrap(), 17);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while D::effects(&pool, "one").await == 0 {
+        assert!(tokio::time::Instant::now() < deadline, "it goes on");
+        tokio::task::yield_now().await;
+    }
+    let remembered: Result<u32, LeaseError<Infallible>> = lease
+        .step("one", |_, _| async { panic!("done already") })
+        .await;
+    assert_eq!(remembered.unwrap(), 17);
+    step(&mut lease, "two").await.unwrap();
+    lease.complete(answer()).await.unwrap();
+    for name in ["one", "two"] {
+        assert_eq!(D::effects(&pool, name).await, 1, "{name}");
+    }
+}
+
 async fn the_completer_takes_up_what_was_left_behind<D: TestDb + LeasedDb>(pool: Pool<D>) {
     let leases = Leases::new(pool.clone());
     let attempts = Arc::new(AtomicUsize::new(0));
@@ -374,6 +401,31 @@ async fn a_frozen_step_is_ended_by_the_server_on_postgres() {
 #[ignore = "needs MAINSTAY_TEST_MARIADB_URL; tests/run provides it"]
 async fn a_frozen_step_is_ended_by_the_server_on_mariadb() {
     db::on::<sqlx::MySql, _>(a_frozen_step_is_ended_by_the_server).await;
+}
+
+/// A DELETE that meets the step's row would wait for as long as the step takes.
+#[tokio::test]
+#[ignore = "needs MAINSTAY_TEST_MARIADB_URL; tests/run provides it"]
+async fn the_reaper_waits_for_no_step_on_mariadb() {
+    db::on::<sqlx::MySql, _>(|pool| async move {
+        let leases = Leases::new(pool.clone());
+        let stepping = run(&leases, "stepping").await;
+        run(&leases, "done").await.complete(answer()).await.unwrap();
+        expire(&pool).await;
+        let mut tx = sqlx::MySql::begin(&pool).await.unwrap();
+        let time = Duration::from_secs(30);
+        let guard = sqlx::MySql::lease_guard(&mut tx, stepping.holder(), time);
+        assert!(guard.await.unwrap().is_some());
+        let all = Retention {
+            ended: Duration::ZERO,
+            unfinished: Duration::ZERO,
+        };
+        let reaped = tokio::time::timeout(Duration::from_secs(10), pool.reap(all, 1000)).await;
+        assert_eq!(reaped.unwrap().unwrap(), 1, "what is done goes");
+        sqlx::MySql::rollback(tx).await;
+        assert_eq!(pool.reap(all, 1000).await.unwrap(), 1);
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]

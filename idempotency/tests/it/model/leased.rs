@@ -12,6 +12,10 @@ pub struct Model {
     pub unique_index: bool,
     /// The step's transaction checks the token.
     pub fenced_in_step: bool,
+    /// The step's transaction reads the recovery point under the row's lock: the attempt's own memory may lack it.
+    pub reads_in_step: bool,
+    /// A commit's answer may be lost, or its caller leave, and the attempt say the step again.
+    pub unheard: bool,
     /// Completion checks the token.
     pub fenced_on_completion: bool,
     /// A key older than what is kept does not run.
@@ -27,6 +31,8 @@ impl Default for Model {
         Self {
             unique_index: true,
             fenced_in_step: true,
+            reads_in_step: true,
+            unheard: true,
             fenced_on_completion: true,
             refuses_stale: true,
             reaps_steps: false,
@@ -175,6 +181,13 @@ impl search::Model for Model {
                     let mine = row.is_some_and(|row| row.token == token && !row.done);
                     if !stepped {
                         match row {
+                            Some(row) if mine && row.stepped && self.reads_in_step => {
+                                let holds = Attempt::Holds {
+                                    token,
+                                    stepped: true,
+                                };
+                                may("finds it done", n, state.with(n, holds));
+                            }
                             Some(row) if mine || !self.fenced_in_step => {
                                 let mut acted = state.and_row(
                                     at,
@@ -184,6 +197,9 @@ impl search::Model for Model {
                                     },
                                 );
                                 acted.effects += 1;
+                                if self.unheard {
+                                    may("acts unheard", n, acted);
+                                }
                                 let holds = Attempt::Holds {
                                     token,
                                     stepped: true,

@@ -87,6 +87,18 @@ fn leased_without_the_token_in_the_steps_transaction_acts_twice_in_five_steps() 
 }
 
 #[test]
+fn leased_that_trusts_an_attempts_memory_of_its_steps_acts_twice() {
+    let model = leased::Model {
+        reads_in_step: false,
+        ..leased::Model::default()
+    };
+    let way = explore(&model).unwrap_err();
+    assert_eq!(way.broken, "two effects", "{way:?}");
+    // claim, effect unheard, effect
+    assert_eq!(way.steps.len(), 3, "{way:?}");
+}
+
+#[test]
 fn leased_without_the_unique_index_acts_twice() {
     let model = leased::Model {
         unique_index: false,
@@ -110,8 +122,11 @@ fn leased_whose_reaper_takes_claims_with_steps_acts_twice() {
 
 #[test]
 fn leased_whose_reaped_keys_come_again_under_a_spent_token_acts_twice() {
+    // Where the step also reads the recovery point, that stands between the two: here it does not.
     let model = leased::Model {
         tokens_grow: false,
+        reads_in_step: false,
+        unheard: false,
         ..leased::Model::default()
     };
     let way = explore(&model).unwrap_err();
