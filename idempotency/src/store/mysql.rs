@@ -41,6 +41,8 @@ const ROLLBACK: &str = "rollback; do release_lock(ifnull(@mainstay_key, 'mainsta
 /// minute, in a task by then.
 const STAND_INS_MAX: u32 = 60;
 const STAND_IN_PAUSE: Duration = Duration::from_millis(500);
+/// How long a rollback waits behind a statement that was cut off, when there is nothing better.
+const ROLLBACK_TIME_MAX: Duration = Duration::from_secs(30);
 
 impl IdempotencyDb for MySql {
     async fn migrate(pool: &MySqlPool) -> Result<(), Error> {
@@ -137,7 +139,9 @@ impl IdempotencyDb for MySql {
             tokio::time::sleep(STAND_IN_PAUSE).await;
         }
         let Some(mut stand_in) = stand_in else {
-            return Self::rollback(tx).await;
+            // The cut off statement's answer may never come; then the server has lost the connection too, or will.
+            _ = tokio::time::timeout(ROLLBACK_TIME_MAX, Self::rollback(tx)).await;
+            return;
         };
         _ = sqlx::raw_sql("kill connection_id()")
             .execute(&mut stand_in)
