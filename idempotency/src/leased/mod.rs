@@ -155,7 +155,8 @@ pub struct Abandoned {
 ///
 /// | the key | is deleted |
 /// |---|---|
-/// | is done, or was released before anything happened | `ended` after its first claim |
+/// | is done | `ended` after it was completed, however late that was |
+/// | was released before anything happened | `ended` after its release |
 /// | is claimed, its lease is over, no step has begun, and its work names no handler | `ended` after its first claim: nothing has happened, and nobody will take it up |
 /// | is claimed, its lease is over, and steps are done or its work names a handler | `unfinished` after the end of its lease |
 /// | is unknown | `unfinished` after the end of its lease |

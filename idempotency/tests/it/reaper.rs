@@ -22,22 +22,22 @@ on_each!(
     a_reaper_that_is_told_to_stop_stops
 );
 
-/// As if everything that is there had been written ten days ago.
+/// As if everything that is there had been written ten days ago. What is not done (state 0) is held to this day.
 async fn age<D: TestDb>(pool: &Pool<D>) {
     let statements = match D::NAME {
         "SQLite" => [
             "update mainstay_key set created_at = created_at - 864000000",
-            "update mainstay_lease set created_at = created_at - 864000000",
+            "update mainstay_lease set created_at = created_at - 864000000, lease_until = lease_until - 864000000 * state",
             "update mainstay_inbox set created_at = created_at - 864000000",
         ],
         "MySQL" => [
             "update mainstay_key set created_at = created_at - interval 10 day",
-            "update mainstay_lease set created_at = created_at - interval 10 day",
+            "update mainstay_lease set created_at = created_at - interval 10 day, lease_until = lease_until - interval 10 * state day",
             "update mainstay_inbox set created_at = created_at - interval 10 day",
         ],
         _ => [
             "update mainstay_key set created_at = created_at - interval '10 days'",
-            "update mainstay_lease set created_at = created_at - interval '10 days'",
+            "update mainstay_lease set created_at = created_at - interval '10 days', lease_until = lease_until - interval '10 days' * state",
             "update mainstay_inbox set created_at = created_at - interval '10 days'",
         ],
     };

@@ -204,6 +204,43 @@ pub(super) async fn abandoned_work_is_found_by_its_handler<S: LeasedStore>(
     Ok(())
 }
 
+/// Its key was claimed long before, and perhaps given back: what counts is when the answer was recorded.
+pub(super) async fn an_answer_that_came_late_stays_as_long_as_any<S: LeasedStore>(
+    store: &S,
+) -> Result<(), Error> {
+    let hour = Duration::from_hours(1);
+    let mut ended = Duration::from_millis(50);
+    loop {
+        let keys = ["slow", "released"].map(|key| format!("{key} {}", ended.as_millis()));
+        let claims = [
+            claim_of("late", &keys[0], "")?,
+            claim_of("late", &keys[1], "")?,
+        ];
+        let (slow, _) = ours(store, &claims[0], LONG).await?;
+        let (released, _) = ours(store, &claims[1], LONG).await?;
+        assert!(store.release(&released).await?);
+        tokio::time::sleep(ended * 2).await;
+        let (again, _) = ours(store, &claims[1], LONG).await?;
+        let recorded_ms = store.now_ms().await?;
+        for holder in [&slow, &again] {
+            assert!(store.complete(holder, &answer()).await?);
+        }
+        let unfinished = hour;
+        while store.reap(Retention { ended, unfinished }, 1000).await? > 0 {}
+        let mut known = true;
+        for claim in &claims {
+            known &= store.exists(&claim.scope, &claim.key).await?;
+        }
+        // On a machine that was held up in between, they may be old enough by now.
+        let in_time = u128::from(store.now_ms().await? - recorded_ms) < ended.as_millis();
+        if in_time {
+            assert!(known, "an answer of this moment goes as if it were old");
+            return Ok(());
+        }
+        ended *= 2;
+    }
+}
+
 pub(super) async fn what_is_in_the_middle_stays_longer<S: LeasedStore>(
     store: &S,
 ) -> Result<(), Error> {

@@ -38,6 +38,7 @@ pub async fn all<S: LeasedStore>(store: &S) -> Result<(), Error> {
     holders::a_released_key_with_steps_is_taken_over_at_once(store).await?;
     holders::an_unknown_key_stays_so_until_it_is_reopened(store).await?;
     holders::abandoned_work_is_found_by_its_handler(store).await?;
+    holders::an_answer_that_came_late_stays_as_long_as_any(store).await?;
     holders::what_is_in_the_middle_stays_longer(store).await
 }
 

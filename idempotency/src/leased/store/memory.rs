@@ -25,7 +25,7 @@ struct Entry {
     journal: Vec<u8>,
     work: Work,
     created_ms: u64,
-    /// The end of its last lease, which an unknown state has forgotten.
+    /// The end of its last lease: when it ran out, or when the key was completed or released.
     until_ms: u64,
 }
 
@@ -35,7 +35,7 @@ impl Entry {
         let unfinished = retention.unfinished.max(retention.ended);
         match self.state {
             State::Absent | State::Done { .. } | State::Released { .. } => {
-                older(self.created_ms, retention.ended)
+                older(self.until_ms, retention.ended)
             }
             State::Claimed { until_ms, .. } => {
                 let untouched = self.journal.is_empty() && self.work.handler.is_empty();
@@ -203,17 +203,22 @@ impl LeasedStore for MemoryStore {
     }
 
     async fn complete(&self, holder: &Holder, recorded: &Recorded) -> Result<bool, Error> {
-        self.change(holder, |at, _| {
+        self.change(holder, |at, now_ms| {
             at.journal.clear();
             at.work.input.clear();
+            at.until_ms = now_ms;
             Change::Complete(recorded.clone())
         })
     }
 
     async fn release(&self, holder: &Holder) -> Result<bool, Error> {
-        self.change(holder, |at, now_ms| Change::Release {
-            begun: !at.journal.is_empty(),
-            now_ms,
+        self.change(holder, |at, now_ms| {
+            let begun = !at.journal.is_empty();
+            at.until_ms = now_ms;
+            if !begun {
+                at.work.input.clear();
+            }
+            Change::Release { begun, now_ms }
         })
     }
 

@@ -127,7 +127,8 @@ impl LeasedDb for MySql {
             .map_err(|reason| Error::new(ErrorKind::Database, reason))?;
         // The steps' results and the input have served; what replays need stays.
         let updated = sqlx::query(
-            "update mainstay_lease set state = 1, status = ?, headers = ?, body = ?, journal = '', input = '' \
+            "update mainstay_lease set state = 1, status = ?, headers = ?, body = ?, journal = '', input = '', \
+             lease_until = utc_timestamp(6) \
              where scope = ? and `key` = ? and token = ? and state = 0",
         )
         .bind(i64::from(recorded.status))
@@ -144,7 +145,7 @@ impl LeasedDb for MySql {
 
     async fn lease_release(pool: &MySqlPool, holder: &Holder) -> Result<bool, Error> {
         let updated = sqlx::query(
-            "update mainstay_lease set state = if(length(journal) = 0, 3, 0), lease_until = utc_timestamp(6) \
+            "update mainstay_lease set state = if(length(journal) = 0, 3, 0), input = if(length(journal) = 0, '', input), lease_until = utc_timestamp(6) \
              where scope = ? and `key` = ? and token = ? and state = 0",
         )
         .bind(holder.scope.as_bytes())
@@ -205,20 +206,48 @@ impl LeasedDb for MySql {
         retention: Retention,
         batch_max: u32,
     ) -> Result<u64, Error> {
-        // No lease ends before its key was claimed, so what is unfinished for long enough is old enough too: one index serves.
-        let deleted = sqlx::query(
-            "delete from mainstay_lease where created_at < utc_timestamp(6) - interval ? microsecond and (state in (1, 3) \
-             or (state = 0 and lease_until <= utc_timestamp(6) and length(journal) = 0 and handler = '') \
-             or (state in (0, 2) and lease_until < utc_timestamp(6) - interval ? microsecond)) order by created_at limit ?",
-        )
-        .bind(micros(retention.ended))
-        .bind(micros(retention.unfinished))
-        .bind(i64::from(batch_max))
-        .execute(pool)
-        .await
-        .map_err(error)?;
-        Ok(deleted.rows_affected())
+        // Not one DELETE: it would wait for a step that has one of the rows locked, and outside READ COMMITTED lock every row it
+        // has looked at. No lease ends before its key was first claimed, so what ended long enough ago is old enough too: one
+        // index serves.
+        let mut tx = MySql::begin(pool).await?;
+        match reap(&mut tx, retention, batch_max).await {
+            Ok(reaped) => MySql::commit(tx).await.map(|()| reaped),
+            Err(failed) => {
+                MySql::rollback(tx).await;
+                Err(error(failed))
+            }
+        }
     }
+}
+
+async fn reap(
+    tx: &mut Transaction<'static, MySql>,
+    retention: Retention,
+    batch_max: u32,
+) -> sqlx::Result<u64> {
+    let keys: Vec<(Vec<u8>, Vec<u8>)> = sqlx::query_as(
+        "select scope, `key` from mainstay_lease where created_at < utc_timestamp(6) - interval ? microsecond \
+         and ((state in (1, 3) and lease_until < utc_timestamp(6) - interval ? microsecond) \
+         or (state = 0 and lease_until <= utc_timestamp(6) and length(journal) = 0 and handler = '') \
+         or (state in (0, 2) and lease_until < utc_timestamp(6) - interval ? microsecond)) \
+         order by created_at limit ? for update skip locked",
+    )
+    .bind(micros(retention.ended))
+    .bind(micros(retention.ended))
+    .bind(micros(retention.unfinished))
+    .bind(i64::from(batch_max))
+    .fetch_all(&mut **tx)
+    .await?;
+    let mut reaped = 0;
+    for (scope, key) in keys {
+        let deleted = sqlx::query("delete from mainstay_lease where scope = ? and `key` = ?")
+            .bind(scope)
+            .bind(key)
+            .execute(&mut **tx)
+            .await?;
+        reaped += deleted.rows_affected();
+    }
+    Ok(reaped)
 }
 
 enum Found {

@@ -146,7 +146,8 @@ impl LeasedDb for Postgres {
             .map_err(|reason| Error::new(ErrorKind::Database, reason))?;
         // The steps' results and the input have served; what replays need stays.
         let updated = sqlx::query(
-            "update mainstay_lease set state = 1, status = $4, headers = $5, body = $6, journal = ''::bytea, input = ''::bytea \
+            "update mainstay_lease set state = 1, status = $4, headers = $5, body = $6, journal = ''::bytea, input = ''::bytea, \
+             lease_until = clock_timestamp() \
              where scope = $1 and key = $2 and token = $3 and state = 0",
         )
         .bind(holder.scope.as_bytes())
@@ -163,7 +164,8 @@ impl LeasedDb for Postgres {
 
     async fn lease_release(pool: &PgPool, holder: &Holder) -> Result<bool, Error> {
         let updated = sqlx::query(
-            "update mainstay_lease set state = case when journal = ''::bytea then 3 else 0 end, lease_until = clock_timestamp() \
+            "update mainstay_lease set state = case when journal = ''::bytea then 3 else 0 end, lease_until = clock_timestamp(), \
+             input = case when journal = ''::bytea then ''::bytea else input end \
              where scope = $1 and key = $2 and token = $3 and state = 0",
         )
         .bind(holder.scope.as_bytes())
@@ -219,10 +221,10 @@ impl LeasedDb for Postgres {
     }
 
     async fn lease_reap(pool: &PgPool, retention: Retention, batch_max: u32) -> Result<u64, Error> {
-        // No lease ends before its key was claimed, so what is unfinished for long enough is old enough too: one index serves.
+        // No lease ends before its key was first claimed, so what ended long enough ago is old enough too: one index serves.
         let deleted = sqlx::query(
             "delete from mainstay_lease where ctid = any (array(select ctid from mainstay_lease \
-             where created_at < now() - make_interval(secs => $1) and (state in (1, 3) \
+             where created_at < now() - make_interval(secs => $1) and ((state in (1, 3) and lease_until < now() - make_interval(secs => $1)) \
              or (state = 0 and lease_until <= now() and journal = ''::bytea and handler = ''::bytea) \
              or (state in (0, 2) and lease_until < now() - make_interval(secs => $2))) limit $3 for update skip locked))",
         )

@@ -154,8 +154,9 @@ const APPEND: &str = held!(
 const COMPLETE: &str = held!(
     "leave('1'); redis.call('HSET', key, 'status', ARGV[6], 'headers', ARGV[7], 'body', ARGV[8], 'journal', '', 'input', '')"
 );
-const RELEASE: &str =
-    held!("if redis.call('HGET', key, 'journal') == '' then leave('3') else wait_until(now) end");
+const RELEASE: &str = held!(
+    "if redis.call('HGET', key, 'journal') == '' then leave('3'); redis.call('HSET', key, 'input', '') else wait_until(now) end"
+);
 const LOSE: &str = held!("leave('2')");
 
 const REOPEN: &str = r"
@@ -165,6 +166,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('HSET', KEYS[1], 'state', '0', 'until', string.format('%.0f', now))
 if found[2] ~= '' then redis.call('ZADD', ARGV[1] .. found[2], now, KEYS[1]) end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1
 ";
 
@@ -278,7 +280,8 @@ impl LeasedStore for RedisStore {
     async fn reopen(&self, scope: &Scope, key: &Key) -> Result<bool, Error> {
         let script = Script::new(REOPEN);
         let mut call = script.key(name(scope, key));
-        call.arg(ABANDONED);
+        call.arg(ABANDONED)
+            .arg(millis(self.retention.unfinished.max(self.retention.ended)));
         let reopened: i64 = self.run(&call).await?;
         Ok(reopened == 1)
     }

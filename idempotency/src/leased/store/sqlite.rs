@@ -141,7 +141,8 @@ impl LeasedDb for Sqlite {
             .map_err(|reason| Error::new(ErrorKind::Database, reason))?;
         // The steps' results and the input have served; what replays need stays.
         let updated = sqlx::query(
-            "update mainstay_lease set state = 1, status = $4, headers = $5, body = $6, journal = x'', input = x'' \
+            "update mainstay_lease set state = 1, status = $4, headers = $5, body = $6, journal = x'', input = x'', \
+             lease_until = cast(unixepoch('subsec') * 1000 as integer) \
              where scope = $1 and key = $2 and token = $3 and state = 0",
         )
         .bind(holder.scope.as_bytes())
@@ -158,7 +159,8 @@ impl LeasedDb for Sqlite {
 
     async fn lease_release(pool: &SqlitePool, holder: &Holder) -> Result<bool, Error> {
         let updated = sqlx::query(
-            "update mainstay_lease set state = iif(length(journal) = 0, 3, 0), lease_until = cast(unixepoch('subsec') * 1000 as integer) \
+            "update mainstay_lease set state = iif(length(journal) = 0, 3, 0), lease_until = cast(unixepoch('subsec') * 1000 as integer), \
+             input = iif(length(journal) = 0, x'', input) \
              where scope = $1 and key = $2 and token = $3 and state = 0",
         )
         .bind(holder.scope.as_bytes())
@@ -219,10 +221,10 @@ impl LeasedDb for Sqlite {
         retention: Retention,
         batch_max: u32,
     ) -> Result<u64, Error> {
-        // No lease ends before its key was claimed, so what is unfinished for long enough is old enough too: one index serves.
+        // No lease ends before its key was first claimed, so what ended long enough ago is old enough too: one index serves.
         let deleted = sqlx::query(
             "delete from mainstay_lease where rowid in (select rowid from mainstay_lease \
-             where created_at < cast(unixepoch('subsec') * 1000 as integer) - $1 and (state in (1, 3) \
+             where created_at < cast(unixepoch('subsec') * 1000 as integer) - $1 and ((state in (1, 3) and lease_until < cast(unixepoch('subsec') * 1000 as integer) - $1) \
              or (state = 0 and lease_until <= cast(unixepoch('subsec') * 1000 as integer) and length(journal) = 0 and handler = x'') \
              or (state in (0, 2) and lease_until < cast(unixepoch('subsec') * 1000 as integer) - $2)) limit $3)",
         )
