@@ -92,7 +92,7 @@ impl<S: LeasedStore> LeasedJobs<S> {
     ///
     /// # Errors
     /// An [`IdempotencyError`], or the job's own. [`IdempotencyError::KeyInFlight`] also when another attempt has taken over;
-    /// [`IdempotencyError::OutcomeUnknown`] also for a timeout, and for a key that is [`Unknown`](Claimed::Unknown).
+    /// [`IdempotencyError::OutcomeUnknown`] also for a timeout, for a store that does not say whether it has the claim, and for a key that is [`Unknown`](Claimed::Unknown).
     ///
     /// # Cancel safety
     /// The job runs in a task of its own: dropping this future loses the answer, not the work. A panic continues here.
@@ -181,6 +181,10 @@ impl<S: LeasedStore> LeasedJobs<S> {
 
 fn refusal<S: LeasedStore>(claimed: Result<Claimed<S>, Error>) -> IdempotencyError {
     match claimed {
+        // The claim may be there, with the job's name: a completer that knows it would do what is said to be undone.
+        Err(lost) if lost.kind() == ErrorKind::Unavailable => {
+            IdempotencyError::OutcomeUnknown(lost)
+        }
         Err(error) => IdempotencyError::Store(error),
         Ok(Claimed::Mismatch) => IdempotencyError::KeyReused,
         Ok(Claimed::Refused(Age::FromTheFuture)) => IdempotencyError::KeyFromTheFuture,

@@ -16,7 +16,7 @@ use super::lazy::Asked;
 use super::protocol::{BoxError, Ended, Runs};
 use super::run::Ran;
 use crate::inflight::Ticket;
-use crate::leased::{Admitted, Home, Lease, LeasedStore, Leases, Work};
+use crate::leased::{Admitted, GivenBack, Home, Lease, LeasedStore, Leases, Work};
 use crate::local::Kept;
 use crate::policy::Keep;
 use crate::store::Claim;
@@ -109,9 +109,17 @@ impl<L: LeasedStore> Attempt<'_, L> {
         let patience = limits
             .handler_time_max
             .saturating_add(Duration::from_secs(5));
-        match timeout(patience, self.leases.claim(self.claim, &work)).await {
-            Ok(claimed) => claimed?.admitted(),
-            Err(elapsed) => Err(Error::new(ErrorKind::Unavailable, elapsed).into()),
+        let claimed = match timeout(patience, self.leases.claim(self.claim, &work)).await {
+            Ok(claimed) => claimed,
+            Err(elapsed) => Err(Error::new(ErrorKind::Unavailable, elapsed)),
+        };
+        match claimed {
+            Ok(claimed) => claimed.admitted(),
+            // The claim may be there, with the name of who is to carry it out.
+            Err(lost) if lost.kind() == ErrorKind::Unavailable && !work.handler.is_empty() => {
+                Err(IdempotencyError::OutcomeUnknown(lost))
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -126,12 +134,14 @@ impl<L: LeasedStore> Attempt<'_, L> {
         };
         // Whether with effects or without makes no difference: the steps are done.
         if keep == Keep::Release {
+            let untouched = lease.is_untouched();
             return match lease.give_back().await {
-                Ok(()) => {
+                GivenBack::Fenced => self.answer_of_another().await,
+                given if self.is_over(given, untouched) => {
                     telemetry::request("released");
                     answered.map(Body::from)
                 }
-                Err(_fenced) => self.answer_of_another().await,
+                _ => self.goes_on(format!("status {status}, and what was begun is completed")),
             };
         }
         let Some(recorded) = to_keep(self.config, self.claim, &answered) else {
@@ -150,17 +160,29 @@ impl<L: LeasedStore> Attempt<'_, L> {
         }
     }
 
-    /// No answer of the handler's can be kept. `refusal` says that nothing was done, which is true if no step was begun.
+    /// No answer of the handler's can be kept. `refusal` says that nothing was done, which is true if no step was begun and
+    /// nobody takes the key up.
     async fn give_up(&self, lease: Lease<L>, refusal: IdempotencyError) -> Response<Body> {
         let untouched = lease.is_untouched();
         match lease.give_back().await {
-            Ok(()) if untouched => refuse(Some(self.claim), refusal),
-            Ok(()) => refuse(
-                Some(self.claim),
-                IdempotencyError::OutcomeUnknown(Error::new(ErrorKind::Unavailable, refusal)),
-            ),
-            Err(_fenced) => self.answer_of_another().await,
+            GivenBack::Fenced => self.answer_of_another().await,
+            given if untouched && self.is_over(given, untouched) => {
+                refuse(Some(self.claim), refusal)
+            }
+            _ => self.goes_on(refusal),
         }
+    }
+
+    /// Whether nothing more is done under the key until its client asks again: there is no completer, or the key is as if it had
+    /// never come, which a completer passes over.
+    fn is_over(&self, given: GivenBack, untouched: bool) -> bool {
+        self.config.completed_by.is_none() || (given == GivenBack::Given && untouched)
+    }
+
+    /// What is done stays done, and a completer may do the rest.
+    fn goes_on(&self, because: impl Into<BoxError>) -> Response<Body> {
+        let unknown = Error::new(ErrorKind::Unavailable, because);
+        refuse(Some(self.claim), IdempotencyError::OutcomeUnknown(unknown))
     }
 
     /// This attempt was taken over: what the key stands for is the answer.

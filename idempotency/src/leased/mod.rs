@@ -47,6 +47,8 @@ pub use lease::{Lease, LeaseError, Remote};
 pub use leases::{Claimed, Leases};
 pub(crate) use lent::Home;
 pub use lent::LentLease;
+#[cfg(feature = "axum")]
+pub(crate) use settle::GivenBack;
 pub use sql::LeasedDb;
 #[cfg(feature = "memory")]
 pub use store::memory::MemoryStore;

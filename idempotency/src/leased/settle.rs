@@ -13,8 +13,16 @@ use crate::{Error, ErrorKind, IdempotencyError, Recorded};
 /// How long the end of an attempt waits for its key to be given back: a step that goes on may hold it.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Another attempt has taken over.
-pub(crate) struct Fenced;
+/// What became of a key that was to be given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GivenBack {
+    /// It is free, or to be taken over at once.
+    Given,
+    /// Another attempt has taken over.
+    Fenced,
+    /// The store did not say. If it is not given back, it is free when its lease is over, or a completer takes it up.
+    NotKnown,
+}
 
 impl<S: LeasedStore> Leases<S> {
     /// Records the answer. A store that does not say whether it did is told again for `patience`, which the token makes
@@ -79,15 +87,16 @@ impl<S: LeasedStore> Leases<S> {
 
 impl<S: LeasedStore> Lease<S> {
     /// [Releases](Self::release), and waits a moment for it. What cannot be given back is free when the lease is over.
-    pub(crate) async fn give_back(self) -> Result<(), Fenced> {
+    pub(crate) async fn give_back(self) -> GivenBack {
         let key = self.holder().key.clone();
         match timeout(RELEASE_PATIENCE, self.release()).await {
-            Ok(Err(LeaseError::Fenced)) => Err(Fenced),
+            Ok(Ok(())) => GivenBack::Given,
+            Ok(Err(LeaseError::Fenced)) => GivenBack::Fenced,
             Ok(Err(error)) => {
                 tracing::warn!(?key, %error, "not given back: it is free when its lease is over");
-                Ok(())
+                GivenBack::NotKnown
             }
-            Ok(Ok(())) | Err(_) => Ok(()),
+            Err(_elapsed) => GivenBack::NotKnown,
         }
     }
 }

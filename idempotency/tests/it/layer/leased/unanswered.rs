@@ -266,3 +266,42 @@ async fn a_key_that_cannot_be_given_back_is_free_when_its_lease_is_over() {
         assert_eq!((app.runs(), app.effects("status 503").await), (2, 1));
     }
 }
+
+/// The store may have the key with the name of who carries it out: then "nothing was done" would not stay true.
+#[tokio::test(start_paused = true)]
+async fn what_a_completer_may_take_up_is_not_said_to_be_undone() {
+    for (write, how, body, status, outcome) in [
+        ("claim", Fails::Unanswered, "ok", 503, Outcome::Unknown),
+        ("claim", Fails::Silent, "ok", 503, Outcome::Unknown),
+        ("claim", Fails::Refused, "ok", 500, Outcome::NotApplied),
+        ("release", Fails::Lost, "! forever", 503, Outcome::Unknown),
+        ("release", Fails::Silent, "! forever", 503, Outcome::Unknown),
+        (
+            "release",
+            Fails::Lost,
+            "! status 429",
+            503,
+            Outcome::Unknown,
+        ),
+        ("none", Fails::Lost, "! forever", 504, Outcome::NotApplied),
+        ("none", Fails::Lost, "status 429", 503, Outcome::Unknown),
+    ] {
+        let (plain, store) = app();
+        let app = plain.beside(Leases::new(store.clone()), |layer| {
+            layer.completed_by("pay")
+        });
+        store.fail(write, how, 1);
+        let problem = app.post("k", body).await.problem();
+        assert_eq!(
+            (problem.status(), problem.outcome()),
+            (status, outcome),
+            "{write} {how:?} {body}"
+        );
+        tokio::time::sleep(Duration::from_secs(31)).await;
+        let found = store.abandoned("pay", 10).await.unwrap();
+        assert!(
+            found.is_empty() || outcome == Outcome::Unknown,
+            "a completer does what was said to be undone: {write} {how:?} {body}"
+        );
+    }
+}
