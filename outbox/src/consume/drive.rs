@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::{FutureExt, Stream, StreamExt, future::join_all};
 use tokio::{
-    task::{Id, JoinSet},
+    task::{Id, JoinError, JoinSet},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -55,6 +55,9 @@ const AFTER_MAX: Duration = Duration::from_hours(1);
 
 /// Handles what the source yields until it ends or the token is cancelled; then ends what is under way.
 ///
+/// Once the token is cancelled the source must yield what the broker has sent already, and end. Only then is anything given
+/// back, in the order of arrival: earlier, the broker could hand it straight back to us, or hand on what comes behind it.
+///
 /// `working` is how often the broker wants to hear that a delivery is still being worked on.
 pub(super) async fn drive<D: Delivery, H: Handler>(
     source: impl Stream<Item = D> + Send,
@@ -63,35 +66,36 @@ pub(super) async fn drive<D: Delivery, H: Handler>(
     handler: &Arc<H>,
     shutdown: &CancellationToken,
 ) -> Consumed {
-    let mut source = pin!(source);
+    let mut source = pin!(source.enumerate().map(Item::new));
     let mut keys = Keys::new();
     let mut total = Consumed::default();
     // Ends the waits of tasks as well when the source ends by itself.
     let ending = shutdown.child_token();
     let mut tasks = Tasks {
         set: JoinSet::new(),
-        keys: HashMap::new(),
+        items: HashMap::new(),
     };
     let mut tick = interval(working.unwrap_or(Duration::from_hours(1)));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    let mut open = true;
+    while open {
         tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
             Some(ended) = tasks.set.join_next_with_id() => {
-                let (key, consumed) = tasks.ended(ended);
-                total += consumed;
-                if let Some(next) = keys.next(key) {
+                let ended = tasks.ended(ended);
+                total += ended.consumed;
+                if let Some(next) = keys.next(ended.key) {
                     tasks.start(next, config, working, handler, &ending);
                 }
             }
-            delivery = source.next() => match delivery {
-                Some(delivery) => {
-                    if let Some(first) = keys.admit(Item::new(delivery)) {
+            item = source.next() => match item {
+                Some(item) => {
+                    if let Some(first) = keys.admit(item) {
                         tasks.start(first, config, working, handler, &ending);
                     }
                 }
-                None => break,
+                None => open = false,
             },
             _ = tick.tick(), if working.is_some() => {
                 join_all(keys.waiting().map(|item| item.delivery.working())).await;
@@ -99,22 +103,31 @@ pub(super) async fn drive<D: Delivery, H: Handler>(
         }
     }
     ending.cancel();
-    let drained = timeout(config.drain_timeout, async {
-        while let Some(ended) = tasks.set.join_next_with_id().await {
-            total += tasks.ended(ended).1;
+    let mut back: Vec<Arc<Item<D>>> = keys.drain().map(Arc::new).collect();
+    let mut drained = pin!(sleep(config.drain_timeout));
+    while open || !tasks.set.is_empty() {
+        tokio::select! {
+            biased;
+            Some(ended) = tasks.set.join_next_with_id() => {
+                let ended = tasks.ended(ended);
+                total += ended.consumed;
+                back.extend(ended.unsettled);
+            }
+            () = &mut drained, if !tasks.set.is_empty() => tasks.set.shutdown().await,
+            item = source.next(), if open => match item {
+                Some(item) => back.push(Arc::new(item)),
+                None => open = false,
+            },
+            _ = tick.tick(), if working.is_some() => {
+                let held = back.iter().chain(tasks.cut_off());
+                join_all(held.map(|item| item.delivery.working())).await;
+            }
         }
-    });
-    if drained.await.is_err() {
-        total.given_back += tasks.set.len() as u64;
-        tasks.set.shutdown().await;
     }
-    // Last: given back earlier, another consumer could overtake the one of their key that was under way.
-    for item in keys.drain() {
+    back.extend(tasks.items.into_values());
+    back.sort_by_key(|item| item.place);
+    for item in back {
         item.delivery.give_back(None).await;
-        total.given_back += 1;
-    }
-    while let Some(Some(delivery)) = source.next().now_or_never() {
-        delivery.give_back(None).await;
         total.given_back += 1;
     }
     total
@@ -124,14 +137,20 @@ type Key = Option<Vec<u8>>;
 
 /// A delivery with its event.
 struct Item<D> {
+    /// Counts arrivals.
+    place: usize,
     delivery: D,
     event: Result<Received, Unreadable>,
 }
 
 impl<D: Delivery> Item<D> {
-    fn new(delivery: D) -> Self {
+    fn new((place, delivery): (usize, D)) -> Self {
         let event = delivery.read();
-        Self { delivery, event }
+        Self {
+            place,
+            delivery,
+            event,
+        }
     }
 
     fn key(&self) -> Key {
@@ -184,14 +203,22 @@ impl<D: Delivery> Keys<D> {
     }
 }
 
-/// The deliveries under way, each in a task, with the key it keeps busy.
-struct Tasks {
-    set: JoinSet<Consumed>,
-    keys: HashMap<Id, Key>,
+/// The deliveries under way, each in a task. The items outlive tasks that are cut off.
+struct Tasks<D> {
+    set: JoinSet<Settled>,
+    items: HashMap<Id, Arc<Item<D>>>,
 }
 
-impl Tasks {
-    fn start<D: Delivery, H: Handler>(
+/// A task that ended.
+struct Ended<D> {
+    key: Key,
+    consumed: Consumed,
+    /// To be given back.
+    unsettled: Option<Arc<Item<D>>>,
+}
+
+impl<D: Delivery> Tasks<D> {
+    fn start<H: Handler>(
         &mut self,
         item: Item<D>,
         config: &ConsumerConfig,
@@ -199,31 +226,54 @@ impl Tasks {
         handler: &Arc<H>,
         ending: &CancellationToken,
     ) {
-        let key = item.key();
+        let item = Arc::new(item);
         let task = Task {
-            item,
+            item: Arc::clone(&item),
             config: config.clone(),
             working,
             handler: Arc::clone(handler),
             ending: ending.clone(),
         };
         let started = self.set.spawn(task.run());
-        self.keys.insert(started.id(), key);
+        self.items.insert(started.id(), item);
     }
 
-    fn ended(&mut self, ended: Result<(Id, Consumed), tokio::task::JoinError>) -> (Key, Consumed) {
-        let (id, consumed) = match ended {
+    fn ended(&mut self, ended: Result<(Id, Settled), JoinError>) -> Ended<D> {
+        let (id, settled) = match ended {
             Ok(ended) => ended,
             // Handlers' panics are caught in the task; a delivery whose settling panics comes again.
-            Err(error) => (error.id(), Consumed::default()),
+            Err(error) => (error.id(), Settled::Yes(Consumed::default())),
         };
-        (self.keys.remove(&id).flatten(), consumed)
+        let item = self.items.remove(&id);
+        let key = item.as_ref().and_then(|item| item.key());
+        let (consumed, unsettled) = match settled {
+            Settled::Yes(consumed) => (consumed, None),
+            Settled::No(consumed) => (consumed, item),
+        };
+        Ended {
+            key,
+            consumed,
+            unsettled,
+        }
     }
+
+    /// What has no task any more, because the time of all is over.
+    fn cut_off(&self) -> impl Iterator<Item = &Arc<Item<D>>> {
+        let over = self.set.is_empty();
+        self.items.values().filter(move |_| over)
+    }
+}
+
+/// Whether the broker knows what became of a delivery, and what was done.
+enum Settled {
+    Yes(Consumed),
+    /// Everything is to end.
+    No(Consumed),
 }
 
 /// One delivery on its way to being settled.
 struct Task<D, H> {
-    item: Item<D>,
+    item: Arc<Item<D>>,
     config: ConsumerConfig,
     working: Option<Duration>,
     handler: Arc<H>,
@@ -231,14 +281,13 @@ struct Task<D, H> {
 }
 
 impl<D: Delivery, H: Handler> Task<D, H> {
-    async fn run(self) -> Consumed {
+    async fn run(self) -> Settled {
         let mut consumed = Consumed::default();
         let mut event = match &self.item.event {
             Ok(event) => event.clone(),
             Err(unreadable) => {
                 let reason = Reason::new(&unreadable.to_string());
-                self.bury(&reason, &mut consumed).await;
-                return consumed;
+                return self.bury(&reason, consumed).await;
             }
         };
         let mut attempt = self.item.delivery.deliveries_before().saturating_add(1);
@@ -247,23 +296,18 @@ impl<D: Delivery, H: Handler> Task<D, H> {
             if attempt > self.config.attempts_max {
                 // Only by deliveries that ended without an answer: it has killed its consumer each time.
                 let reason = Reason::from("every attempt ended without an answer");
-                self.bury(&reason, &mut consumed).await;
-                return consumed;
+                return self.bury(&reason, consumed).await;
             }
             event.set_attempt(attempt);
             let (after, reason) = match self.handle(event.clone()).await {
                 Handled::Done => {
                     self.item.delivery.ack().await;
                     consumed.done += 1;
-                    return consumed;
+                    return Settled::Yes(consumed);
                 }
-                Handled::Dead { reason } => {
-                    self.bury(&reason, &mut consumed).await;
-                    return consumed;
-                }
+                Handled::Dead { reason } => return self.bury(&reason, consumed).await,
                 Handled::Retry { reason, .. } if attempt >= self.config.attempts_max => {
-                    self.bury(&reason, &mut consumed).await;
-                    return consumed;
+                    return self.bury(&reason, consumed).await;
                 }
                 Handled::Retry { after, reason } => (after, reason),
             };
@@ -284,12 +328,10 @@ impl<D: Delivery, H: Handler> Task<D, H> {
             );
             if event.key().is_none() && self.item.delivery.can_be_delayed() {
                 self.item.delivery.give_back(Some(wait)).await;
-                return consumed;
+                return Settled::Yes(consumed);
             }
             if !self.meanwhile(sleep(wait)).await {
-                self.item.delivery.give_back(None).await;
-                consumed.given_back += 1;
-                return consumed;
+                return Settled::No(consumed);
             }
             attempt = attempt.saturating_add(1);
         }
@@ -337,7 +379,7 @@ impl<D: Delivery, H: Handler> Task<D, H> {
         }
     }
 
-    async fn bury(&self, reason: &Reason, consumed: &mut Consumed) {
+    async fn bury(&self, reason: &Reason, mut consumed: Consumed) -> Settled {
         let id = self.item.event.as_ref().map_or("", Received::id);
         while !self.item.delivery.bury(reason).await {
             tracing::error!(
@@ -347,9 +389,7 @@ impl<D: Delivery, H: Handler> Task<D, H> {
                 "a dead letter could not be written and holds up its key"
             );
             if !self.meanwhile(sleep(BURY_AGAIN)).await {
-                self.item.delivery.give_back(None).await;
-                consumed.given_back += 1;
-                return;
+                return Settled::No(consumed);
             }
         }
         consumed.dead += 1;
@@ -359,6 +399,7 @@ impl<D: Delivery, H: Handler> Task<D, H> {
             reason = reason.as_str(),
             "an event is given up as a dead letter"
         );
+        Settled::Yes(consumed)
     }
 }
 

@@ -128,7 +128,7 @@ impl NatsConsumer {
         let working = (!working.is_zero()).then_some(working);
         let places = Arc::new(Semaphore::new(usize::from(self.config.max_in_flight)));
         let handler = Arc::new(handler);
-        let source = deliveries(self.consumer, places, self.dead);
+        let source = deliveries(self.consumer, places, self.dead, shutdown.clone());
         // On the heap, once: callers should not have to move some sixteen KiB.
         Box::pin(drive(source, &self.config, working, &handler, &shutdown)).await
     }
@@ -156,44 +156,52 @@ struct Pull {
     places: OwnedSemaphorePermit,
 }
 
-/// Pulls as many deliveries as there are places; never ends by itself.
+/// Pulls as many deliveries as there are places, until the shutdown. A pull that is open then is read to its end: closed
+/// earlier, what the server has sent on it would only come again after the `ack_wait`, behind what comes later.
 fn deliveries(
     consumer: PullConsumer,
     places: Arc<Semaphore>,
     dead: Option<Arc<Dead>>,
+    shutdown: CancellationToken,
 ) -> impl Stream<Item = NatsDelivery> + Send {
     let start = (consumer, places, dead, None::<Pull>);
-    stream::unfold(start, async |(consumer, places, dead, mut open)| {
-        loop {
-            let mut pull = match open.take() {
-                Some(pull) => pull,
-                None => match start_pull(&consumer, &places).await {
-                    Ok(pull) => pull,
-                    Err(reason) => {
-                        tracing::warn!(target: TARGET, reason, "JetStream cannot be asked for events");
-                        sleep(PULL_AGAIN).await;
-                        continue;
+    stream::unfold(start, move |(consumer, places, dead, mut open)| {
+        let shutdown = shutdown.clone();
+        async move {
+            loop {
+                let mut pull = match open.take() {
+                    Some(pull) => pull,
+                    None => match shutdown
+                        .run_until_cancelled(start_pull(&consumer, &places))
+                        .await?
+                    {
+                        Ok(pull) => pull,
+                        Err(reason) => {
+                            tracing::warn!(target: TARGET, reason, "JetStream cannot be asked for events");
+                            shutdown.run_until_cancelled(sleep(PULL_AGAIN)).await?;
+                            continue;
+                        }
+                    },
+                };
+                match timeout_at(pull.until, pull.batch.next()).await {
+                    Ok(Some(Ok(message))) => {
+                        let Some(place) = pull.places.split(1) else {
+                            continue; // more than was asked for: it comes again
+                        };
+                        let delivery = NatsDelivery {
+                            message,
+                            dead: dead.clone(),
+                            _place: place,
+                        };
+                        return Some((delivery, (consumer, places, dead, Some(pull))));
                     }
-                },
-            };
-            match timeout_at(pull.until, pull.batch.next()).await {
-                Ok(Some(Ok(message))) => {
-                    let Some(place) = pull.places.split(1) else {
-                        continue; // more than was asked for: it comes again
-                    };
-                    let delivery = NatsDelivery {
-                        message,
-                        dead: dead.clone(),
-                        _place: place,
-                    };
-                    return Some((delivery, (consumer, places, dead, Some(pull))));
+                    Ok(Some(Err(_))) => {
+                        tracing::warn!(target: TARGET, "JetStream ended a pull with an error");
+                        drop(pull);
+                        shutdown.run_until_cancelled(sleep(PULL_AGAIN)).await?;
+                    }
+                    Ok(None) | Err(_) => {}
                 }
-                Ok(Some(Err(_))) => {
-                    tracing::warn!(target: TARGET, "JetStream ended a pull with an error");
-                    drop(pull);
-                    sleep(PULL_AGAIN).await;
-                }
-                Ok(None) | Err(_) => {}
             }
         }
     })

@@ -1,13 +1,13 @@
 //! A consumer of a RabbitMQ queue.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, task::Poll, time::Duration};
 
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
     options::{
-        BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions,
-        BasicQosOptions, BasicRejectOptions, ConfirmSelectOptions,
+        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+        BasicRejectOptions, ConfirmSelectOptions,
     },
     types::{AMQPValue, FieldTable, LongString, ShortString},
 };
@@ -107,7 +107,7 @@ impl RabbitMqConsumer {
         loop {
             let session = tokio::select! {
                 () = shutdown.cancelled() => break,
-                session = timeout(CONNECT, self.connect()) => session,
+                session = timeout(CONNECT, self.connect(shutdown.clone())) => session,
             };
             match session {
                 Ok(Ok(session)) => {
@@ -131,6 +131,7 @@ impl RabbitMqConsumer {
 
     async fn connect(
         &self,
+        shutdown: CancellationToken,
     ) -> Result<Session<impl Stream<Item = RabbitMqDelivery> + Send + use<>>, Unusable> {
         let queue = ShortString::try_new(self.queue.as_str()).map_err(|_| Unusable)?;
         let options = ConnectionProperties::default()
@@ -159,7 +160,7 @@ impl RabbitMqConsumer {
         channel
             .basic_qos(prefetch, BasicQosOptions::default())
             .await?;
-        let consumer = channel
+        let mut consumer = channel
             .basic_consume(
                 queue,
                 ShortString::default(), // the broker chooses a tag
@@ -167,15 +168,20 @@ impl RabbitMqConsumer {
                 FieldTable::default(),
             )
             .await?;
-        // Ends with the channel. Dropping that would close it, so it stays with the source.
-        let source = consumer
-            .take_while(|delivery| std::future::ready(delivery.is_ok()))
-            .filter_map(|delivery| std::future::ready(delivery.ok()))
-            .map(move |delivery| RabbitMqDelivery {
+        // Ends with the channel, and at the shutdown after what has come already. Dropping the channel would close it, so it
+        // stays with the source.
+        let source = stream::poll_fn(move |cx| {
+            let delivery = match consumer.poll_next_unpin(cx) {
+                Poll::Ready(Some(Ok(delivery))) => delivery,
+                Poll::Pending if !shutdown.is_cancelled() => return Poll::Pending,
+                Poll::Ready(Some(Err(_)) | None) | Poll::Pending => return Poll::Ready(None),
+            };
+            Poll::Ready(Some(RabbitMqDelivery {
                 delivery,
                 dead: dead.clone(),
                 _channel: channel.clone(),
-            });
+            }))
+        });
         Ok(Session { connection, source })
     }
 }
@@ -296,13 +302,10 @@ impl Delivery for RabbitMqDelivery {
         Self::said(self.delivery.acker.ack(BasicAckOptions::default())).await;
     }
 
-    async fn give_back(&self, _after: Option<Duration>) {
-        let requeue = BasicNackOptions {
-            requeue: true,
-            ..BasicNackOptions::default()
-        };
-        Self::said(self.delivery.acker.nack(requeue)).await;
-    }
+    /// The end of the channel does it, which follows: for all at once, in their old places, and in the same step in which
+    /// the queue forgets this consumer. A negative acknowledgement before would come straight back; after `basic.cancel`
+    /// another consumer would be given what comes behind.
+    async fn give_back(&self, _after: Option<Duration>) {}
 
     async fn bury(&self, reason: &Reason) -> bool {
         let Some(dead) = &self.dead else {
