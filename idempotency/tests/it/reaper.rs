@@ -18,6 +18,7 @@ const DAY: Duration = Duration::from_hours(24);
 
 on_each!(
     a_round_deletes_all_that_is_old_batch_by_batch,
+    a_table_that_cannot_be_reaped_does_not_keep_the_others,
     two_reapers_share_the_work,
     a_reaper_that_is_told_to_stop_stops
 );
@@ -96,6 +97,30 @@ async fn a_round_deletes_all_that_is_old_batch_by_batch<D: TestDb + LeasedDb>(po
     assert!(!app.post("a", "ok").await.replayed());
     let longer = Reaper::new(pool).keys(Duration::MAX);
     assert_eq!(longer.run_once().await.unwrap(), Reaped::default());
+}
+
+async fn a_table_that_cannot_be_reaped_does_not_keep_the_others<D: TestDb + LeasedDb>(
+    pool: Pool<D>,
+) {
+    write(&pool, "a").await;
+    age(&pool).await;
+    let mut conn = pool.acquire().await.unwrap();
+    D::raw(&mut conn, "alter table mainstay_lease rename to elsewhere")
+        .await
+        .unwrap();
+    drop(conn);
+    let reaper = Reaper::new(pool.clone()).keys(DAY);
+    assert!(reaper.run_once().await.is_err());
+    let mut conn = pool.acquire().await.unwrap();
+    D::raw(&mut conn, "alter table elsewhere rename to mainstay_lease")
+        .await
+        .unwrap();
+    drop(conn);
+    let rest = Reaped {
+        leases: 1,
+        ..Reaped::default()
+    };
+    assert_eq!(reaper.run_once().await.unwrap(), rest);
 }
 
 async fn two_reapers_share_the_work<D: TestDb + LeasedDb>(pool: Pool<D>) {
