@@ -259,7 +259,13 @@ pub trait IdempotencyDb: Database {
 /// Creates and updates this crate's tables in the database of `pool`.
 ///
 /// The bookkeeping table is `mainstay_idempotency_migrations`: your own sqlx migrations are not touched. On Postgres the
-/// tables go where the connection's `search_path` points. The role needs the right to create tables, nothing more.
+/// tables go where the connection's `search_path` points. The role needs the right to create tables, and owns them: a later
+/// migration, by the same role, inherits from them.
+///
+/// A service that runs as another role needs SELECT, INSERT, UPDATE and DELETE on all of the tables; on Postgres that is
+/// `mainstay_key` and each of `mainstay_key_day_00` to `mainstay_key_day_15` (a claim of a key with a time of its own reads and
+/// writes its day by name), `mainstay_lease` and `mainstay_inbox`, or `on all tables in schema` after this. TRUNCATE on the days lets [`empty_days`] empty
+/// them. What was granted on `mainstay_key` when the days came is granted on them; what is granted later is not.
 ///
 /// # Errors
 /// [`ErrorKind::Unavailable`] and [`ErrorKind::Database`]. All of a run's steps commit together or not
