@@ -33,7 +33,7 @@ pub use self::openapi::IdempotencyOpenApi;
 pub use self::protocol::Protocol;
 pub use self::service::{IdempotencyService, ResponseFuture};
 use crate::codec::Codec;
-use crate::leased::{LeasedStore, Leases};
+use crate::leased::{HANDLER_BYTES_MAX, LeasedStore, Leases};
 use crate::on_commit::OnCommit;
 use crate::policy::OutcomePolicy;
 use crate::store::IdempotencyDb;
@@ -141,10 +141,20 @@ impl<L: LeasedStore> IdempotencyLayer<Leases<L>, Unscoped> {
 impl<L: LeasedStore, S> IdempotencyLayer<Leases<L>, S> {
     /// Names the handler of a [`Completer`](crate::leased::Completer) that takes up requests whose process is gone, without
     /// waiting for their clients; it gets the request's body, which is kept with the key meanwhile, and must
-    /// [complete](crate::leased::Lease::complete) with the answer that the client is to get. At most 255 bytes. Default: none, and only a retry takes up.
+    /// [complete](crate::leased::Lease::complete) with the answer that the client is to get. Default: none, and only a retry takes up.
+    ///
+    /// The body is kept as it came, also with a [`codec`](Self::codec), until there is an answer or the key is given back.
+    ///
+    /// # Panics
+    /// When the name is over 255 bytes: no store takes it, and every request would be refused.
     #[must_use]
     pub fn completed_by(self, handler: impl Into<Arc<str>>) -> Self {
-        self.with(|config| config.completed_by = Some(handler.into()))
+        let handler = handler.into();
+        assert!(
+            handler.len() <= HANDLER_BYTES_MAX,
+            "the name of a completer's handler has at most {HANDLER_BYTES_MAX} bytes"
+        );
+        self.with(|config| config.completed_by = Some(handler))
     }
 }
 

@@ -124,16 +124,24 @@ impl<S: LeasedStore> Lease<S> {
                 if in_step.load(Ordering::SeqCst) {
                     continue;
                 }
-                match store.renew(&holder, time).await {
-                    Ok(true) => {}
-                    Ok(false) if ended.is_cancelled() => return,
-                    Ok(false) => {
+                // One that hangs is left behind, in its task: the next may come through on another connection.
+                let renewing = tokio::spawn({
+                    let (store, holder) = (store.clone(), holder.clone());
+                    async move { store.renew(&holder, time).await }
+                });
+                match timeout(time / 3, renewing).await {
+                    Ok(Ok(Ok(true))) => {}
+                    Ok(Ok(Ok(false))) if ended.is_cancelled() => return,
+                    Ok(Ok(Ok(false))) => {
                         tracing::warn!(key = ?holder.key, "lease lost: another attempt has taken over");
                         return fenced.cancel();
                     }
                     // The next third may go better; if none does, the token decides.
-                    Err(error) => {
+                    Ok(Ok(Err(error))) => {
                         tracing::warn!(key = ?holder.key, %error, "lease not renewed");
+                    }
+                    Ok(Err(_)) | Err(_) => {
+                        tracing::warn!(key = ?holder.key, "lease not renewed: no answer");
                     }
                 }
             }

@@ -13,11 +13,14 @@ use crate::{Age, Error, ErrorKind, Key, Recorded, Scope, telemetry};
 /// Long enough for a renewal to fail twice; short enough for a client to wait for the next attempt.
 const LEASE_TIME: Duration = Duration::from_secs(30);
 
+/// Shorter ones are over before they are renewed, and renewing would leave the store no rest.
+const LEASE_TIME_MIN: Duration = Duration::from_millis(10);
+
 /// As for jobs: a step has a row locked, and on SQLite the one writer's place.
 const STEP_TIME_MAX: Duration = Duration::from_mins(5);
 
 /// Longest name of a handler, in bytes.
-const HANDLER_BYTES_MAX: usize = 255;
+pub(crate) const HANDLER_BYTES_MAX: usize = 255;
 
 /// Leases on the keys of one store.
 ///
@@ -100,10 +103,10 @@ impl<S: LeasedStore> Leases<S> {
     }
 
     /// How long a holder is left alone that does not renew. Renewals come three times as often. At least a second is sensible:
-    /// a pause longer than this costs the attempt.
+    /// a pause longer than this costs the attempt. Less than 10 ms counts as 10 ms.
     #[must_use]
     pub fn lease_time(mut self, time: Duration) -> Self {
-        self.time = time;
+        self.time = time.max(LEASE_TIME_MIN);
         self
     }
 

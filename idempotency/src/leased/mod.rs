@@ -44,6 +44,8 @@ pub use completer::Completer;
 pub use derived::{DerivedKey, derived_key};
 pub use journal::{RESULT_BYTES_MAX, STEP_BYTES_MAX};
 pub use lease::{Lease, LeaseError, Remote};
+#[cfg(feature = "axum")]
+pub(crate) use leases::HANDLER_BYTES_MAX;
 pub use leases::{Claimed, Leases};
 pub(crate) use lent::Home;
 pub use lent::LentLease;

@@ -82,7 +82,8 @@ impl LeasedStore for Bad {
         self.memory.exists(scope, key).await
     }
     async fn renew(&self, holder: &Holder, lease: Duration) -> Result<bool, Error> {
-        self.memory.renew(holder, lease).await
+        self.through("renew", self.memory.renew(holder, lease))
+            .await
     }
     async fn append(&self, holder: &Holder, entry: &[u8], lease: Duration) -> Result<bool, Error> {
         self.through("append", self.memory.append(holder, entry, lease))
@@ -304,4 +305,37 @@ async fn what_a_completer_may_take_up_is_not_said_to_be_undone() {
             "a completer does what was said to be undone: {write} {how:?} {body}"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_is_not_answered_is_not_the_last() {
+    for how in [Fails::Silent, Fails::Lost, Fails::Unanswered] {
+        let (plain, store) = app();
+        let app = plain.beside(Leases::new(store.clone()), |layer| {
+            layer.handler_time_max(Duration::from_secs(300))
+        });
+        store.fail("renew", how, 1);
+        let request = crate::app::request(Some("k"), "! wait");
+        let working = tokio::spawn(app.call(request));
+        app.world.entered.notified().await;
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        let other = plain.post("k", "! wait").await;
+        assert_eq!(other.code(), "idempotency_key_in_flight", "{how:?}");
+        app.world.gate.add_permits(1);
+        assert_eq!(working.await.unwrap().status(), StatusCode::CREATED);
+    }
+}
+
+#[test]
+fn a_handler_whose_name_no_store_takes_is_refused_when_the_service_is_built() {
+    let named = |bytes: usize| {
+        std::panic::catch_unwind(|| {
+            let (app, store) = app();
+            app.beside(Leases::new(store), |layer| {
+                layer.completed_by("h".repeat(bytes))
+            });
+        })
+    };
+    assert!(named(255).is_ok());
+    assert!(named(256).is_err());
 }
