@@ -1,5 +1,6 @@
 //! Answers at rest: what the table holds of an answer's headers and body, or of a job's result, when that must not be plain
-//! bytes. What the steps of a lease return is kept plain until its answer is recorded.
+//! bytes. What the steps of a lease return is kept plain until its answer is recorded, and so is what it works on where a
+//! completer may take it up: the request's body, or the job's input.
 
 #[cfg(feature = "aead")]
 mod aead;

@@ -77,7 +77,8 @@ impl<S: LeasedStore> LeasedJobs<S> {
         self
     }
 
-    /// Seals results before they are stored. What steps return is stored as it is, until there is a result. Default: none.
+    /// Seals results before they are stored. The job's input and what steps return are stored as they are, until there is a
+    /// result. Default: none.
     #[must_use]
     pub fn codec(mut self, codec: impl Codec) -> Self {
         self.codec = Some(Arc::new(codec));

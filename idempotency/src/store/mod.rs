@@ -308,7 +308,7 @@ pub async fn reap<D: IdempotencyDb>(
 /// A day goes by TRUNCATE, which costs neither a scan nor a log entry per row. Its lock concerns that day's keys only,
 /// and is waited for, and makes others wait, for 50 ms at most: a day that is in use, by a backup perhaps, is left for the
 /// next call. A role without the right to TRUNCATE empties nothing; [`reap`] deletes its rows then. `older_than` as for
-/// [`reap`]: for more than fourteen days, days share a table, and [`reap`] does what this cannot.
+/// [`reap`]: for more than a week, days may share a table, and [`reap`] does what this cannot.
 ///
 /// # Errors
 /// As [`reap`].

@@ -11,13 +11,15 @@ use sqlx::PgPool;
 use super::{error, interval_secs};
 use crate::{Error, Key};
 
-/// As many as migration 4 makes. Records that must stay for longer than two weeks share a table with those of a later day,
-/// which is then never emptied, and are deleted row by row.
+/// As many as migration 4 makes. A day's keys may be used for as long as records stay, so its youngest record is old enough one day
+/// and twice that time behind the day's begin: records that must stay for longer than a week share a table with those of a
+/// later day before that, and most are deleted row by row.
 const DAYS: u8 = 16;
 const DAY_MS: u64 = 86_400_000;
 
-/// A day is emptied as a whole when its youngest record is old enough, which is soon after the oldest is. Rows are deleted one
-/// by one only when that has not happened for this long: their day holds others that are much younger.
+/// A day is emptied as a whole when its youngest record is old enough: soon after the oldest is, for keys that are used when they
+/// are made. Rows are deleted one by one only when that has not happened for this long: their day holds others that are much
+/// younger, because of keys that were used late.
 const OVERDUE: Duration = Duration::from_hours(48);
 
 /// Always the same for a key, whatever the time: the index of that table has the last word.
