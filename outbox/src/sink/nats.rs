@@ -188,7 +188,7 @@ impl NatsSink {
             let (subject, publish) = match self.outbound(message) {
                 Ok(outbound) => outbound,
                 Err(outcome) => {
-                    rounds.settle(at, outcome);
+                    rounds.unsent(at, outcome);
                     continue;
                 }
             };
@@ -242,7 +242,7 @@ fn answer(rounds: &mut Rounds<'_>, at: usize, answer: Result<(), PublishError>) 
     };
     match error.kind() {
         PublishErrorKind::MaxPayloadExceeded => {
-            rounds.settle(at, Outcome::reject("larger than the server's max_payload"));
+            rounds.unsent(at, Outcome::reject("larger than the server's max_payload"));
         }
         PublishErrorKind::TimedOut => rounds.silent(at, NO_ACK),
         PublishErrorKind::StreamNotFound => {

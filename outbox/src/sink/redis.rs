@@ -199,7 +199,7 @@ impl RedisSink {
             }
             let wire = Wire::new(message, Binding::Kafka, self.mode);
             if wire.size() > self.message_bytes_max {
-                rounds.settle(at, Outcome::reject("larger than message_bytes_max"));
+                rounds.unsent(at, Outcome::reject("larger than message_bytes_max"));
                 continue;
             }
             places.push(at);

@@ -273,7 +273,7 @@ impl RabbitMqSink {
             let outbound = match self.outbound(message) {
                 Ok(outbound) => outbound,
                 Err(outcome) => {
-                    rounds.settle(*at, outcome);
+                    rounds.unsent(*at, outcome);
                     continue;
                 }
             };
