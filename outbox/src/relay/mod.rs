@@ -1,5 +1,6 @@
 //! The relay: takes committed events from the database to the sinks, in order per key, until each is settled.
 
+mod connections;
 mod engine;
 mod publish;
 mod route;
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::{
+    connections::Connections,
     engine::Engine,
     route::{Policies, Routes},
 };
@@ -48,6 +50,7 @@ struct Config {
     poll_interval: Duration,
     publish_timeout: Duration,
     drain_timeout: Duration,
+    shared_connections: bool,
     sink_backoff: Backoff,
     policies: Policies,
     retention: Retention,
@@ -111,9 +114,12 @@ impl<Db: OutboxDb> Relay<Db> {
     ///
     /// On Postgres it opens one connection of its own, at most two, with the pool's options and hooks: for its statements
     /// it switches off compilation and plans that suit other kinds of tables, by `options` in the startup message. A
-    /// pooler in between must let these through, as PgBouncer does with `ignore_startup_parameters = options`. Elsewhere
-    /// it takes one connection of the pool at a time. It takes one more of the pool if it
-    /// [listens](RelayBuilder::listen).
+    /// pooler in between must hand these on to the server; over one that refuses or drops them take
+    /// [`shared_connections`](RelayBuilder::shared_connections). Elsewhere it takes one connection of the pool at a time.
+    /// It takes one more of the pool if it [listens](RelayBuilder::listen).
+    ///
+    /// The pool must lead to the primary itself. A proxy that sends reads to a replica lets the relay decide by what was
+    /// true a while ago: which lanes it holds, what is due, who still writes.
     pub fn builder(pool: Pool<Db>) -> RelayBuilder<Db> {
         RelayBuilder {
             pool,
@@ -125,6 +131,7 @@ impl<Db: OutboxDb> Relay<Db> {
                 poll_interval: Duration::from_millis(100),
                 publish_timeout: Duration::from_secs(60),
                 drain_timeout: Duration::from_secs(10),
+                shared_connections: false,
                 sink_backoff: Backoff::equal_jitter(
                     Duration::from_millis(100),
                     Duration::from_secs(5),
@@ -225,6 +232,20 @@ impl<Db: OutboxDb> RelayBuilder<Db> {
     /// listener is away the relay polls, and it comes back by itself.
     pub fn listen(mut self) -> Self {
         self.listens = true;
+        self
+    }
+
+    /// Works over the pool's own connections, one at a time, on Postgres as elsewhere: for a pooler in between that refuses
+    /// `options` in the startup message, or a server that has no connection to spare. Elsewhere this changes nothing.
+    ///
+    /// Then the planner is left to choose. While the table is large and its statistics are of a time when it was not, or
+    /// the other way round, it may sort whole lanes for every look: with 300,000 rows a look was measured at 365 ms instead
+    /// of 4. Give the relay a role of its own, and the role what the startup message would have said: `ALTER ROLE .. SET
+    /// enable_seqscan = off`, the same for `enable_bitmapscan` and `jit`, and `plan_cache_mode = force_generic_plan`.
+    ///
+    /// A pool that the application has emptied holds the relay up, and a lane that is not renewed in time is lost.
+    pub fn shared_connections(mut self) -> Self {
+        self.config.shared_connections = true;
         self
     }
 
@@ -371,9 +392,10 @@ impl<Db: OutboxDb> RelayBuilder<Db> {
             });
         }
         // Over the connection that the relay will use: one that is refused is better known now.
-        let stored = Db::lanes(Db::dedicated(&self.pool))
-            .await
-            .map_err(BuildError::Store)?;
+        let connections = Connections::new(self.pool.clone(), self.config.shared_connections);
+        let stored = Db::lanes(connections.get()).await;
+        connections.close().await;
+        let stored = stored.map_err(BuildError::Store)?;
         if let Some(asked) = self.lanes.filter(|asked| *asked != stored) {
             let kind = ErrorKind::LaneCount { stored, asked };
             return Err(BuildError::Store(Error::new(kind)));

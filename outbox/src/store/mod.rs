@@ -97,10 +97,11 @@ pub trait Signal: Database {
 
 /// Who holds which lanes, on the database's clock.
 pub trait Lanes: Database {
-    /// The connections that a relay works over: few, its own, and set up for its statements. Those of the application
-    /// where there is nothing to set up.
-    fn dedicated(pool: &Pool<Self>) -> Pool<Self> {
-        pool.clone()
+    /// Connections of a relay's own: few, and set up for its statements. `None` where there is nothing to set up: then it
+    /// works over the application's.
+    fn dedicated(pool: &Pool<Self>) -> Option<Pool<Self>> {
+        let _ = pool;
+        None
     }
 
     /// Says that this relay is alive for another `lease`, and forgets relays that are long gone.

@@ -20,7 +20,7 @@ const FORGET_EVERY: (Duration, Duration) = (Duration::from_secs(5), Duration::fr
 impl<Db: OutboxDb> Engine<Db> {
     /// Looks at how things stand and does what follows from it.
     pub(super) async fn survey(&mut self) -> bool {
-        let Some(survey) = self.ask("survey", Db::survey(self.pool.clone())).await else {
+        let Some(survey) = self.ask("survey", Db::survey(self.connections.get())).await else {
             return false;
         };
         self.clock.survey = Instant::now() + self.config.poll_interval;
@@ -51,7 +51,7 @@ impl<Db: OutboxDb> Engine<Db> {
 
     /// Lets delayed events in whose time has come.
     async fn promote(&mut self) -> bool {
-        let promote = Db::promote(self.pool.clone(), PROMOTE_MAX);
+        let promote = Db::promote(self.connections.get(), PROMOTE_MAX);
         let Some(moved) = self.ask("promote", promote).await else {
             return false;
         };
@@ -70,7 +70,7 @@ impl<Db: OutboxDb> Engine<Db> {
             self.clock.forget = Instant::now() + NEVER;
             return true;
         };
-        let forget = Db::forget(self.pool.clone(), age, FORGET_MAX);
+        let forget = Db::forget(self.connections.get(), age, FORGET_MAX);
         let Some(gone) = self.ask("forget", forget).await else {
             return false;
         };

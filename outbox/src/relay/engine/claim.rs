@@ -51,7 +51,7 @@ impl<Db: OutboxDb> Engine<Db> {
             held_back: self.held_back,
             large: self.large,
         };
-        let candidates = Db::candidates(self.pool.clone(), ask);
+        let candidates = Db::candidates(self.connections.get(), ask);
         let Some(due) = self.ask("claim", candidates).await else {
             return;
         };
@@ -132,7 +132,7 @@ impl<Db: OutboxDb> Engine<Db> {
         if !batches.is_empty() {
             let asked = Instant::now();
             let held: Vec<Held> = batches.iter().map(|batch| batch.held).collect();
-            let record = Db::record(self.pool.clone(), self.config.lease, batches);
+            let record = Db::record(self.connections.get(), self.config.lease, batches);
             let Some(kept) = self.ask("record", record).await else {
                 return false;
             };

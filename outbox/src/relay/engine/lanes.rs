@@ -18,7 +18,7 @@ impl<Db: OutboxDb> Engine<Db> {
     pub(super) async fn beat(&mut self) -> bool {
         let lease = self.config.lease;
         if self.draining.is_none() {
-            let alive = Db::heartbeat(self.pool.clone(), self.relay, lease);
+            let alive = Db::heartbeat(self.connections.get(), self.relay, lease);
             if self.ask("heartbeat", alive).await.is_none() {
                 return false;
             }
@@ -26,7 +26,7 @@ impl<Db: OutboxDb> Engine<Db> {
         let held = self.held(|_| true);
         if !held.is_empty() {
             let asked = Instant::now();
-            let renew = Db::renew(self.pool.clone(), lease, held.clone());
+            let renew = Db::renew(self.connections.get(), lease, held.clone());
             let Some(kept) = self.ask("renew", renew).await else {
                 return false;
             };
@@ -79,7 +79,7 @@ impl<Db: OutboxDb> Engine<Db> {
         }
         let asked = Instant::now();
         let count = u16::try_from(wanted).unwrap_or(u16::MAX);
-        let acquire = Db::acquire(self.pool.clone(), self.relay, self.config.lease, count);
+        let acquire = Db::acquire(self.connections.get(), self.relay, self.config.lease, count);
         let Some(grants) = self.ask("acquire", acquire).await else {
             return false;
         };
@@ -112,7 +112,7 @@ impl<Db: OutboxDb> Engine<Db> {
 
     /// What a drain begins with: this relay no longer counts, and what it is not busy with is free.
     pub(super) async fn hand_over(&mut self) -> bool {
-        let retire = Db::retire(self.pool.clone(), self.relay);
+        let retire = Db::retire(self.connections.get(), self.relay);
         if self.ask("retire", retire).await.is_none() {
             return false;
         }
@@ -120,16 +120,20 @@ impl<Db: OutboxDb> Engine<Db> {
         self.give_back(idle).await
     }
 
+    /// Gives lanes back. They are not this relay's any more whatever the answer is: a release whose outcome is unknown may
+    /// still come to pass, under a batch that was begun since. If it does not, their leases run out.
+    ///
+    /// A drain begins nothing, and may try again.
     pub(super) async fn give_back(&mut self, held: Vec<Held>) -> bool {
-        let release = Db::release(self.pool.clone(), held.clone());
-        if self.ask("release", release).await.is_none() {
-            return false;
+        let release = Db::release(self.connections.get(), held.clone());
+        let given = self.ask("release", release).await.is_some();
+        if given || self.draining.is_none() {
+            for Held { lane, .. } in held {
+                self.lanes.remove(&lane);
+            }
+            self.tally.holds(self.lanes.len());
         }
-        for Held { lane, .. } in held {
-            self.lanes.remove(&lane);
-        }
-        self.tally.holds(self.lanes.len());
-        true
+        given
     }
 
     pub(super) fn held(&self, which: impl Fn(&Slot) -> bool) -> Vec<Held> {

@@ -28,7 +28,7 @@ impl<Db: OutboxDb> Engine<Db> {
             above: slot.mark,
         });
         let heads = Db::heads(
-            self.pool.clone(),
+            self.connections.get(),
             looks.collect(),
             self.horizon.asks_running(now),
         );

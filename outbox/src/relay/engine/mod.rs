@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::{Config, Drained, publish::Published, route::Routes};
+use super::{Config, Drained, connections::Connections, publish::Published, route::Routes};
 use crate::{
     TARGET,
     error::Error,
@@ -51,10 +51,7 @@ const DATABASE_BACKOFF: Backoff =
     Backoff::equal_jitter(Duration::from_millis(50), Duration::from_secs(5));
 
 pub(super) struct Engine<Db: OutboxDb> {
-    /// The application's.
-    shared: Pool<Db>,
-    /// The relay's own.
-    pool: Pool<Db>,
+    connections: Connections<Db>,
     relay: Uuid,
     config: Config,
     lanes_total: u16,
@@ -132,7 +129,7 @@ struct Database {
 
 impl<Db: OutboxDb> Engine<Db> {
     pub(super) fn new(
-        shared: Pool<Db>,
+        pool: Pool<Db>,
         relay: Uuid,
         config: Config,
         lanes_total: u16,
@@ -142,8 +139,7 @@ impl<Db: OutboxDb> Engine<Db> {
     ) -> Self {
         let now = Instant::now();
         Self {
-            pool: Db::dedicated(&shared),
-            shared,
+            connections: Connections::new(pool, config.shared_connections),
             relay,
             config,
             lanes_total,
@@ -303,8 +299,7 @@ impl<Db: OutboxDb> Engine<Db> {
                 Err(elapsed) => elapsed.into(),
             };
         self.forget_marks();
-        // The application may have given its pool another address or password since.
-        self.pool = Db::dedicated(&self.shared);
+        self.connections.renew();
         let failures = self.database.failures.saturating_add(1);
         let wait = DATABASE_BACKOFF.delay(failures, Duration::ZERO, &mut rand::rng());
         self.database = Database {
@@ -330,7 +325,7 @@ impl<Db: OutboxDb> Engine<Db> {
         // A few tries: if the database is away, the leases run out by themselves.
         for _ in 0..3 {
             let gone = self.handed_over || self.hand_over().await;
-            let release = Db::release(self.pool.clone(), held.clone());
+            let release = Db::release(self.connections.get(), held.clone());
             if gone && self.ask("release", release).await.is_some() {
                 break;
             }
@@ -341,6 +336,7 @@ impl<Db: OutboxDb> Engine<Db> {
             )
             .await;
         }
+        self.connections.close().await;
         self.tally.holds(0);
         info!(target: TARGET, relay = %self.relay, unsettled = cut_off, "relay stopped");
         Drained {

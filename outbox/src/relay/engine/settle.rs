@@ -111,7 +111,7 @@ impl<Db: OutboxDb> Engine<Db> {
         let holds = |s: &Settlement| !s.failed.is_empty() || s.dead.iter().any(|one| one.park);
         self.held_back |= self.unsettled.iter().any(holds);
         let keep = matches!(self.config.retention, Retention::Keep(_));
-        let settle = Db::settle(self.pool.clone(), keep, self.unsettled.clone());
+        let settle = Db::settle(self.connections.get(), keep, self.unsettled.clone());
         let Some(written) = self.ask("settle", settle).await else {
             return false;
         };

@@ -121,6 +121,17 @@ async fn a_probe_that_panics_does_not_end_an_outage() {
     assert_eq!(pass(&engine), Pass::Shut);
 }
 
+#[tokio::test]
+async fn a_lane_whose_release_may_yet_come_to_pass_is_worked_on_no_longer() {
+    let mut engine = engine();
+    let held = engine.held(|_| true);
+    assert!(
+        !engine.give_back(held).await,
+        "there are no tables: it fails"
+    );
+    assert!(engine.lanes.is_empty());
+}
+
 /// The engine against a database, turn by turn.
 mod postgres {
     use sqlx::{
@@ -202,6 +213,17 @@ mod postgres {
             let event = Event::new("t").subject(subject);
             self.outbox.enqueue(&mut tx, event).await.unwrap();
             tx.commit().await.unwrap();
+        }
+
+        /// Those of relays, the one of the pool that they were given among them.
+        async fn connections(&mut self) -> i64 {
+            sqlx::query_scalar(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND application_name = 'a relay'",
+            )
+            .bind(&self.name)
+            .fetch_one(&mut self.admin)
+            .await
+            .unwrap()
         }
 
         fn mark(&self) -> i64 {
@@ -314,6 +336,37 @@ mod postgres {
             world
                 .turns_until("the mark has passed all", |world| world.mark() == 5)
                 .await;
+        }
+        world.gone().await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs Postgres; tests/run provides it"]
+    async fn connections_of_a_relays_own_end_with_it_and_there_are_none_where_it_shares() {
+        let mut world = World::new().await;
+        for (nth, shares) in [false, true].into_iter().enumerate() {
+            let options = world.pool.connect_options().as_ref().clone();
+            let pool = PgPoolOptions::new()
+                .max_connections(1)
+                .connect_with(options.application_name("a relay"))
+                .await
+                .unwrap();
+            let mut relay = Relay::builder(pool.clone()).sink("*", world.sink.clone());
+            if shares {
+                relay = relay.shared_connections();
+            }
+            let relay = relay.build().await.unwrap();
+            let relay = relay.spawn(CancellationToken::new());
+            world.put("event").await;
+            world.sink.wait_for(nth + 1).await;
+            assert_eq!(world.connections().await == 1, shares);
+            relay.drain(Duration::from_secs(5)).await;
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while world.connections().await > 1 {
+                assert!(Instant::now() < deadline, "the relay's own are left open");
+            }
+            assert!(!pool.is_closed());
+            pool.close().await;
         }
         world.gone().await;
     }

@@ -12,7 +12,7 @@ use super::{
 use crate::error::Error;
 
 impl Lanes for Postgres {
-    fn dedicated(pool: &PgPool) -> PgPool {
+    fn dedicated(pool: &PgPool) -> Option<PgPool> {
         // There is one right plan for each statement of a relay: by the primary keys, in their order. Left to choose, the
         // planner sorts whole lanes when it believes that they end soon, plans lists of thousands of ids anew each time,
         // and compiles what takes longer to compile than to run. What the application set up for its connections stays.
@@ -22,12 +22,13 @@ impl Lanes for Postgres {
             ("enable_seqscan", "off"),
             ("plan_cache_mode", "force_generic_plan"),
         ]);
-        pool.options()
+        let few = pool
+            .options()
             .clone()
             .min_connections(0)
             .max_connections(2)
-            .test_before_acquire(false)
-            .connect_lazy_with(options)
+            .test_before_acquire(false);
+        Some(few.connect_lazy_with(options))
     }
 
     async fn heartbeat(pool: PgPool, relay: Uuid, lease: Duration) -> Result<(), Error> {
