@@ -1,13 +1,12 @@
 //! The rows that cross the seam.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use uuid::Uuid;
 
 use crate::{admin::DeadCause, message::Message};
 
 /// An event on its way into the table.
-#[derive(Debug)]
 pub struct NewRow<'a> {
     /// The lane is this modulo the number of lanes, which the statement reads from the database. Not negative.
     pub hash: i64,
@@ -37,6 +36,18 @@ pub struct NewRow<'a> {
     pub headers: String,
     /// The payload.
     pub payload: &'a [u8],
+}
+
+/// Without payload, key and headers, as everything that may be logged.
+impl fmt::Debug for NewRow<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewRow")
+            .field("event_id", &self.event_id)
+            .field("event_type", &self.event_type)
+            .field("topic", &self.topic)
+            .field("payload_bytes", &self.payload.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a failed INSERT says of where it was sent.
