@@ -7,7 +7,7 @@ use bytes::Bytes;
 /// The id of the key that sealed travels with each message, so keys can be rotated: seal with the new one, open with both,
 /// drop the old one when no message is left that it sealed: in the outbox, its dead letters, and wherever consumers open.
 ///
-/// Feature `aead` has one: [`Aead`](super::Aead), AES-256-GCM-SIV.
+/// Feature `aead` has one: `Aead`, AES-256-GCM-SIV.
 pub trait Seal: Send + Sync + 'static {
     /// The key that [`seal`](Self::seal) uses now.
     fn key_id(&self) -> u32;

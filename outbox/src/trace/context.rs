@@ -2,10 +2,6 @@
 
 /// What a `traceparent` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(
-    not(all(feature = "opentelemetry", feature = "sqlx")),
-    expect(dead_code, reason = "without it, only whether there is one counts")
-)]
 pub(crate) struct Parent {
     pub(crate) trace_id: u128,
     pub(crate) span_id: u64,
