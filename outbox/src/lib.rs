@@ -9,8 +9,9 @@
 //! - First deliveries of one key to one sink happen in order. A failed message holds back its key and nothing else.
 //! - A relay that is killed at any moment loses nothing and strands nothing: after its lease others take over, what it had
 //!   in flight is charged an attempt. A late ack of a relay that was merely paused settles nothing.
-//! - An outage of a sink spends no attempts; an outage of the database is waited out. What fails for good is a dead letter
-//!   with its reason, and can be brought back.
+//! - An outage of a sink spends no attempts, but perhaps one of what was on the wire when it began (when, is among the
+//!   limits); an outage of the database is waited out. What fails for good is a dead letter with its reason, and can be
+//!   brought back.
 //!
 //! # Example
 //! ```
@@ -68,7 +69,18 @@
 //! # Limits, said aloud
 //! - Claims start behind what is known to be done. That mark stops at a message that waits for its retry or whose sink is
 //!   down: what was delivered behind such a message is stepped over until VACUUM has been there.
-//! - Messages of paused topics are stepped over by every claim of their lanes.
+//! - While one sink is down and another is up, every look walks past all that waits for the one that is down, in every
+//!   lane: a backlog of a million rows is walked many times a second, and holds up what goes to the sink that is up. Pausing
+//!   its topics changes nothing, as messages of paused topics are stepped over in the same way. A sink that may be away for
+//!   long under load wants an outbox of its own, with a relay of its own: in another schema on Postgres, which `search_path`
+//!   chooses, in another database elsewhere. A second relay on the same tables does not help: relays share the lanes.
+//! - What is on the wire when a sink goes away is charged an attempt where the outage cannot be told from a failure of the
+//!   message: where others that were sent with it were still answered and it was not, and where `publish` does not return
+//!   within [`publish_timeout`](RelayBuilder::publish_timeout). What would be sent after that is charged nothing. A
+//!   destination that still answers is not away: a webhook's 503, or a request that it takes and leaves unanswered, is a
+//!   failure of the message each time.
+//! - The relay works on the primary and reaches it directly. A proxy that splits reads from writes lets it decide by what a
+//!   replica says, which is of the past: it would publish again what is settled, and pass over what is still to commit.
 //! - Between transactions that write one key at once, order is that of their ids, not of their commits, unless something
 //!   puts them in order: a row lock taken before enqueueing, or [`Ordering::PerKeyStrict`].
 //! - A relay that is paused past its lease may finish a publish that is on the wire: its messages arrive twice.
@@ -79,6 +91,12 @@
 //!   use: close it. `max_allowed_packet` bounds one call's events together.
 //! - There ids are in order where one server takes the writes. Where several do (`auto_increment_increment` above 1), a key
 //!   that is written on two of them has no order, and claims begin at the lanes' heads.
+//! - There who is writing is not told without privileges, and claims pass an id five seconds after it was drawn at the
+//!   latest, unless its row is written by then, committed or not. A statement that takes longer between the two, behind a
+//!   lock or a stopped disk, is found by the sweep: up to [`sweep_interval`](RelayBuilder::sweep_interval) late, and later
+//!   events of its keys, strict ones as well, may have gone before.
+//! - There the lane of a row is a default of the column, `hash % lanes`, which the first migration writes into the table.
+//!   Whatever makes the table anew, a dump or a tool that changes tables online, has to keep that default.
 //! - The messages of a key that is held back are stepped over by every claim of their lane.
 //! - Between sinks there is no order: of one key's messages, those for a sink that is up do not wait for those before them
 //!   that go to one that is down, and both may go at once.
