@@ -1,10 +1,10 @@
 //! A consumer of a RabbitMQ queue.
 
-use std::{fmt, sync::Arc, task::Poll, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, task::Poll, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream};
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer,
     options::{
         BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
         BasicRejectOptions, ConfirmSelectOptions,
@@ -111,10 +111,13 @@ impl RabbitMqConsumer {
             };
             match session {
                 Ok(Ok(session)) => {
-                    let (config, connection) = (&self.config, session.connection);
+                    let Session {
+                        connection,
+                        source,
+                        consumer: _consumer, // dropped earlier, it would be cancelled earlier
+                    } = session;
                     // On the heap, once: callers should not have to move some sixteen KiB.
-                    total +=
-                        Box::pin(drive(session.source, config, None, &handler, &shutdown)).await;
+                    total += Box::pin(drive(source, &self.config, None, &handler, &shutdown)).await;
                     let _ = timeout(SETTLE, connection.close(200, "OK".into())).await;
                 }
                 Ok(Err(Unusable)) | Err(_) => {
@@ -136,31 +139,25 @@ impl RabbitMqConsumer {
         let queue = ShortString::try_new(self.queue.as_str()).map_err(|_| Unusable)?;
         let options = ConnectionProperties::default()
             .with_connection_name(concat!("mainstay-outbox/", env!("CARGO_PKG_VERSION")).into());
-        let connection = Connection::connect(&self.uri, options).await?;
+        let connection = Arc::new(Connection::connect(&self.uri, options).await?);
         let dead = match &self.dead {
             DeadLetters::Policy => None,
             DeadLetters::Exchange {
                 exchange,
                 routing_key,
-            } => {
-                let channel = connection.create_channel().await?;
-                channel
-                    .confirm_select(ConfirmSelectOptions::default())
-                    .await?;
-                Some(Arc::new(Dead {
-                    channel: Mutex::new(channel),
-                    exchange: ShortString::try_new(exchange.as_str()).map_err(|_| Unusable)?,
-                    routing_key: ShortString::try_new(routing_key.as_str())
-                        .map_err(|_| Unusable)?,
-                }))
-            }
+            } => Some(Arc::new(Dead {
+                connection: Arc::clone(&connection),
+                channel: Mutex::new(None),
+                exchange: ShortString::try_new(exchange.as_str()).map_err(|_| Unusable)?,
+                routing_key: ShortString::try_new(routing_key.as_str()).map_err(|_| Unusable)?,
+            })),
         };
         let channel = connection.create_channel().await?;
         let prefetch = self.config.max_in_flight;
         channel
             .basic_qos(prefetch, BasicQosOptions::default())
             .await?;
-        let mut consumer = channel
+        let consumer = channel
             .basic_consume(
                 queue,
                 ShortString::default(), // the broker chooses a tag
@@ -170,8 +167,9 @@ impl RabbitMqConsumer {
             .await?;
         // Ends with the channel, and at the shutdown after what has come already. Dropping the channel would close it, so it
         // stays with the source.
+        let mut arriving = consumer.clone();
         let source = stream::poll_fn(move |cx| {
-            let delivery = match consumer.poll_next_unpin(cx) {
+            let delivery = match arriving.poll_next_unpin(cx) {
                 Poll::Ready(Some(Ok(delivery))) => delivery,
                 Poll::Pending if !shutdown.is_cancelled() => return Poll::Pending,
                 Poll::Ready(Some(Err(_)) | None) | Poll::Pending => return Poll::Ready(None),
@@ -182,7 +180,11 @@ impl RabbitMqConsumer {
                 _channel: channel.clone(),
             }))
         });
-        Ok(Session { connection, source })
+        Ok(Session {
+            connection,
+            source,
+            consumer,
+        })
     }
 }
 
@@ -202,9 +204,14 @@ const CONNECT_AGAIN: Duration = Duration::from_millis(500);
 /// How long the broker may take to take an answer or to confirm a dead letter.
 const SETTLE: Duration = Duration::from_secs(5);
 
+/// What quorum queues count, in headers that they write themselves.
+const DELIVERY_COUNT: &str = "x-delivery-count";
+const COUNTS: [&str; 2] = [DELIVERY_COUNT, "x-acquired-count"];
+
 struct Session<S> {
-    connection: Connection,
+    connection: Arc<Connection>,
     source: S,
+    consumer: Consumer,
 }
 
 /// The broker, or what it is asked for, is not there. Why may name the user: that has to do.
@@ -218,25 +225,39 @@ impl From<lapin::Error> for Unusable {
 
 /// Where dead letters go. One at a time, so that a returned one is known.
 struct Dead {
-    channel: Mutex<Channel>,
+    connection: Arc<Connection>,
+    /// In confirm mode, with nothing awaited. Empty until it is needed, and again while one is used: a channel that the
+    /// broker closed, or on which an answer is still awaited, is used no more.
+    channel: Mutex<Option<Channel>>,
     exchange: ShortString,
     routing_key: ShortString,
 }
 
 impl Dead {
     /// Whether the broker confirms that a queue has it.
-    async fn publish(&self, body: &[u8], properties: BasicProperties) -> bool {
-        let channel = self.channel.lock().await;
+    async fn publish(&self, body: &[u8], properties: BasicProperties) -> lapin::Result<bool> {
+        let mut idle = self.channel.lock().await;
+        let channel = match idle.take().filter(|of| of.status().connected()) {
+            Some(channel) => channel,
+            None => self.open().await?,
+        };
         let options = BasicPublishOptions {
             mandatory: true,
             ..BasicPublishOptions::default()
         };
         let (exchange, key) = (self.exchange.clone(), self.routing_key.clone());
         let confirm = channel.basic_publish(exchange, key, options, body, properties);
-        match confirm.await {
-            Ok(confirm) => matches!(confirm.await, Ok(Confirmation::Ack(None))),
-            Err(_) => false,
-        }
+        let confirmed = confirm.await?.await?;
+        *idle = Some(channel);
+        Ok(matches!(confirmed, Confirmation::Ack(None)))
+    }
+
+    async fn open(&self) -> lapin::Result<Channel> {
+        let channel = self.connection.create_channel().await?;
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await?;
+        Ok(channel)
     }
 }
 
@@ -262,6 +283,48 @@ impl RabbitMqDelivery {
         text.collect()
     }
 
+    /// The properties of a dead letter: those of the event, but for what was meant for its first publication only.
+    ///
+    /// The broker refuses a user that is not ours, a letter should not expire, and the count of deliveries is this queue's:
+    /// whoever reads the letters, or moves them back, would take it for its own.
+    fn letter(&self, reason: &Reason) -> BasicProperties {
+        let of = &self.delivery.properties;
+        let headers = of.headers().iter().flat_map(FieldTable::inner);
+        let kept = headers.filter(|(name, _)| !COUNTS.contains(&name.as_str()));
+        let mut headers: BTreeMap<_, _> = kept.map(|(n, v)| (n.clone(), v.clone())).collect();
+        for (name, value) in [
+            ("x-dead-letter-reason", reason.as_str()),
+            (
+                "x-dead-letter-routing-key",
+                self.delivery.routing_key.as_str(),
+            ),
+        ] {
+            headers.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
+        }
+        let mut letter = BasicProperties::default()
+            .with_headers(FieldTable::from(headers))
+            .with_delivery_mode(2);
+        macro_rules! keep {
+            ($($property:ident, $with:ident;)*) => {
+                $(if let Some(value) = of.$property() {
+                    letter = letter.$with(ToOwned::to_owned(value));
+                })*
+            };
+        }
+        keep! {
+            content_type, with_content_type;
+            content_encoding, with_content_encoding;
+            priority, with_priority;
+            correlation_id, with_correlation_id;
+            reply_to, with_reply_to;
+            message_id, with_message_id;
+            timestamp, with_timestamp;
+            kind, with_type;
+            app_id, with_app_id;
+        }
+        letter
+    }
+
     async fn said(what: impl Future<Output = lapin::Result<bool>>) {
         if !matches!(timeout(SETTLE, what).await, Ok(Ok(true))) {
             tracing::warn!(target: TARGET, "an event could not be acknowledged and will come again");
@@ -283,15 +346,18 @@ impl Delivery for RabbitMqDelivery {
     }
 
     fn deliveries_before(&self) -> u32 {
+        if !self.delivery.redelivered {
+            return 0; // a count that came along is another queue's
+        }
         let headers = self.delivery.properties.headers().as_ref();
-        let counted = headers.and_then(|table| table.inner().get("x-delivery-count"));
+        let counted = headers.and_then(|table| table.inner().get(DELIVERY_COUNT));
         let counted = match counted {
             Some(AMQPValue::LongLongInt(count)) => u32::try_from(*count).ok(),
             Some(AMQPValue::LongInt(count)) => u32::try_from(*count).ok(),
             Some(AMQPValue::LongUInt(count)) => Some(*count),
             _ => None,
         };
-        counted.unwrap_or(u32::from(self.delivery.redelivered))
+        counted.unwrap_or(1)
     }
 
     fn can_be_delayed(&self) -> bool {
@@ -313,20 +379,8 @@ impl Delivery for RabbitMqDelivery {
             Self::said(self.delivery.acker.reject(reject)).await;
             return true;
         };
-        let mut properties = self.delivery.properties.clone();
-        let mut headers = properties.headers().clone().unwrap_or_default();
-        for (name, value) in [
-            ("x-dead-letter-reason", reason.as_str()),
-            (
-                "x-dead-letter-routing-key",
-                self.delivery.routing_key.as_str(),
-            ),
-        ] {
-            headers.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
-        }
-        properties = properties.with_headers(headers).with_delivery_mode(2);
-        let written = dead.publish(&self.delivery.data, properties);
-        if !timeout(SETTLE, written).await.unwrap_or(false) {
+        let written = dead.publish(&self.delivery.data, self.letter(reason));
+        if !matches!(timeout(SETTLE, written).await, Ok(Ok(true))) {
             return false;
         }
         self.ack().await;

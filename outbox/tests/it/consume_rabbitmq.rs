@@ -1,13 +1,19 @@
 //! The consumer of RabbitMQ against a real server.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use lapin::{
-    BasicProperties, Channel, Connection, ConnectionProperties,
-    options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions},
+    BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind,
+    options::{
+        BasicGetOptions, BasicPublishOptions, ExchangeDeclareOptions, ExchangeDeleteOptions,
+        QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+    },
     types::{AMQPValue, FieldTable},
 };
 use mainstay_outbox::{
@@ -17,6 +23,10 @@ use mainstay_outbox::{
 };
 use mainstay_retry::Backoff;
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::{
+    Layer, Registry,
+    layer::{Context, SubscriberExt},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -130,6 +140,18 @@ fn event(key: &str, n: usize) -> Message {
         event.key(key)
     };
     Message::from_event(event, "/tests", std::time::UNIX_EPOCH)
+}
+
+/// Hears of the first error.
+struct Errors(Arc<AtomicBool>);
+
+impl<S: tracing::Subscriber> Layer<S> for Errors {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        let mine = event.metadata().target().starts_with("mainstay");
+        if mine && *event.metadata().level() == tracing::Level::ERROR {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 type Seen = Arc<Mutex<Vec<(String, usize, u32)>>>;
@@ -275,6 +297,88 @@ async fn a_dead_letter_that_no_queue_takes_stays_where_it_is() {
         left.unwrap().is_some()
     })
     .await;
+    fresh.gone().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a server; tests/run brings it up"]
+async fn a_dead_letter_waits_for_its_exchange_and_carries_nothing_of_its_first_publication() {
+    let fresh = Fresh::new("classic").await;
+    let exchange = format!("{}-exchange", fresh.name);
+    // As it comes from another quorum queue. Publishing where there is no exchange costs a channel.
+    let mut headers = FieldTable::default();
+    headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(99));
+    let properties = BasicProperties::default()
+        .with_headers(headers)
+        .with_user_id("guest".into())
+        .with_expiration("600000".into())
+        .with_content_type("application/cloudevents+json".into())
+        .with_message_id("1".into());
+    let body = br#"{"specversion":"1.0","id":"1","source":"/s","type":"t","subject":"1"}"#;
+    let published = fresh.channel.basic_publish(
+        "".into(),
+        fresh.name.as_str().into(),
+        BasicPublishOptions::default(),
+        body,
+        properties,
+    );
+    published.await.unwrap().await.unwrap();
+    let seen = Seen::default();
+    let shutdown = CancellationToken::new();
+    let handler = noting(&seen, |_| Handled::dead("never"));
+    // Of two subscribers each is asked what it wants to hear, see the tests of traces.
+    let _other = tracing::Dispatch::new(Registry::default());
+    let refused = Arc::new(AtomicBool::new(false));
+    let listening = Registry::default().with(Errors(Arc::clone(&refused)));
+    let listening = tracing::subscriber::set_default(listening);
+    let consumer = fresh.consumer(DeadLetters::Exchange {
+        exchange: exchange.clone(),
+        routing_key: String::new(),
+    });
+    let consuming = tokio::spawn(consumer.run(handler, shutdown.clone()));
+    until("the letter is refused", async || {
+        refused.load(Ordering::Relaxed)
+    })
+    .await;
+    drop(listening);
+    assert_eq!(*seen.lock().unwrap(), [(String::new(), 1, 1)]);
+    let declared = fresh.channel.exchange_declare(
+        exchange.as_str().into(),
+        ExchangeKind::Fanout,
+        ExchangeDeclareOptions::default(),
+        FieldTable::default(),
+    );
+    declared.await.unwrap();
+    let bound = fresh.channel.queue_bind(
+        fresh.dead().into(),
+        exchange.as_str().into(),
+        "".into(),
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
+    bound.await.unwrap();
+    let options = BasicGetOptions { no_ack: true };
+    let mut letter = None;
+    until("the letter is there", async || {
+        let dead = fresh.channel.basic_get(fresh.dead().into(), options);
+        letter = dead.await.unwrap();
+        letter.is_some()
+    })
+    .await;
+    shutdown.cancel();
+    assert_eq!(consuming.await.unwrap().dead, 1);
+    let letter = letter.unwrap().delivery;
+    assert_eq!(letter.data, body);
+    let properties = letter.properties;
+    assert_eq!(*properties.message_id(), Some("1".into()));
+    assert_eq!(*properties.user_id(), None);
+    assert_eq!(*properties.expiration(), None);
+    let headers = properties.headers().clone().unwrap();
+    assert!(headers.contains_key("x-dead-letter-reason"));
+    assert!(!headers.contains_key("x-delivery-count"));
+    let gone = ExchangeDeleteOptions::default();
+    let gone = fresh.channel.exchange_delete(exchange.into(), gone);
+    gone.await.unwrap();
     fresh.gone().await;
 }
 
