@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
@@ -234,25 +235,32 @@ impl<S: LeasedStore> Leases<S> {
 
     async fn take(&self, claim: Claim, work: Work) -> Result<Taken, Error> {
         let (store, time) = (self.store.clone(), self.time);
+        let (tracker, runtime) = (self.tracker.clone(), Handle::current());
         let (answer, answered) = oneshot::channel();
         self.tracker.spawn(async move {
             let taken = store.claim(&claim, &work, time).await;
-            let Err(Ok(Taken::Ours { token, .. })) = answer.send(taken) else {
-                return;
+            let holder = match &taken {
+                Ok(Taken::Ours { token, .. }) => Some(Holder {
+                    scope: claim.scope,
+                    key: claim.key,
+                    token: token.clone(),
+                }),
+                _ => None,
             };
-            // Nobody waits for it any more.
-            let holder = Holder {
-                scope: claim.scope,
-                key: claim.key,
-                token,
+            let unclaimed = Unclaimed {
+                store,
+                holder,
+                tracker,
+                runtime,
             };
-            if let Err(error) = store.release(&holder).await {
-                tracing::debug!(%error, "a claim that nobody waited for was not released");
-            }
+            // Whoever does not wait for it any more drops it: here, or in the channel.
+            _ = answer.send((taken, unclaimed));
         });
-        answered
+        let (taken, unclaimed) = answered
             .await
-            .map_err(|gone| Error::new(ErrorKind::Unavailable, gone))?
+            .map_err(|gone| Error::new(ErrorKind::Unavailable, gone))?;
+        unclaimed.arrived();
+        taken
     }
 
     /// Only keys that carry a time cost the two reads.
@@ -279,6 +287,35 @@ impl<S: LeasedStore> Leases<S> {
             Ok(done) => done,
             Err(error) => Err(Error::new(ErrorKind::Unavailable, error)),
         }
+    }
+}
+
+/// A claim on its way to whoever asked for it: dropped on the way, it is released.
+struct Unclaimed<S: LeasedStore> {
+    store: S,
+    holder: Option<Holder>,
+    tracker: TaskTracker,
+    runtime: Handle,
+}
+
+impl<S: LeasedStore> Unclaimed<S> {
+    fn arrived(mut self) {
+        self.holder = None;
+    }
+}
+
+impl<S: LeasedStore> Drop for Unclaimed<S> {
+    fn drop(&mut self) {
+        let Some(holder) = self.holder.take() else {
+            return;
+        };
+        let store = self.store.clone();
+        let releasing = async move {
+            if let Err(error) = store.release(&holder).await {
+                tracing::debug!(%error, "a claim that nobody waited for was not released");
+            }
+        };
+        self.tracker.spawn_on(releasing, &self.runtime);
     }
 }
 

@@ -503,20 +503,26 @@ async fn a_holder_learns_that_it_was_taken_over() {
 #[tokio::test]
 async fn a_claim_nobody_waits_for_is_given_back() {
     let leases = Leases::new(MemoryStore::new());
-    let claim = claim_of("k");
     let work = Work::default();
-    {
-        let mut claiming = std::pin::pin!(leases.claim(&claim, &work));
-        assert!(futures_util::poll!(claiming.as_mut()).is_pending());
-    }
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    loop {
-        match leases.claim(&claim, &work).await.unwrap() {
-            Claimed::Run(_) => return,
-            other => assert!(matches!(other, Claimed::InFlight { .. })),
+    // Before it is made, and when it is made and on its way.
+    for (key, turns) in [("asked", 0), ("answered", 10)] {
+        let claim = claim_of(key);
+        {
+            let mut claiming = std::pin::pin!(leases.claim(&claim, &work));
+            assert!(futures_util::poll!(claiming.as_mut()).is_pending());
+            for _ in 0..turns {
+                tokio::task::yield_now().await;
+            }
         }
-        assert!(tokio::time::Instant::now() < deadline);
-        tokio::task::yield_now().await;
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        loop {
+            match leases.claim(&claim, &work).await.unwrap() {
+                Claimed::Run(_) => break,
+                other => assert!(matches!(other, Claimed::InFlight { .. })),
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{key}");
+            tokio::task::yield_now().await;
+        }
     }
 }
 
