@@ -15,6 +15,6 @@ postgres_start() {
         || { cat "$dir.initdb.log" >&2; die "initdb failed"; }
     # The tests kill processes, not the machine: fsync buys nothing here. Who measures says otherwise in POSTGRES_OPTIONS.
     # shellcheck disable=SC2086
-    spawn QUIT "$bin/postgres" -D "$dir/data" -p "$port" -k "$dir" -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=200 ${POSTGRES_OPTIONS:-}
+    spawn QUIT "$bin/postgres" -D "$dir/data" -p "$port" -k "$dir" -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=400 ${POSTGRES_OPTIONS:-}
     await PostgreSQL "$bin/pg_isready" -q -h 127.0.0.1 -p "$port"
 }
