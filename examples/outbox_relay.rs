@@ -1,4 +1,5 @@
-//! Events that are published if, and only if, their transaction commits: outbox, relay, consumer with an inbox.
+//! Events that are published if, and only if, their transaction commits: outbox, relay, consumer with an inbox; a broker
+//! that dies and returns, and a dead letter that is brought back.
 //!
 //! Run it with `cargo run --example outbox_relay`. The database is a file in a temporary folder.
 //!
@@ -14,18 +15,36 @@
 //! order-2 order.placed, attempt 2: Duplicate, acknowledged
 //! order-1 order.placed, attempt 2: First, acknowledged
 //! order-1 order.paid, attempt 1: First, acknowledged
+//! mails sent: order.placed, order.placed, order.paid
+//!
+//! # a broker that dies and returns
+//! three invoices enqueued while it is down; pending: 3, the first is at attempt 1
+//! it is back, and took: invoice-1, invoice-3
+//!
+//! # a dead letter
+//! invoice-2 was given up after 1 attempt: no such customer
+//! the customer exists now, redriven: 1; the broker took: invoice-2
 //!
 //! # the end
 //! unsettled: 0, pending: 0, dead: 0
-//! mails sent: order.placed, order.placed, order.paid
 //! ```
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
-use std::{error::Error, time::Duration};
+use std::{
+    error::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use mainstay::{
     idempotency::{self, Inbox, Seen},
-    outbox::{self, Admin, ChannelSink, Event, Message, Outbox, OutboxConfig, Relay},
+    outbox::{
+        self, Admin, ChannelSink, Event, Filter, MemorySink, Message, Outbox, OutboxConfig,
+        Outcome, Relay,
+    },
     retry::Backoff,
 };
 use sqlx::{Sqlite, SqliteConnection, SqlitePool, sqlite::SqliteConnectOptions};
@@ -103,9 +122,21 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     println!("# the consumer");
     let (sink, mut deliveries) = ChannelSink::new(8);
+    // Stands for a broker in memory: NATS, RabbitMQ, Redis and webhooks have sinks of their own.
+    let customer_exists = Arc::new(AtomicBool::new(false));
+    let broker = MemorySink::new().respond({
+        let customer_exists = Arc::clone(&customer_exists);
+        move |message| match message.subject() {
+            Some("invoice-2") if !customer_exists.load(Ordering::Relaxed) => {
+                Outcome::reject("no such customer")
+            }
+            _ => Outcome::Acked,
+        }
+    });
     let relay = Relay::builder(pool.clone())
         .outbox(&outbox)
         .sink("orders", sink)
+        .sink("invoices", broker.clone())
         .retry(Backoff::constant(Duration::from_millis(20))) // soon, so that the example ends soon
         .build()
         .await?
@@ -138,6 +169,53 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     }
 
+    let mails: Vec<String> = sqlx::query_scalar("SELECT subject FROM mail ORDER BY rowid")
+        .fetch_all(&pool)
+        .await?;
+    println!("mails sent: {}", mails.join(", "));
+
+    println!("\n# a broker that dies and returns");
+    broker.set_down(true);
+    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+    let invoices = ["invoice-1", "invoice-2", "invoice-3"].map(|invoice| {
+        Event::new("invoice.sent")
+            .topic("invoices")
+            .key("customer-7")
+            .subject(invoice)
+    });
+    outbox.enqueue_many(&mut tx, invoices).await?;
+    tx.commit().await?;
+    outbox.waker().notify_after_commit();
+    tokio::time::sleep(Duration::from_millis(300)).await; // the outage; the relay probes, ever more rarely
+    let waiting = admin.peek(Filter::topic("invoices"), 10).await?;
+    // An outage is nobody's fault: had attempts been spent, one of half an hour would make dead letters of everything.
+    println!(
+        "three invoices enqueued while it is down; pending: {}, the first is at attempt {}",
+        waiting.len(),
+        waiting.first().map_or(0, |first| first.message().attempt())
+    );
+    broker.set_down(false);
+    let taken = broker.wait_for(2).await;
+    println!("it is back, and took: {}", subjects(&taken));
+
+    println!("\n# a dead letter");
+    let letters = admin.dead(Filter::topic("invoices"), 10).await?;
+    for letter in &letters {
+        println!(
+            "{} was given up after {} attempt: {}",
+            letter.message().subject().unwrap_or_default(),
+            letter.message().attempt(),
+            letter.reason()
+        );
+    }
+    customer_exists.store(true, Ordering::Relaxed);
+    let redriven = admin.redrive(Filter::topic("invoices")).await?;
+    let taken = broker.wait_for(3).await;
+    println!(
+        "the customer exists now, redriven: {redriven}; the broker took: {}",
+        subjects(taken.get(2..).unwrap_or_default())
+    );
+
     println!("\n# the end");
     // Claims nothing more, lets what is in flight settle, and gives its lanes back to other relays.
     let drained = relay.drain(Duration::from_secs(5)).await;
@@ -146,10 +224,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "unsettled: {}, pending: {}, dead: {}",
         drained.unsettled, lag.pending, lag.dead
     );
-    let mails: Vec<String> = sqlx::query_scalar("SELECT subject FROM mail ORDER BY rowid")
-        .fetch_all(&pool)
-        .await?;
-    println!("mails sent: {}", mails.join(", "));
     pool.close().await;
     Ok(())
+}
+
+fn subjects(messages: &[Message]) -> String {
+    let subjects: Vec<&str> = messages.iter().filter_map(Message::subject).collect();
+    subjects.join(", ")
 }

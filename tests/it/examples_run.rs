@@ -168,6 +168,10 @@ async fn outbox_relay_keeps_the_order_of_a_key_and_applies_each_event_once() {
             "order-1 order.placed, attempt 1: the mail server is away, later",
             "order-1 order.placed, attempt 2: First, acknowledged",
             "order-1 order.paid, attempt 1: First, acknowledged",
+            "three invoices enqueued while it is down; pending: 3, the first is at attempt 1",
+            "it is back, and took: invoice-1, invoice-3",
+            "invoice-2 was given up after 1 attempt: no such customer",
+            "the customer exists now, redriven: 1; the broker took: invoice-2",
             "unsettled: 0, pending: 0, dead: 0",
         ],
     );
