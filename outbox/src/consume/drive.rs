@@ -1,28 +1,28 @@
 //! The loop of every consumer: keys side by side, each key in order, until the source ends or the shutdown comes.
 
+mod task;
+
 use std::{
     collections::{HashMap, VecDeque},
     future::Future,
-    panic::AssertUnwindSafe,
-    pin::{Pin, pin},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
 
-use futures_util::{FutureExt, Stream, StreamExt, future::join_all};
+use futures_util::{Stream, StreamExt, future::join_all};
 use tokio::{
     task::{Id, JoinError, JoinSet},
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Consumed, ConsumerConfig, Handled, Handler};
-use crate::{
-    TARGET,
-    sink::{
-        Reason,
-        cloudevents::{Received, Unreadable},
-    },
+pub(super) use self::task::Handling;
+use self::task::{Settled, Task};
+use super::{Consumed, ConsumerConfig, Handler};
+use crate::sink::{
+    Reason,
+    cloudevents::{Received, Unreadable},
 };
 
 /// One delivery of a broker, to be settled once.
@@ -49,10 +49,6 @@ pub(super) trait Delivery: Send + Sync + 'static {
     fn working(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// How long a dead letter waits for the next try when it could not be written.
-const BURY_AGAIN: Duration = Duration::from_secs(5);
-const AFTER_MAX: Duration = Duration::from_hours(1);
-
 /// Handles what the source yields until it ends or the token is cancelled; then ends what is under way.
 ///
 /// Once the token is cancelled the source must yield what the broker has sent already, and end. Only then is anything given
@@ -63,7 +59,7 @@ pub(super) async fn drive<D: Delivery, H: Handler>(
     source: impl Stream<Item = D> + Send,
     config: &ConsumerConfig,
     working: Option<Duration>,
-    handler: &Arc<H>,
+    handling: &Arc<Handling<H>>,
     shutdown: &CancellationToken,
 ) -> Consumed {
     let mut source = pin!(source.enumerate().map(Item::new));
@@ -86,13 +82,13 @@ pub(super) async fn drive<D: Delivery, H: Handler>(
                 let ended = tasks.ended(ended);
                 total += ended.consumed;
                 if let Some(next) = keys.next(ended.key) {
-                    tasks.start(next, config, working, handler, &ending);
+                    tasks.start(next, config, working, handling, &ending);
                 }
             }
             item = source.next() => match item {
                 Some(item) => {
                     if let Some(first) = keys.admit(item) {
-                        tasks.start(first, config, working, handler, &ending);
+                        tasks.start(first, config, working, handling, &ending);
                     }
                 }
                 None => open = false,
@@ -223,7 +219,7 @@ impl<D: Delivery> Tasks<D> {
         item: Item<D>,
         config: &ConsumerConfig,
         working: Option<Duration>,
-        handler: &Arc<H>,
+        handling: &Arc<Handling<H>>,
         ending: &CancellationToken,
     ) {
         let item = Arc::new(item);
@@ -231,7 +227,7 @@ impl<D: Delivery> Tasks<D> {
             item: Arc::clone(&item),
             config: config.clone(),
             working,
-            handler: Arc::clone(handler),
+            handling: Arc::clone(handling),
             ending: ending.clone(),
         };
         let started = self.set.spawn(task.run());
@@ -261,145 +257,6 @@ impl<D: Delivery> Tasks<D> {
     fn cut_off(&self) -> impl Iterator<Item = &Arc<Item<D>>> {
         let over = self.set.is_empty();
         self.items.values().filter(move |_| over)
-    }
-}
-
-/// Whether the broker knows what became of a delivery, and what was done.
-enum Settled {
-    Yes(Consumed),
-    /// Everything is to end.
-    No(Consumed),
-}
-
-/// One delivery on its way to being settled.
-struct Task<D, H> {
-    item: Arc<Item<D>>,
-    config: ConsumerConfig,
-    working: Option<Duration>,
-    handler: Arc<H>,
-    ending: CancellationToken,
-}
-
-impl<D: Delivery, H: Handler> Task<D, H> {
-    async fn run(self) -> Settled {
-        let mut consumed = Consumed::default();
-        let mut event = match &self.item.event {
-            Ok(event) => event.clone(),
-            Err(unreadable) => {
-                let reason = Reason::new(&unreadable.to_string());
-                return self.bury(&reason, consumed).await;
-            }
-        };
-        let mut attempt = self.item.delivery.deliveries_before().saturating_add(1);
-        let mut wait = Duration::ZERO;
-        loop {
-            if attempt > self.config.attempts_max {
-                // Only by deliveries that ended without an answer: it has killed its consumer each time.
-                let reason = Reason::from("every attempt ended without an answer");
-                return self.bury(&reason, consumed).await;
-            }
-            event.set_attempt(attempt);
-            let (after, reason) = match self.handle(event.clone()).await {
-                Handled::Done => {
-                    self.item.delivery.ack().await;
-                    consumed.done += 1;
-                    return Settled::Yes(consumed);
-                }
-                Handled::Dead { reason } => return self.bury(&reason, consumed).await,
-                Handled::Retry { reason, .. } if attempt >= self.config.attempts_max => {
-                    return self.bury(&reason, consumed).await;
-                }
-                Handled::Retry { after, reason } => (after, reason),
-            };
-            consumed.retried += 1;
-            wait = self
-                .config
-                .backoff
-                .delay(attempt, wait, &mut rand::rng())
-                .max(after.unwrap_or_default())
-                .min(AFTER_MAX);
-            tracing::warn!(
-                target: TARGET,
-                event = event.id(),
-                attempt,
-                delay_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
-                reason = reason.as_str(),
-                "an event could not be handled and is tried again"
-            );
-            if event.key().is_none() && self.item.delivery.can_be_delayed() {
-                self.item.delivery.give_back(Some(wait)).await;
-                return Settled::Yes(consumed);
-            }
-            if !self.meanwhile(sleep(wait)).await {
-                return Settled::No(consumed);
-            }
-            attempt = attempt.saturating_add(1);
-        }
-    }
-
-    /// The handler's answer; a panic and silence are answers too.
-    async fn handle(&self, event: Received) -> Handled {
-        let handled = AssertUnwindSafe(async { self.handler.handle(event).await }).catch_unwind();
-        let mut handled = pin!(timeout(self.config.handler_timeout, handled));
-        let answer = loop {
-            tokio::select! {
-                biased;
-                answer = &mut handled => break answer,
-                () = self.say_working() => {}
-            }
-        };
-        match answer {
-            Ok(Ok(handled)) => handled,
-            Ok(Err(_)) => Handled::retry("the handler panicked"),
-            Err(_) => Handled::retry("the handler took too long"),
-        }
-    }
-
-    /// Waits, and tells the broker meanwhile; false once everything is to end.
-    async fn meanwhile(&self, wait: impl Future<Output = ()>) -> bool {
-        let mut wait: Pin<&mut _> = pin!(wait);
-        loop {
-            tokio::select! {
-                biased;
-                () = self.ending.cancelled() => return false,
-                () = &mut wait => return true,
-                () = self.say_working() => {}
-            }
-        }
-    }
-
-    /// Tells the broker, after a while, that the delivery is being worked on.
-    async fn say_working(&self) {
-        match self.working {
-            Some(every) => {
-                sleep(every).await;
-                self.item.delivery.working().await;
-            }
-            None => std::future::pending().await,
-        }
-    }
-
-    async fn bury(&self, reason: &Reason, mut consumed: Consumed) -> Settled {
-        let id = self.item.event.as_ref().map_or("", Received::id);
-        while !self.item.delivery.bury(reason).await {
-            tracing::error!(
-                target: TARGET,
-                event = id,
-                reason = reason.as_str(),
-                "a dead letter could not be written and holds up its key"
-            );
-            if !self.meanwhile(sleep(BURY_AGAIN)).await {
-                return Settled::No(consumed);
-            }
-        }
-        consumed.dead += 1;
-        tracing::error!(
-            target: TARGET,
-            event = id,
-            reason = reason.as_str(),
-            "an event is given up as a dead letter"
-        );
-        Settled::Yes(consumed)
     }
 }
 

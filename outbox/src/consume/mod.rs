@@ -18,17 +18,22 @@
 //!   RabbitMQ delivers in the old order, JetStream later events first. Between several processes on one queue brokers keep
 //!   no order: have one active (RabbitMQ: `x-single-active-consumer`), or split keys over several streams or queues.
 //! - **Attempts survive crashes** as far as the broker counts deliveries: JetStream does, and quorum queues do; a classic
-//!   queue only says that an event came before, which counts as one. So an event that kills its consumer ends as a dead
-//!   letter (on a classic queue it does not).
+//!   queue only says that an event came before, which counts as one. The count is of deliveries, not of attempts: what was
+//!   only held while another event killed the consumer, or its connection was lost, is counted too. So an event that was
+//!   delivered [`attempts_max`](ConsumerConfig::attempts_max) times without an answer is handled once more, while nothing
+//!   else is, and is a dead letter if that fails. One that ends the process even so, three times, is given up unhandled at
+//!   the next delivery, and only one such event each time the consumer runs. So an event that kills its consumer ends as a
+//!   dead letter (on a classic queue it does not).
 //! - **Nothing is unbounded**: at most [`max_in_flight`](ConsumerConfig::max_in_flight) events are held, those that wait for
 //!   their key among them; the broker keeps the rest.
 //! - **An outage is waited out**: a lost connection, a consumer or queue that is not there yet. Ask the logs, or the
 //!   broker's own lag.
 //!
 //! # Shutdown
-//! When the token is cancelled nothing more is taken and handlers under way have
-//! [`drain_timeout`](ConsumerConfig::drain_timeout) to end before they are dropped. What they had comes again, and what
-//! waited for them is given back after them.
+//! When the token is cancelled nothing more is handled but what is under way, which has
+//! [`drain_timeout`](ConsumerConfig::drain_timeout) to end before it is dropped. Then everything that is held is given back
+//! together: on JetStream in the order of arrival, once the pull that is open has ended (two seconds); on RabbitMQ by the end
+//! of the channel, which puts all of it back in its place.
 //!
 //! [CloudEvents]: crate::sink::cloudevents
 
@@ -150,7 +155,7 @@ impl ConsumerConfig {
     }
 
     /// How often an event is handled before it is a dead letter. Default 8, which with the default backoff is most of a
-    /// minute.
+    /// minute. Deliveries that ended without an answer count, but do not make it one unhandled: it has an attempt alone.
     pub const fn attempts_max(mut self, attempts: u32) -> Self {
         self.attempts_max = if attempts == 0 { 1 } else { attempts };
         self

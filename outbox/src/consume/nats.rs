@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Consumed, ConsumerConfig, Handler,
-    drive::{Delivery, drive},
+    drive::{Delivery, Handling, drive},
 };
 use crate::{
     TARGET,
@@ -38,7 +38,8 @@ use crate::{
 ///
 /// After a crash the server delivers what was under way only when its `ack_wait` is over, and what comes behind it meanwhile:
 /// then a key's events may be handled out of order. Where that must not happen give the JetStream consumer a
-/// `max_ack_pending` of 1, or order events yourself. A graceful shutdown gives them back at once, in order.
+/// `max_ack_pending` of 1, or order events yourself. A graceful shutdown gives them back in order, and takes two seconds for that:
+/// the pull that is open is read to its end first.
 ///
 /// # Dead letters
 /// An event that is given up is terminated (`+TERM`): the server delivers it no more and publishes
@@ -127,10 +128,10 @@ impl NatsConsumer {
         let working = self.consumer.cached_info().config.ack_wait / 3;
         let working = (!working.is_zero()).then_some(working);
         let places = Arc::new(Semaphore::new(usize::from(self.config.max_in_flight)));
-        let handler = Arc::new(handler);
+        let handling = Handling::new(handler);
         let source = deliveries(self.consumer, places, self.dead, shutdown.clone());
         // On the heap, once: callers should not have to move some sixteen KiB.
-        Box::pin(drive(source, &self.config, working, &handler, &shutdown)).await
+        Box::pin(drive(source, &self.config, working, &handling, &shutdown)).await
     }
 }
 

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Consumed, ConsumerConfig, Handler,
-    drive::{Delivery, drive},
+    drive::{Delivery, Handling, drive},
 };
 use crate::{
     TARGET,
@@ -102,7 +102,7 @@ impl RabbitMqConsumer {
     /// # Cancel safety
     /// Dropping the future drops the handlers under way. What they had comes again.
     pub async fn run<H: Handler>(self, handler: H, shutdown: CancellationToken) -> Consumed {
-        let handler = Arc::new(handler);
+        let handling = Handling::new(handler);
         let mut total = Consumed::default();
         loop {
             let session = tokio::select! {
@@ -117,7 +117,8 @@ impl RabbitMqConsumer {
                         consumer: _consumer, // dropped earlier, it would be cancelled earlier
                     } = session;
                     // On the heap, once: callers should not have to move some sixteen KiB.
-                    total += Box::pin(drive(source, &self.config, None, &handler, &shutdown)).await;
+                    total +=
+                        Box::pin(drive(source, &self.config, None, &handling, &shutdown)).await;
                     let _ = timeout(SETTLE, connection.close(200, "OK".into())).await;
                 }
                 Ok(Err(Unusable)) | Err(_) => {

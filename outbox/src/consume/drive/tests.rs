@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::{
     Event, Message,
+    consume::Handled,
     sink::cloudevents::{Binding, ContentMode, Wire},
 };
 
@@ -134,7 +135,7 @@ async fn run<H: Handler>(deliveries: Vec<Fake>, config: ConsumerConfig, handler:
     });
     let source = until_cancelled(deliveries, &shutdown);
     let working = Some(Duration::from_secs(1));
-    drive(source, &config, working, &Arc::new(handler), &shutdown).await
+    drive(source, &config, working, &Handling::new(handler), &shutdown).await
 }
 
 fn name(event: &Received) -> String {
@@ -225,34 +226,79 @@ async fn panics_and_silence_are_retries() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_event_or_has_killed_its_consumers_is_buried_unhandled() {
+async fn what_is_no_event_is_buried_and_what_was_delivered_often_only_after_it_failed() {
     let log = Log::default();
     let mut stranger = fake(&log, "a1");
     stranger.event = Err(Unreadable::Json);
-    let mut killer = fake(&log, "b1");
-    killer.before = 3;
-    let mut nearly = fake(&log, "c1");
-    nearly.before = 2;
+    let mut deliveries = vec![stranger];
+    for (name, before) in [("b1", 2), ("c1", 3), ("d1", 5), ("e1", 3)] {
+        let mut delivery = fake(&log, name);
+        delivery.before = before;
+        deliveries.push(delivery);
+    }
     let noted = log.clone();
-    let consumed = run(
-        vec![stranger, killer, nearly],
-        config(),
-        move |event: Received| {
-            noted.note(format!("attempt {} {}", event.attempt(), name(&event)));
-            async { Handled::Done }
-        },
-    )
+    let consumed = run(deliveries, config(), move |event: Received| {
+        noted.note(format!("attempt {} {}", event.attempt(), name(&event)));
+        std::future::ready(match event.subject() {
+            Some("e1") => Handled::retry("broken"),
+            _ => Handled::Done,
+        })
+    })
     .await;
     assert_eq!(
         log.of("a1"),
         ["dead (the message is not a CloudEvent in JSON) a1"]
     );
+    assert_eq!(log.of("b1"), ["attempt 3 b1", "ack b1"]);
+    assert_eq!(log.of("c1"), ["attempt 4 c1", "ack c1"]);
+    assert_eq!(log.of("d1"), ["attempt 6 d1", "ack d1"]);
+    assert_eq!(log.of("e1"), ["attempt 4 e1", "dead (broken) e1"]);
+    assert_eq!((consumed.done, consumed.dead), (3, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_have_killed_its_consumers_is_handled_alone() {
+    let log = Log::default();
+    let mut deliveries = ["a1", "b1", ".1", "c1", "b2"].map(|of| fake(&log, of));
+    deliveries[1].before = 3;
+    deliveries[2].before = 4;
+    let noted = log.clone();
+    let consumed = run(deliveries.into(), config(), move |event: Received| {
+        let log = noted.clone();
+        async move {
+            log.note(format!("begin {}", name(&event)));
+            sleep(Duration::from_millis(500)).await;
+            log.note(format!("end {}", name(&event)));
+            Handled::Done
+        }
+    })
+    .await;
+    assert_eq!(consumed.done, 5);
+    let mut lines = log.lines();
+    lines.retain(|line| !line.starts_with("ack") && !line.starts_with("working"));
+    let alone = ["begin b1", "end b1", "begin .1", "end .1"];
+    assert_eq!(lines[..2], ["begin a1", "end a1"]);
+    assert_eq!(lines[2..6], alone);
+    assert!(log.at("begin b2") < log.at("end c1"), "side by side again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_those_that_never_answered_only_the_first_is_buried_unhandled() {
+    let log = Log::default();
+    let mut deliveries = ["a1", "b1", "c1"].map(|of| fake(&log, of));
+    for delivery in &mut deliveries {
+        delivery.before = 6; // three attempts, and three alone
+    }
+    let consumed = run(deliveries.into(), config(), |_: Received| async {
+        Handled::Done
+    })
+    .await;
     assert_eq!(
-        log.of("b1"),
-        ["dead (every attempt ended without an answer) b1"]
+        log.of("a1"),
+        ["dead (every attempt ended without an answer) a1"]
     );
-    assert_eq!(log.of("c1"), ["attempt 3 c1", "ack c1"]);
-    assert_eq!((consumed.done, consumed.dead), (1, 2));
+    assert_eq!(log.of("b1"), ["ack b1"], "it waited while a1 killed");
+    assert_eq!((consumed.done, consumed.dead), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -338,7 +384,7 @@ async fn a_shutdown_lets_handlers_end_and_gives_back_what_waits_after_them() {
         }
         Handled::Done
     };
-    let consumed = drive(source, &config(), None, &Arc::new(handler), &shutdown).await;
+    let consumed = drive(source, &config(), None, &Handling::new(handler), &shutdown).await;
     assert_eq!(
         log.lines(),
         [
@@ -371,7 +417,14 @@ async fn one_that_outlives_the_drain_is_given_back_before_its_followers() {
     });
     let handler = |_: Received| std::future::pending();
     let (source, working) = (source.chain(later), Some(Duration::from_millis(700)));
-    let consumed = drive(source, &config(), working, &Arc::new(handler), &shutdown).await;
+    let consumed = drive(
+        source,
+        &config(),
+        working,
+        &Handling::new(handler),
+        &shutdown,
+    )
+    .await;
     let mut given_back = log.lines();
     given_back.retain(|line| !line.starts_with("working"));
     let names = ["a1", "b1", "a2", "a3", "a4"];
@@ -394,7 +447,7 @@ async fn when_the_source_ends_what_is_under_way_ends_too() {
         Handled::Done
     };
     let token = CancellationToken::new();
-    let consumed = drive(source, &config(), None, &Arc::new(handler), &token).await;
+    let consumed = drive(source, &config(), None, &Handling::new(handler), &token).await;
     assert_eq!(consumed.done, 2);
     assert!(!token.is_cancelled());
 }
