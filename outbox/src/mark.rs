@@ -115,6 +115,11 @@ impl Horizon {
         true
     }
 
+    /// Whether a lane's mark may rise as soon as what stands above it is gone.
+    pub(crate) fn lifts(&self, mark: i64) -> bool {
+        mark < self.safe
+    }
+
     /// The mark of a lane that was `above` and has its lowest row at `head`, in the snapshot that was last told.
     pub(crate) fn mark(&self, above: i64, head: Option<i64>) -> i64 {
         let done = head.map_or(self.safe, |head| self.safe.min(head.saturating_sub(1)));

@@ -146,6 +146,7 @@ impl<Db: OutboxDb> Engine<Db> {
                         // Rows were put back since the look: they may have to go first.
                         slot.rewinds = rewinds;
                         slot.mark = 0;
+                        self.marks_fell = true;
                         self.clock.poll = asked;
                     }
                 }

@@ -80,7 +80,7 @@ pub(super) struct Engine<Db: OutboxDb> {
     large: bool,
     /// Which ids can still appear.
     horizon: Horizon,
-    /// Whether a mark was set back and may go up again without anything new.
+    /// Whether a mark may go up without anything new: it was set back, or what held it down is gone.
     marks_fell: bool,
     /// Whether ids are drawn in order, so that there can be marks.
     ids_in_order: bool,

@@ -124,6 +124,9 @@ impl<Db: OutboxDb> Engine<Db> {
             }
             if let Some(slot) = self.lanes.get_mut(&lane) {
                 slot.busy = false;
+                // What held it down may be gone, and in a lane that is idle from now on nothing else would ask.
+                let gone = !settlement.acked.is_empty() || !settlement.dead.is_empty();
+                self.marks_fell |= gone && self.horizon.lifts(slot.mark);
             }
             self.tally.settled(&settlement);
             for failed in &settlement.failed {
