@@ -296,6 +296,42 @@ async fn a_long_handler_is_not_delivered_again_and_a_killed_one_is() {
 
 #[tokio::test]
 #[ignore = "needs a server; tests/run brings it up"]
+async fn the_next_consumer_goes_on_where_the_drain_cut_off() {
+    let fresh = Fresh::new().await;
+    let events: Vec<Message> = (0..9).map(|n| event("a", n)).collect();
+    fresh.publish(ContentMode::Binary, &events).await;
+    let (began, mut first_began) = tokio::sync::mpsc::unbounded_channel();
+    let handler = move |_: Received| {
+        let _ = began.send(());
+        std::future::pending::<Handled>()
+    };
+    let shutdown = CancellationToken::new();
+    // Far longer than the test: only what is given back comes again.
+    let jetstream = fresh
+        .consumer(|config| config.ack_wait = Duration::from_mins(2))
+        .await;
+    let short = config().drain_timeout(Duration::from_millis(50));
+    let first = NatsConsumer::new(jetstream.clone(), short).unwrap();
+    let first = tokio::spawn(first.run(handler, shutdown.clone()));
+    first_began.recv().await.unwrap();
+    shutdown.cancel();
+    assert_eq!(first.await.unwrap().given_back, 9);
+    let seen = Seen::default();
+    let shutdown = CancellationToken::new();
+    let handler = noting(&seen, |_| Handled::Done);
+    let next = NatsConsumer::new(jetstream, config()).unwrap();
+    let next = tokio::spawn(next.run(handler, shutdown.clone()));
+    until("all are handled", async || seen.lock().unwrap().len() == 9).await;
+    fresh.settled().await;
+    shutdown.cancel();
+    next.await.unwrap();
+    let order: Vec<usize> = seen.lock().unwrap().iter().map(|(_, n, _)| *n).collect();
+    assert_eq!(order, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    fresh.gone().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a server; tests/run brings it up"]
 async fn a_lost_connection_is_waited_out() {
     let fresh = Fresh::new().await;
     let seen = Seen::default();
