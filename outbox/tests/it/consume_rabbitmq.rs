@@ -49,6 +49,10 @@ struct Fresh {
 
 impl Fresh {
     async fn new(kind: &str) -> Self {
+        Self::with(kind, FieldTable::default()).await
+    }
+
+    async fn with(kind: &str, mut arguments: FieldTable) -> Self {
         let name = format!("consume-{}", Uuid::now_v7().simple());
         let options = ConnectionProperties::default();
         let connection = Connection::connect(&url(), options).await.unwrap();
@@ -61,7 +65,6 @@ impl Fresh {
             link,
         };
         let text = |text: &str| AMQPValue::LongString(text.into());
-        let mut arguments = FieldTable::default();
         arguments.insert("x-queue-type".into(), text(kind));
         arguments.insert("x-dead-letter-exchange".into(), text(""));
         arguments.insert("x-dead-letter-routing-key".into(), text(&fresh.dead()));
@@ -379,6 +382,55 @@ async fn a_dead_letter_waits_for_its_exchange_and_carries_nothing_of_its_first_p
     let gone = ExchangeDeleteOptions::default();
     let gone = fresh.channel.exchange_delete(exchange.into(), gone);
     gone.await.unwrap();
+    fresh.gone().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a server; tests/run brings it up"]
+async fn the_next_active_consumer_goes_on_where_the_drain_cut_off() {
+    let mut single = FieldTable::default();
+    single.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+    let fresh = Fresh::with("classic", single).await;
+    let events: Vec<Message> = (0..9).map(|n| event("a", n)).collect();
+    fresh.publish(ContentMode::Binary, &events).await;
+    let config = ConsumerConfig::default()
+        .max_in_flight(4)
+        .drain_timeout(Duration::from_millis(50));
+    let consumer = || {
+        let (uri, queue) = (through(&url(), &fresh.link), fresh.name.clone());
+        RabbitMqConsumer::new(uri, queue, DeadLetters::Policy, config.clone())
+    };
+    let (began, mut first_began) = tokio::sync::mpsc::unbounded_channel();
+    let handler = move |_: Received| {
+        let _ = began.send(());
+        std::future::pending::<Handled>()
+    };
+    let shutdown = CancellationToken::new();
+    let first = tokio::spawn(consumer().run(handler, shutdown.clone()));
+    first_began.recv().await.unwrap();
+    let seen = Seen::default();
+    let end = CancellationToken::new();
+    let handler = noting(&seen, |_| Handled::Done);
+    let next = tokio::spawn(consumer().run(handler, end.clone()));
+    until("both consume", async || {
+        let passive = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let name = fresh.name.as_str().into();
+        let queue = fresh
+            .channel
+            .queue_declare(name, passive, FieldTable::default());
+        queue.await.unwrap().consumer_count() == 2
+    })
+    .await;
+    shutdown.cancel();
+    assert_eq!(first.await.unwrap().done, 0);
+    until("all are handled", async || seen.lock().unwrap().len() == 9).await;
+    end.cancel();
+    next.await.unwrap();
+    let order: Vec<usize> = seen.lock().unwrap().iter().map(|(_, n, _)| *n).collect();
+    assert_eq!(order, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
     fresh.gone().await;
 }
 
