@@ -300,9 +300,10 @@ async fn the_next_consumer_goes_on_where_the_drain_cut_off() {
     let fresh = Fresh::new().await;
     let events: Vec<Message> = (0..9).map(|n| event("a", n)).collect();
     fresh.publish(ContentMode::Binary, &events).await;
-    let (began, mut first_began) = tokio::sync::mpsc::unbounded_channel();
+    let began = Arc::new(tokio::sync::Notify::new());
+    let begins = Arc::clone(&began);
     let handler = move |_: Received| {
-        let _ = began.send(());
+        begins.notify_one();
         std::future::pending::<Handled>()
     };
     let shutdown = CancellationToken::new();
@@ -313,7 +314,7 @@ async fn the_next_consumer_goes_on_where_the_drain_cut_off() {
     let short = config().drain_timeout(Duration::from_millis(50));
     let first = NatsConsumer::new(jetstream.clone(), short).unwrap();
     let first = tokio::spawn(first.run(handler, shutdown.clone()));
-    first_began.recv().await.unwrap();
+    began.notified().await;
     shutdown.cancel();
     assert_eq!(first.await.unwrap().given_back, 9);
     let seen = Seen::default();

@@ -400,14 +400,15 @@ async fn the_next_active_consumer_goes_on_where_the_drain_cut_off() {
         let (uri, queue) = (through(&url(), &fresh.link), fresh.name.clone());
         RabbitMqConsumer::new(uri, queue, DeadLetters::Policy, config.clone())
     };
-    let (began, mut first_began) = tokio::sync::mpsc::unbounded_channel();
+    let began = Arc::new(tokio::sync::Notify::new());
+    let begins = Arc::clone(&began);
     let handler = move |_: Received| {
-        let _ = began.send(());
+        begins.notify_one();
         std::future::pending::<Handled>()
     };
     let shutdown = CancellationToken::new();
     let first = tokio::spawn(consumer().run(handler, shutdown.clone()));
-    first_began.recv().await.unwrap();
+    began.notified().await;
     let seen = Seen::default();
     let end = CancellationToken::new();
     let handler = noting(&seen, |_| Handled::Done);
