@@ -232,5 +232,4 @@ pub use self::{
 };
 
 /// The `tracing` target of everything this crate logs.
-#[cfg(any(feature = "sqlx", feature = "nats", feature = "rabbitmq"))]
 pub(crate) const TARGET: &str = "mainstay_outbox";
