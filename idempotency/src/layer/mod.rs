@@ -216,7 +216,7 @@ impl<P: Protocol, S> IdempotencyLayer<P, S> {
         self.with(|config| config.covers = covers)
     }
 
-    /// Which answers are kept. Default [`TerminalOnly`].
+    /// Which answers are kept. Default [`TerminalOnly`](crate::TerminalOnly).
     #[must_use]
     pub fn policy(self, policy: impl OutcomePolicy) -> Self {
         self.with(|config| config.policy = Arc::new(policy))
