@@ -102,6 +102,16 @@
 //!   that go to one that is down, and both may go at once.
 //! - A batch of a lane ends when its slowest sink has answered; until then the lane's messages for other sinks wait.
 //!
+//! # What is not here
+//! - **Priorities, weighted topics, shares and quotas per tenant.** A lane is served in the order of its ids and lanes in
+//!   turn, so no key waits for another lane's backlog; but one tenant's burst delays those who share its lanes. What must
+//!   not wait goes to an outbox of its own (another schema and its relay), which also gives it its own connections.
+//! - **A log engine** on Postgres (append-only tables, snapshot windows, rotation), whose cost is independent of deletes. The
+//!   store is the seam where it will go.
+//! - **Kafka and SQS.** [`Sink`] is one method; the conformance suite for sinks says what one must do.
+//! - **Reading the WAL**: that is Debezium's ground, and needs a replication slot that somebody watches.
+//! - **A web page.** `mainstay-outbox --json` and the metrics are what one is made of.
+//!
 //! # Features
 //! None is on by default: then there are [`Event`], [`Message`] and the [`Sink`]s. `postgres`, `mysql` and `sqlite` bring the
 //! outbox, relay and admin on sqlx; `http` the webhook sink, `https` its TLS; `nats`, `rabbitmq` and `redis` the sinks to
