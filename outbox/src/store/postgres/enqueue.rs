@@ -16,14 +16,16 @@ impl Enqueue for Postgres {
         if row.lock.is_some() {
             return Self::insert_many(conn, std::slice::from_ref(row)).await;
         }
-        // The settings row is never updated, so reading it takes no lock and meets no dead version.
+        // The settings row is never updated, so reading it takes no lock and meets no dead version. LIMIT tells the planner
+        // that there is one: believing in thousands, it never takes the generic plan and plans each INSERT anew, which took
+        // longer than to run it.
         let done = sqlx::query(
             "INSERT INTO mainstay_outbox_message
                  (lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers, payload)
              SELECT CASE WHEN pg_current_xact_id() IS NOT NULL THEN ($1 % s.lanes)::integer END, $2, $3, $4, $5, $6,
                  coalesce('epoch'::timestamptz + $7::bigint * interval '1 microsecond', clock_timestamp()),
                  $8, $9, $10, $11, $12
-             FROM mainstay_outbox_settings s",
+             FROM (SELECT lanes FROM mainstay_outbox_settings LIMIT 1) s",
         )
         .bind(row.hash)
         .bind(row.event_id)
