@@ -3,6 +3,10 @@
 //! Each of them asks for the transaction's number before it draws an id from the sequence: whoever drew an id below one
 //! that a relay sees has therefore an older number than the relay's own, and once those have all ended nothing can appear
 //! down there any more. The lane is the first column, so its expression is worked out before the id's.
+//!
+//! The settings row is never updated, so reading it takes no lock and meets no dead version. LIMIT tells the planner that
+//! there is one: believing in thousands, it never takes the generic plan and plans each INSERT anew, which took longer than
+//! to run it.
 
 use sqlx::{PgConnection, Postgres};
 
@@ -16,9 +20,6 @@ impl Enqueue for Postgres {
         if row.lock.is_some() {
             return Self::insert_many(conn, std::slice::from_ref(row)).await;
         }
-        // The settings row is never updated, so reading it takes no lock and meets no dead version. LIMIT tells the planner
-        // that there is one: believing in thousands, it never takes the generic plan and plans each INSERT anew, which took
-        // longer than to run it.
         let done = sqlx::query(
             "INSERT INTO mainstay_outbox_message
                  (lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers, payload)
@@ -66,7 +67,7 @@ impl Enqueue for Postgres {
                          $8::text[], $9::bytea[], $10::boolean[], $11::text[], $12::bytea[])
                      WITH ORDINALITY AS u(hash, event_id, type, topic, subject, time, content_type, key, ordered, headers,
                          payload, place)
-                 CROSS JOIN mainstay_outbox_settings s
+                 CROSS JOIN (SELECT lanes FROM mainstay_outbox_settings LIMIT 1) s
                  ORDER BY u.place
              ) e",
         )
@@ -105,7 +106,7 @@ impl Enqueue for Postgres {
                          $8::text[], $9::bytea[], $10::boolean[], $11::text[], $12::bytea[], $13::bigint[])
                      WITH ORDINALITY AS u(hash, event_id, type, topic, subject, time, content_type, key, ordered, headers,
                          payload, due, place)
-                 CROSS JOIN mainstay_outbox_settings s
+                 CROSS JOIN (SELECT lanes FROM mainstay_outbox_settings LIMIT 1) s
                  ORDER BY u.place
              ) e",
         )
