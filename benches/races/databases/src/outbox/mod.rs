@@ -151,16 +151,22 @@ async fn backlog(quick: bool) {
     let backlogs: &[u64] = if quick {
         &[10_000, 100_000]
     } else {
-        &[10_000, 100_000, 1_000_000]
+        &[10_000, 100_000, 1_000_000, 10_000_000]
     };
+    let contestants = [
+        ("raw SELECT + DELETE", raw::SELECT_DELETE_1000),
+        ("mainstay", ours::BATCH_1000),
+        ("outbox-postgres", peers::outbox_postgres::BATCH_1000),
+    ];
     for &waiting in backlogs {
-        for (name, contestant) in [
-            ("mainstay", ours::BATCH_1000),
-            ("raw SELECT + DELETE", raw::SELECT_DELETE_1000),
-            ("outbox-postgres", peers::outbox_postgres::BATCH_1000),
-        ] {
+        // To fill is what takes long: the largest is measured once.
+        let rounds = if waiting > 1_000_000 { 1 } else { 3 };
+        for (name, contestant) in &contestants {
+            if waiting > 1_000_000 && *name == "outbox-postgres" {
+                continue;
+            }
             let mut rates = Vec::new();
-            for _ in 0..3 {
+            for _ in 0..rounds {
                 rates.extend(contestant.rate(waiting, 10_000).await);
             }
             let (rate, spread) = median(&mut rates);
