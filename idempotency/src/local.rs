@@ -28,10 +28,20 @@ pub(crate) struct Local<D: IdempotencyDb> {
     pub(crate) idle_max: Duration,
     /// What to do about a key that another process is working on.
     pub(crate) wait: Wait,
+    /// When to claim the key.
+    pub(crate) claiming: Claiming,
     /// Refuse keys older than this, when set.
     pub(crate) stale_after: Option<Duration>,
     /// How long to wait for the answer to a commit, and then again to look for its outcome.
     pub(crate) resolve_max: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claiming {
+    /// Before anything runs.
+    First,
+    /// With the record, in the same statement: what ran for nothing is rolled back.
+    Last,
 }
 
 /// What the key's record says.
@@ -51,8 +61,21 @@ pub(crate) enum Kept {
 }
 
 impl<D: IdempotencyDb> Local<D> {
-    /// Claims the key, or reads what it stands for.
+    /// Begins, with the key claimed or with its claim to come.
     pub(crate) async fn open(&self, claim: &Claim) -> Result<Opened<D>, IdempotencyError> {
+        match self.claiming {
+            Claiming::First => self.claim(claim).await,
+            Claiming::Last => {
+                let (pool, claim, idle_max) = (self.pool.clone(), claim.clone(), self.idle_max);
+                let beginning = async move { D::begin_unclaimed(&pool, &claim, idle_max).await };
+                let tx = within(&self.tracker, self.idle_max, beginning).await?;
+                Ok(Opened::Run(tx))
+            }
+        }
+    }
+
+    /// Claims the key, or reads what it stands for.
+    async fn claim(&self, claim: &Claim) -> Result<Opened<D>, IdempotencyError> {
         let since = Instant::now();
         let time = self.wait.time().unwrap_or_default();
         let (tx, claimed) = loop {
@@ -139,33 +162,63 @@ impl<D: IdempotencyDb> Local<D> {
             } if fingerprint.matches(&claim.fingerprint) => Ok(Some(recorded)),
             Claimed::Recorded { .. } | Claimed::OtherInFlight => Err(IdempotencyError::KeyReused),
             Claimed::InFlight => Err(IdempotencyError::KeyInFlight),
-            Claimed::Fresh { now_ms } => match self.stale_after {
-                None => Ok(None),
-                Some(retention) => {
-                    match claim.key.age(now_ms, millis(retention), millis(SKEW_MAX)) {
-                        Age::Fresh | Age::Unknown => Ok(None),
-                        Age::Expired => Err(IdempotencyError::KeyExpired),
-                        Age::FromTheFuture => Err(IdempotencyError::KeyFromTheFuture),
-                    }
-                }
-            },
+            Claimed::Fresh { now_ms } => self.check_age(claim, now_ms).map(|()| None),
+        }
+    }
+
+    /// By the database's clock.
+    fn check_age(&self, claim: &Claim, now_ms: u64) -> Result<(), IdempotencyError> {
+        let Some(retention) = self.stale_after else {
+            return Ok(());
+        };
+        match claim.key.age(now_ms, millis(retention), millis(SKEW_MAX)) {
+            Age::Fresh | Age::Unknown => Ok(()),
+            Age::Expired => Err(IdempotencyError::KeyExpired),
+            Age::FromTheFuture => Err(IdempotencyError::KeyFromTheFuture),
         }
     }
 
     /// Commits effects and record together.
     pub(crate) async fn commit(
         &self,
+        tx: Transaction<'static, D>,
+        claim: &Claim,
+        recorded: &Recorded,
+    ) -> Result<Kept, IdempotencyError> {
+        self.commit_after(self.claiming, tx, claim, recorded).await
+    }
+
+    async fn commit_after(
+        &self,
+        claiming: Claiming,
         mut tx: Transaction<'static, D>,
         claim: &Claim,
         recorded: &Recorded,
     ) -> Result<Kept, IdempotencyError> {
+        let inserting = async {
+            match claiming {
+                Claiming::First => D::record(&mut tx, claim, recorded).await.map(Ok),
+                Claiming::Last => {
+                    let claiming = D::claim_and_record(&mut tx, claim, recorded, self.idle_max);
+                    let (inserted, now_ms) = claiming.await?;
+                    let stored = inserted == Inserted::Stored;
+                    Ok(match self.check_age(claim, now_ms) {
+                        Err(refusal) if stored => Err(refusal),
+                        _ => Ok(inserted),
+                    })
+                }
+            }
+        };
         // Dropped when it takes too long, as a handler's statement is: what follows is a rollback.
-        let inserted = timeout(self.idle_max, D::record(&mut tx, claim, recorded)).await;
-        match inserted {
-            Ok(Ok(Inserted::Stored)) => {}
-            Ok(Ok(Inserted::Taken)) => {
+        match timeout(self.idle_max, inserting).await {
+            Ok(Ok(Ok(Inserted::Stored))) => {}
+            Ok(Ok(Ok(Inserted::Taken))) => {
                 self.roll_back(tx).await;
                 return self.theirs(claim).await;
+            }
+            Ok(Ok(Err(refusal))) => {
+                self.roll_back(tx).await;
+                return Err(refusal);
             }
             Ok(Err(error)) => {
                 self.roll_back(tx).await;
@@ -201,9 +254,38 @@ impl<D: IdempotencyDb> Local<D> {
         recorded: &Recorded,
     ) -> Result<Kept, IdempotencyError> {
         self.roll_back(tx).await;
-        match self.open(claim).await? {
-            Opened::Run(tx) => self.commit(tx, claim, recorded).await,
+        match self.claim(claim).await? {
+            Opened::Run(tx) => {
+                self.commit_after(Claiming::First, tx, claim, recorded)
+                    .await
+            }
             Opened::Replay(recorded) => Ok(Kept::Theirs(recorded)),
+        }
+    }
+
+    /// What the key stands for, where an attempt has ended without an answer to keep. One that had claimed its key knows that
+    /// there is nothing; one that had not may have failed because another one's effects are there, or is a duplicate of it.
+    pub(crate) async fn standing(
+        &self,
+        claim: &Claim,
+    ) -> Option<Result<Recorded, IdempotencyError>> {
+        match self.claiming {
+            Claiming::First => None,
+            Claiming::Last => match self.lookup(claim).await {
+                Ok(Some((fingerprint, recorded))) => {
+                    Some(if fingerprint.matches(&claim.fingerprint) {
+                        Ok(recorded)
+                    } else {
+                        Err(IdempotencyError::KeyReused)
+                    })
+                }
+                Ok(None) => None,
+                // What the attempt has to say of itself is "try again", at the worst.
+                Err(error) => {
+                    tracing::warn!(key = ?claim.key, error = %Chain(&error), "the key's record was not read");
+                    None
+                }
+            },
         }
     }
 

@@ -166,6 +166,41 @@ pub(super) async fn a_held_key_is_not_given_to_another<D: IdempotencyDb>(
     Ok(())
 }
 
+/// Claimed with its record: waits for who holds the key, and stands aside where there is a record.
+pub(super) async fn a_key_that_is_claimed_last_is_recorded_once<D: IdempotencyDb>(
+    pool: &Pool<D>,
+) -> Result<(), Error> {
+    for key in ["k", "01940000-0000-7000-8000-000000000000"] {
+        let claim = claim_of("last", key, "")?;
+        let mut tx = D::begin_unclaimed(pool, &claim, IDLE_MAX).await?;
+        let (inserted, now_ms) =
+            D::claim_and_record(&mut tx, &claim, &answer("first"), IDLE_MAX).await?;
+        assert_eq!(inserted, Inserted::Stored);
+        assert!(now_ms > 1_700_000_000_000, "{now_ms} is not a time");
+        assert_eq!(
+            D::lookup(pool, &claim.scope, &claim.key).await?,
+            None,
+            "nothing shows before the commit"
+        );
+        D::rollback(tx).await;
+        assert_eq!(D::lookup(pool, &claim.scope, &claim.key).await?, None);
+
+        let mut tx = D::begin_unclaimed(pool, &claim, IDLE_MAX).await?;
+        D::claim_and_record(&mut tx, &claim, &answer("second"), IDLE_MAX).await?;
+        D::commit(tx).await?;
+        for body in ["", "another request"] {
+            let again = claim_of("last", key, body)?;
+            let mut tx = D::begin_unclaimed(pool, &again, IDLE_MAX).await?;
+            let taken = D::claim_and_record(&mut tx, &again, &answer("third"), IDLE_MAX).await?;
+            assert_eq!(taken.0, Inserted::Taken);
+            D::rollback(tx).await;
+        }
+        let found = D::lookup(pool, &claim.scope, &claim.key).await?;
+        assert_eq!(found, Some((claim.fingerprint, answer("second"))));
+    }
+    Ok(())
+}
+
 /// The index has the last word, and no record is written outside the transaction of its claim.
 pub(super) async fn a_key_is_recorded_once<D: IdempotencyDb>(pool: &Pool<D>) -> Result<(), Error> {
     let claim = claim_of("once", "k", "")?;

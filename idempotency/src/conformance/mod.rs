@@ -27,6 +27,7 @@ pub async fn all<D: IdempotencyDb>(pool: &Pool<D>) -> Result<(), Error> {
     keys::a_claim_that_is_rolled_back_leaves_nothing(pool).await?;
     keys::a_held_key_is_not_given_to_another(pool).await?;
     keys::a_key_is_recorded_once(pool).await?;
+    keys::a_key_that_is_claimed_last_is_recorded_once(pool).await?;
     keys::keys_that_look_alike_are_different_keys(pool).await?;
     keys::one_key_in_two_scopes_is_two_keys(pool).await?;
     keys::the_largest_record_fits(pool).await?;

@@ -20,7 +20,7 @@ use tracing::Instrument;
 
 pub use self::leased::LeasedJobs;
 use crate::codec::{self, Codec};
-use crate::local::{Kept, Local, Opened};
+use crate::local::{Claiming, Kept, Local, Opened};
 use crate::on_commit::OnCommit;
 use crate::store::{Claim, IdempotencyDb};
 use crate::tx::{IdemTx, Returned, Slot};
@@ -195,6 +195,7 @@ impl<D: IdempotencyDb> Jobs<D> {
             tracker: self.tracker.clone(),
             idle_max: self.time_max.saturating_add(Duration::from_secs(5)),
             wait: self.wait,
+            claiming: Claiming::First,
             stale_after: self.retention,
             resolve_max: RESOLVE_TIME_MAX,
         };

@@ -13,6 +13,7 @@ use super::Scoped;
 use super::protocol::Runs;
 use crate::codec::Codec;
 use crate::inflight::InFlight;
+use crate::local::Claiming;
 use crate::on_commit::OnCommit;
 use crate::policy::{OutcomePolicy, TerminalOnly};
 use crate::{Covers, Parse, Scope, Wait};
@@ -55,6 +56,8 @@ pub struct Config<P: Runs> {
     pub(super) replay_headers: Vec<HeaderName>,
     pub(super) limits: Limits,
     pub(super) wait: Wait,
+    /// Local only.
+    pub(super) claiming: Claiming,
     pub(super) stale_after: Option<Duration>,
     pub(super) tracker: TaskTracker,
     pub(super) on_commit: OnCommit,
@@ -89,6 +92,7 @@ impl<P: Runs> Config<P> {
             ],
             limits: DEFAULT_LIMITS,
             wait: Wait::No,
+            claiming: Claiming::First,
             stale_after,
             tracker,
             on_commit: OnCommit::default(),
@@ -136,6 +140,7 @@ impl<P: Runs> Clone for Config<P> {
             replay_headers: self.replay_headers.clone(),
             limits: self.limits,
             wait: self.wait,
+            claiming: self.claiming,
             stale_after: self.stale_after,
             tracker: self.tracker.clone(),
             on_commit: self.on_commit.clone(),

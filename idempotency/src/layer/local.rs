@@ -55,57 +55,14 @@ impl<D: IdempotencyDb> Runs for D {
         let answer = handle(config.limits, inner, request).await;
         // From here on the key may pass to another process, which may record another request.
         ticket.claiming();
-        let tx = match slot.close() {
-            Returned::Tx(tx) => tx,
-            Returned::NeverOpened | Returned::Leaked => {
-                return match answer {
-                    Err(Unanswered::Panicked(panic)) => Ran::Panicked(panic),
-                    _ => Ran::Answer(refuse(Some(claim), IdempotencyError::TransactionLost)),
-                };
-            }
-        };
-        let answered = match answer {
-            Ok(answered) => answered,
-            Err(unanswered) => {
-                match unanswered {
-                    Unanswered::ServiceError(_) => local.roll_back(tx).await,
-                    Unanswered::Panicked(_) | Unanswered::Refused(_) => {
-                        local.roll_back_cut_off(tx).await;
-                    }
-                }
-                return match unanswered {
-                    Unanswered::Panicked(panic) => Ran::Panicked(panic),
-                    Unanswered::ServiceError(error) => Ran::ServiceError(error),
-                    Unanswered::Refused(refusal) => Ran::Answer(refuse(Some(claim), refusal)),
-                };
-            }
-        };
-        let keep = config.policy.keep(answered.status().as_u16());
-        if keep == Keep::Release {
-            local.roll_back(tx).await;
-            telemetry::request("released");
-            return Ran::Answer(answered.map(Body::from));
+        match end_attempt(config, &local, claim, &slot, answer).await {
+            Ok(answer) => Ran::Answer(answer),
+            Err(not_kept) => match local.standing(claim).await {
+                None => not_kept,
+                Some(Ok(found)) => Ran::Answer(replay_stored(config, claim, found)),
+                Some(Err(refusal)) => Ran::Answer(refuse(Some(claim), refusal)),
+            },
         }
-        let Some(recorded) = to_keep(config, claim, &answered) else {
-            local.roll_back(tx).await;
-            return Ran::Answer(refuse(Some(claim), IdempotencyError::ResponseNotKept));
-        };
-        let kept = if keep == Keep::Commit {
-            local.commit(tx, claim, &recorded).await
-        } else {
-            local.record_without_effects(tx, claim, &recorded).await
-        };
-        Ran::Answer(match kept {
-            Ok(Kept::Ours) => {
-                if keep == Keep::Commit {
-                    config.on_commit.call();
-                }
-                telemetry::request("ran");
-                answered.map(Body::from)
-            }
-            Ok(Kept::Theirs(found)) => replay_stored(config, claim, found),
-            Err(refusal) => refuse(Some(claim), refusal),
-        })
     }
 
     fn end(asked: Asked, response: Response<Body>) -> Ended {
@@ -120,6 +77,68 @@ impl<D: IdempotencyDb> Runs for D {
     }
 }
 
+/// Commits, or rolls back. `Err` with what is to be said of an attempt that leaves no answer to its key.
+async fn end_attempt<D: IdempotencyDb, E>(
+    config: &Config<D>,
+    local: &Local<D>,
+    claim: &Claim,
+    slot: &Slot<D>,
+    answer: Result<Response<Bytes>, Unanswered<E>>,
+) -> Result<Response<Body>, Ran<E>> {
+    let refused = |refusal| Err(Ran::Answer(refuse(Some(claim), refusal)));
+    let tx = match slot.close() {
+        Returned::Tx(tx) => tx,
+        Returned::NeverOpened | Returned::Leaked => {
+            return match answer {
+                Err(Unanswered::Panicked(panic)) => Err(Ran::Panicked(panic)),
+                _ => refused(IdempotencyError::TransactionLost),
+            };
+        }
+    };
+    let answered = match answer {
+        Ok(answered) => answered,
+        Err(unanswered) => {
+            match unanswered {
+                Unanswered::ServiceError(_) => local.roll_back(tx).await,
+                Unanswered::Panicked(_) | Unanswered::Refused(_) => {
+                    local.roll_back_cut_off(tx).await;
+                }
+            }
+            return match unanswered {
+                Unanswered::Panicked(panic) => Err(Ran::Panicked(panic)),
+                Unanswered::ServiceError(error) => Err(Ran::ServiceError(error)),
+                Unanswered::Refused(refusal) => refused(refusal),
+            };
+        }
+    };
+    let keep = config.policy.keep(answered.status().as_u16());
+    if keep == Keep::Release {
+        local.roll_back(tx).await;
+        telemetry::request("released");
+        return Err(Ran::Answer(answered.map(Body::from)));
+    }
+    let Some(recorded) = to_keep(config, claim, &answered) else {
+        local.roll_back(tx).await;
+        return refused(IdempotencyError::ResponseNotKept);
+    };
+    let kept = if keep == Keep::Commit {
+        local.commit(tx, claim, &recorded).await
+    } else {
+        local.record_without_effects(tx, claim, &recorded).await
+    };
+    match kept {
+        Ok(Kept::Ours) => {
+            if keep == Keep::Commit {
+                config.on_commit.call();
+            }
+            telemetry::request("ran");
+            Ok(answered.map(Body::from))
+        }
+        Ok(Kept::Theirs(found)) => Ok(replay_stored(config, claim, found)),
+        Err(refusal) => refused(refusal),
+    }
+}
+
 fn local<D: IdempotencyDb>(config: &Config<D>, wait: Wait) -> Local<D> {
     Local {
         pool: config.keys.clone(),
@@ -130,6 +149,7 @@ fn local<D: IdempotencyDb>(config: &Config<D>, wait: Wait) -> Local<D> {
             .handler_time_max
             .saturating_add(Duration::from_secs(5)),
         wait,
+        claiming: config.claiming,
         stale_after: config.stale_after,
         resolve_max: config.limits.resolve_time_max,
     }

@@ -176,6 +176,40 @@ pub trait IdempotencyDb: Database {
         recorded: &Recorded,
     ) -> impl Future<Output = Result<Inserted, Error>> + Send;
 
+    /// Begins a transaction that claims its key no sooner than [`claim_and_record`](Self::claim_and_record): nothing is looked
+    /// up, and `idle_max` bounds it as in [`claim`](Self::claim).
+    fn begin_unclaimed(
+        pool: &Pool<Self>,
+        claim: &Claim,
+        idle_max: Duration,
+    ) -> impl Future<Output = Result<Transaction<'static, Self>, Error>> + Send {
+        _ = (claim, idle_max);
+        Self::begin(pool)
+    }
+
+    /// Claims the key, waiting for whoever holds it, and writes its record: in one round trip where the database can. With it
+    /// comes the time of the database's clock, in milliseconds since 1970; it means nothing where the key has a record already.
+    ///
+    /// The claim is held until the transaction ends, as any other is, so that a commit that goes unanswered can be looked up.
+    ///
+    /// Fails with [`ErrorKind::Busy`] where the holder is not done in time, and with [`ErrorKind::TransactionEnded`] as
+    /// [`record`](Self::record) does.
+    fn claim_and_record(
+        tx: &mut Transaction<'static, Self>,
+        claim: &Claim,
+        recorded: &Recorded,
+        idle_max: Duration,
+    ) -> impl Future<Output = Result<(Inserted, u64), Error>> + Send {
+        async move {
+            Self::check_open(tx).await?;
+            match Self::claim(tx, claim, idle_max, Wait::Up(idle_max)).await? {
+                Claimed::Fresh { now_ms } => Ok((Self::record(tx, claim, recorded).await?, now_ms)),
+                Claimed::Recorded { .. } => Ok((Inserted::Taken, 0)),
+                Claimed::InFlight | Claimed::OtherInFlight => Err(ErrorKind::Busy.into()),
+            }
+        }
+    }
+
     /// Commits. [`ErrorKind::Unavailable`] leaves open whether it did; any other kind is the database's word that
     /// nothing was committed.
     fn commit(tx: Transaction<'static, Self>) -> impl Future<Output = Result<(), Error>> + Send;

@@ -26,6 +26,7 @@ use crate::db::{TestDb, on_each};
 on_each!(
     a_connection_left_in_a_transaction_is_found,
     dropped_at_every_poll_a_keyed_request_is_done_or_never_was,
+    dropped_at_every_poll_a_request_that_claims_last_is_done_or_never_was,
     dropped_at_every_poll_a_refused_request_is_recorded_or_never_was,
     dropped_at_every_poll_a_duplicate_that_waits_is_forgotten,
     dropped_at_every_poll_a_webhook_is_applied_or_never_was,
@@ -131,7 +132,16 @@ pub fn drop_after<F: Future>(polls: usize, future: F) -> DropAfter<F> {
 }
 
 async fn dropped_at_every_poll_a_keyed_request_is_done_or_never_was<D: Asked>(pool: Pool<D>) {
-    let app = App::new(pool);
+    done_or_never_was(App::new(pool)).await;
+}
+
+async fn dropped_at_every_poll_a_request_that_claims_last_is_done_or_never_was<D: Asked>(
+    pool: Pool<D>,
+) {
+    done_or_never_was(App::with(pool, |layer| layer.optimistic())).await;
+}
+
+async fn done_or_never_was<D: Asked>(app: App<D>) {
     for polls in 0.. {
         let (key, body) = (format!("k{polls}"), format!("ok {polls}"));
         let answer = drop_after(polls, app.call(request(Some(&key), &body))).await;

@@ -25,9 +25,9 @@ use crate::db::{self, TestDb};
 
 const PASS: u8 = 0;
 /// Cut when a COMMIT comes by, without passing it on.
-const BEFORE_COMMIT: u8 = 1;
+pub const BEFORE_COMMIT: u8 = 1;
 /// Pass a COMMIT on, see its answer, and cut without passing that back.
-const AFTER_COMMIT: u8 = 2;
+pub const AFTER_COMMIT: u8 = 2;
 /// As above, and let nobody in afterwards.
 const AFTER_COMMIT_THEN_DOWN: u8 = 3;
 const DOWN: u8 = 4;
@@ -77,7 +77,7 @@ impl Wire {
         }
     }
 
-    fn set(&self, mode: u8) {
+    pub fn set(&self, mode: u8) {
         self.mode.store(mode, Ordering::SeqCst);
     }
 

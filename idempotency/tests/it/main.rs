@@ -29,6 +29,7 @@ mod lost_commits;
 mod mariadb;
 mod model;
 mod openapi;
+mod optimistic;
 mod processes;
 mod races;
 mod reaper;

@@ -93,6 +93,17 @@ async fn a_first_run_takes_two_round_trips_more_and_a_replay_takes_one_on_postgr
             );
             assert_eq!(replay, select, "a record is one primary key's look");
         }
+        let last = App::with(pool.clone(), |layer| layer.optimistic());
+        for key in ["warm-last", "last"] {
+            let run = round_trips(&wire, &pool, async {
+                assert_eq!(last.post(key, "ok").await.status, StatusCode::CREATED);
+            })
+            .await;
+            if key == "last" {
+                println!("claimed last: nothing {nothing}, bare {bare}, first run {run}");
+                assert_eq!(run, bare + 1, "BEGIN, effect and COMMIT, and the record");
+            }
+        }
         pool.close().await;
         wired.close().await;
     })

@@ -5,7 +5,7 @@ use results::Measure;
 /// A line that contains the first part, and the name, unit and number of what follows a word in it.
 ///
 /// The tests assert these figures; here they are only read.
-const LINES: [(&str, &str, &str, &str); 12] = [
+const LINES: [(&str, &str, &str, &str); 13] = [
     ("log bytes: bare", "bare", "WAL: bare transaction", "bytes"),
     ("log bytes: bare", "first run", "WAL: first run", "bytes"),
     ("log bytes: bare", "replay", "WAL: replay", "bytes"),
@@ -22,6 +22,12 @@ const LINES: [(&str, &str, &str, &str); 12] = [
         "round trips",
     ),
     ("k: nothing", "replay", "round trips: replay", "round trips"),
+    (
+        "claimed last: nothing",
+        "first run",
+        "round trips: first run, claimed last",
+        "round trips",
+    ),
     (
         "idle in its transaction",
         "most",

@@ -6,9 +6,9 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, PgPool, Postgres, Row, SqlSafeStr, SqlStr, Transaction};
 
 use super::error::{code_of, error, not_begun};
-use super::{days, record_of, setting_ms};
-use crate::store::{Claim, Claimed, IdempotencyDb};
-use crate::{Error, ErrorKind, Wait};
+use super::{BEGIN, days, record_of, setting_ms};
+use crate::store::{Claim, Claimed, IdempotencyDb, Inserted};
+use crate::{Error, ErrorKind, Recorded, Wait};
 
 /// A record is read without a transaction: one round trip, and nothing in the log. Else the claim comes with the BEGIN
 /// that makes a transaction of it: a second one.
@@ -110,6 +110,64 @@ pub(super) async fn claim(
         }
         (None, false, false) => Ok(Claimed::InFlight),
         (None, false, true) => Ok(Claimed::OtherInFlight),
+    }
+}
+
+/// The two settings that a claim makes, with the BEGIN.
+pub(super) async fn begin_unclaimed(
+    pool: &PgPool,
+    claim: &Claim,
+    idle_max: Duration,
+) -> Result<Transaction<'static, Postgres>, Error> {
+    let (key, idle_ms) = (claim.lock(), setting_ms(idle_max));
+    let begin = AssertSqlSafe(format!(
+        "{BEGIN}; set local mainstay.claim = '{key}'; set local idle_in_transaction_session_timeout = '{idle_ms}'"
+    ));
+    pool.begin_with(begin).await.map_err(not_begun)
+}
+
+/// One statement takes the locks of a claim, which waits for who holds them, and then writes. Its snapshot is older than the
+/// locks; but a record that was committed in between is found by the index, which knows no snapshots.
+pub(super) async fn claim_and_record(
+    tx: &mut Transaction<'static, Postgres>,
+    claim: &Claim,
+    recorded: &Recorded,
+) -> Result<(Inserted, u64), Error> {
+    let day = days::day_of(&claim.key);
+    let headers = recorded
+        .encode_headers()
+        .map_err(|reason| Error::new(ErrorKind::Database, reason))?;
+    let inserted = sqlx::query_scalar::<_, i64>(days::claim_and_insert(day))
+        .bind(claim.scope.as_bytes())
+        .bind(claim.key.as_bytes())
+        .bind(claim.fingerprint.as_bytes())
+        .bind(recorded.status.cast_signed())
+        .bind(headers)
+        .bind(&recorded.body[..])
+        .bind(claim.lock().to_string())
+        .bind(claim.request_lock())
+        .bind(claim.lock())
+        .fetch_optional(&mut **tx)
+        .await;
+    match inserted {
+        Ok(Some(now_ms)) => Ok((Inserted::Stored, now_ms.try_into().unwrap_or(0))),
+        // Not the claim's transaction, or a record of this key's that is older than the days' tables.
+        Ok(None) => {
+            let row = sqlx::query(days::read(day))
+                .bind(claim.scope.as_bytes())
+                .bind(claim.key.as_bytes())
+                .fetch_one(&mut **tx)
+                .await
+                .map_err(error)?;
+            match record_of(&row)? {
+                Some(_) => Ok((Inserted::Taken, 0)),
+                None => Err(ErrorKind::TransactionEnded.into()),
+            }
+        }
+        Err(sqlx::Error::Database(refused)) if days::is_of_record(refused.constraint()) => {
+            Ok((Inserted::Taken, 0))
+        }
+        Err(other) => Err(error(other)),
     }
 }
 

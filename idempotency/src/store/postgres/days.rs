@@ -117,6 +117,32 @@ pub(super) fn insert(day: Option<u8>) -> &'static str {
     }
 }
 
+/// As [`insert`], with the claim in it. Of a key with a day, a record that is older than the days' tables has the key as well.
+pub(super) fn claim_and_insert(day: Option<u8>) -> &'static str {
+    macro_rules! text {
+        ($table:literal, $unless:literal) => {
+            concat!(
+                "with held as materialized (select pg_advisory_xact_lock_shared($8), pg_advisory_xact_lock($9)) insert into ",
+                $table,
+                " (scope, key, fingerprint, status, headers, body) \
+                 select $1, $2, $3, $4, $5, $6 from held where current_setting('mainstay.claim', true) = $7",
+                $unless,
+                " returning (extract(epoch from clock_timestamp()) * 1000)::bigint"
+            )
+        };
+        ($table:literal) => {
+            text!(
+                $table,
+                " and not exists (select from only mainstay_key where scope = $1 and key = $2)"
+            )
+        };
+    }
+    match day {
+        None => text!("mainstay_key", ""),
+        Some(day) => of_day!(day, text),
+    }
+}
+
 /// Whether a unique violation is that of a record.
 pub(super) fn is_of_record(constraint: Option<&str>) -> bool {
     constraint.is_some_and(|name| {

@@ -120,6 +120,23 @@ impl IdempotencyDb for Postgres {
         }
     }
 
+    async fn begin_unclaimed(
+        pool: &PgPool,
+        claim: &Claim,
+        idle_max: Duration,
+    ) -> Result<Transaction<'static, Postgres>, Error> {
+        claim::begin_unclaimed(pool, claim, idle_max).await
+    }
+
+    async fn claim_and_record(
+        tx: &mut Transaction<'static, Postgres>,
+        claim: &Claim,
+        recorded: &Recorded,
+        _: Duration,
+    ) -> Result<(Inserted, u64), Error> {
+        claim::claim_and_record(tx, claim, recorded).await
+    }
+
     async fn commit(tx: Transaction<'static, Postgres>) -> Result<(), Error> {
         tx.commit().await.map_err(not_committed)
     }

@@ -9,6 +9,10 @@ pub const ATTEMPTS: usize = 3;
 pub struct Model {
     /// A second record of a key does not commit.
     pub unique_index: bool,
+    /// Keys are claimed last: an attempt runs whatever there is, and how old its key is is seen when it commits.
+    pub claims_last: bool,
+    /// An attempt that fails without having claimed its key looks for a record. Without this rule it says that nothing was done.
+    pub looks_after_failure: bool,
     /// A commit without an answer is looked up. Without this rule it is taken for a failure.
     pub reads_back: bool,
     /// A key older than what is kept does not run.
@@ -21,6 +25,8 @@ impl Default for Model {
     fn default() -> Self {
         Self {
             unique_index: true,
+            claims_last: false,
+            looks_after_failure: true,
             reads_back: true,
             refuses_stale: true,
             retention_outlives_handlers: true,
@@ -67,12 +73,19 @@ impl State {
 
     /// A COMMIT that arrives. `None` when the index refuses it.
     fn committed(mut self, model: &Model) -> Option<Self> {
-        if self.recorded && model.unique_index {
+        if self.recorded && model.unique_index || model.claims_last && model.is_stale(&self) {
             return None;
         }
         self.recorded = true;
         self.effects += 1;
         Some(self)
+    }
+
+    /// Whoever holds the key's lock has found no record, and there is none as long as it runs. Whoever claims last has not looked.
+    fn fails(self, n: usize, model: &Model) -> Self {
+        let mut told = self.with(n, Attempt::ToldNothing);
+        told.lied |= self.recorded && model.claims_last;
+        told
     }
 
     /// What an attempt finds that asks for the record.
@@ -85,6 +98,12 @@ impl State {
             told.lied |= self.effects > 0 && !self.old;
             told
         }
+    }
+}
+
+impl Model {
+    fn is_stale(&self, state: &State) -> bool {
+        state.old && self.refuses_stale
     }
 }
 
@@ -108,17 +127,25 @@ impl search::Model for Model {
             |what: &str, n: usize, state: State| next.push((format!("{n} {what}"), state));
         for n in 0..ATTEMPTS {
             match state.attempts[n] {
+                Attempt::Not if self.claims_last => {
+                    may("begins", n, state.with(n, Attempt::Running))
+                }
                 Attempt::Not if state.recorded => {
                     may("replays", n, state.with(n, Attempt::ToldDone));
                     may("replays to nobody", n, state.with(n, Attempt::Gone));
                 }
-                Attempt::Not if state.old && self.refuses_stale => {
+                Attempt::Not if self.is_stale(state) => {
                     may("is too old", n, state.with(n, Attempt::ToldUnknown));
                 }
                 Attempt::Not => may("begins", n, state.with(n, Attempt::Running)),
                 Attempt::Running => {
                     may("crashes", n, state.with(n, Attempt::Gone));
-                    may("fails", n, state.with(n, Attempt::ToldNothing));
+                    let looks = self.claims_last && self.looks_after_failure;
+                    if looks && state.recorded {
+                        may("fails and replays", n, state.with(n, Attempt::ToldDone));
+                    } else {
+                        may("fails", n, state.fails(n, self));
+                    }
                     may(
                         "sends a COMMIT that is lost",
                         n,
@@ -129,6 +156,9 @@ impl search::Model for Model {
                             may("commits", n, done.with(n, Attempt::ToldDone));
                             may("commits for nobody", n, done.with(n, Attempt::Gone));
                             may("commits unheard", n, done.with(n, Attempt::Unheard));
+                        }
+                        None if !state.recorded => {
+                            may("is too old", n, state.with(n, Attempt::ToldUnknown));
                         }
                         // The index has refused it: another attempt's record stands.
                         None => may("replays", n, state.with(n, Attempt::ToldDone)),

@@ -28,6 +28,40 @@ fn local_without_the_unique_index_acts_twice_in_four_steps() {
 }
 
 #[test]
+fn local_that_claims_last_keeps_the_same_promises() {
+    let model = local::Model {
+        claims_last: true,
+        // The age is looked at last as well, so a handler may take as long as it likes.
+        retention_outlives_handlers: false,
+        ..local::Model::default()
+    };
+    let explored = explore(&model).unwrap();
+    assert!(explored > 1000, "{explored} states are not everything");
+}
+
+#[test]
+fn local_that_claims_last_without_the_unique_index_acts_twice() {
+    let model = local::Model {
+        claims_last: true,
+        unique_index: false,
+        ..local::Model::default()
+    };
+    let way = explore(&model).unwrap_err();
+    assert_eq!(way.broken, "two effects", "{way:?}");
+}
+
+#[test]
+fn local_that_claims_last_and_does_not_look_after_a_failure_denies_what_was_done() {
+    let model = local::Model {
+        claims_last: true,
+        looks_after_failure: false,
+        ..local::Model::default()
+    };
+    let way = explore(&model).unwrap_err();
+    assert_eq!(way.broken, "told that nothing was done", "{way:?}");
+}
+
+#[test]
 fn local_that_runs_again_after_an_unheard_commit_acts_twice() {
     let model = local::Model {
         reads_back: false,

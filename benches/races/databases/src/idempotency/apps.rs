@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::routing::post;
 use axum_idempotent::{IdempotentLayer, IdempotentOptions};
 use http::{HeaderMap, Request, StatusCode};
-use mainstay_idempotency::{IdemTx, IdempotencyLayer, Scope, Wait};
+use mainstay_idempotency::{IdemTx, IdempotencyLayer, Scope, Scoped, Wait};
 use ruts::store::Ttl;
 use ruts::store::moka::MokaStore;
 use ruts::{CookieOptions, Session, SessionLayer};
@@ -47,6 +47,17 @@ pub fn bare(pool: &PgPool) -> App {
 
 /// The Local protocol, with its defaults but for duplicates, which wait for the first.
 pub fn mainstay(pool: &PgPool) -> App {
+    of_ours("mainstay", pool, |layer| layer)
+}
+
+/// The same, with the claim in the statement that records.
+pub fn mainstay_optimistic(pool: &PgPool) -> App {
+    of_ours("mainstay, optimistic", pool, |layer| layer.optimistic())
+}
+
+type Layer = IdempotencyLayer<sqlx::Postgres, Scoped>;
+
+fn of_ours(name: &'static str, pool: &PgPool, edit: impl FnOnce(Layer) -> Layer) -> App {
     async fn pay(headers: HeaderMap, mut tx: IdemTx<sqlx::Postgres>) -> Answer {
         effect(&mut tx, &key(&headers)).await;
         CREATED
@@ -55,8 +66,8 @@ pub fn mainstay(pool: &PgPool) -> App {
         .scope(|_| Ok(Scope::new("acme", "", "pay")))
         .wait(Wait::Up(std::time::Duration::from_secs(10)));
     App::new(
-        "mainstay",
-        Router::new().route("/pay", post(pay)).layer(layer),
+        name,
+        Router::new().route("/pay", post(pay)).layer(edit(layer)),
     )
 }
 

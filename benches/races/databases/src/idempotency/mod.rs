@@ -72,6 +72,7 @@ pub async fn race(quick: bool) {
     let mut apps = vec![
         apps::bare(&pool),
         apps::mainstay(&pool),
+        apps::mainstay_optimistic(&pool),
         sequences::two_commits(&pool),
         sequences::three_autocommits(&pool),
         sequences::recovery_points(&pool),

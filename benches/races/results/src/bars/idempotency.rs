@@ -20,6 +20,12 @@ pub fn idempotency(m: &Measures) -> Vec<Row> {
             "round trips",
         )
         .of(more("first run")),
+        at_most(
+            "idempotency: first run that claims last over its bare transaction",
+            1.0,
+            "round trips",
+        )
+        .of(more("first run, claimed last")),
         at_most("idempotency: replay", 1.0, "round trips").of(trips("replay")),
         at_most("idempotency: log of a first run", 900.0, "bytes")
             .of(fact(m, "WAL: first run"))
