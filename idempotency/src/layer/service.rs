@@ -58,23 +58,41 @@ where
     }
 
     fn call(&mut self, request: Request<R>) -> Self::Future {
-        // What is axum's body already, stays as it is.
-        let request = request.map(Body::new);
         let config = Config::of_route(&self.config, &request);
-        if !config.methods.contains(request.method()) {
-            return ResponseFuture::passing(self.inner.call(request), None);
-        }
-        if !config.required && !request.headers().contains_key(&config.header) {
-            let lazy = Lazy::new(Arc::clone(config));
-            return ResponseFuture::passing(self.inner.call(request), Some(lazy));
+        let counts = config.methods.contains(request.method());
+        if !counts || (!config.required && !request.headers().contains_key(&config.header)) {
+            // What is axum's body already, stays as it is.
+            let future = self.inner.call(request.map(Body::new));
+            return ResponseFuture::passing(future, counts.then(|| Lazy::new(Arc::clone(config))));
         }
         let config = Arc::clone(config);
+        self.keyed(config, request)
+    }
+}
+
+impl<I, P: Protocol> IdempotencyService<I, P> {
+    /// Apart, for its stack is large, and what passes needs little.
+    #[inline(never)]
+    fn keyed<B, R>(
+        &mut self,
+        config: Arc<Config<P>>,
+        request: Request<R>,
+    ) -> ResponseFuture<I::Future, I::Error, P>
+    where
+        R: http_body::Body<Data = Bytes> + Send + 'static,
+        R::Error: Into<BoxError>,
+        I: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+        I::Future: Send + 'static,
+        I::Error: Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
         // The clone has not been polled ready; the instance that was takes the call.
         let clone = self.inner.clone();
         let inner = mem::replace(&mut self.inner, clone);
         let scope = config.scope.clone();
         let scope = scope.unwrap_or_else(|| self.scope.clone());
-        ResponseFuture::boxed(run::keyed(config, scope, inner, request))
+        ResponseFuture::boxed(run::keyed(config, scope, inner, request.map(Body::new)))
     }
 }
 
@@ -148,11 +166,11 @@ where
                     } else {
                         future.poll(cx)
                     };
-                    let response = ready!(polled)?.map(Body::new);
-                    let Some(asked) = lazy.take().and_then(Lazy::asked) else {
-                        return Poll::Ready(Ok(response));
-                    };
-                    match P::end(asked, response) {
+                    let polled = polled.map_ok(|response| response.map(Body::new));
+                    if !matches!(lazy, Some(Lazy::Asked(_))) {
+                        return polled;
+                    }
+                    match end::<P>(lazy, ready!(polled)?) {
                         Ended::Now(response) => return Poll::Ready(Ok(response)),
                         Ended::Later(ended) => state.set(State::Boxed {
                             future: Box::pin(ended.map(Ok)),
@@ -161,6 +179,15 @@ where
                 }
             }
         }
+    }
+}
+
+/// Ends what the handler asked for. Apart, as what is keyed.
+#[inline(never)]
+fn end<P: Protocol>(lazy: &mut Option<Lazy>, response: Response<Body>) -> Ended {
+    match lazy.take().and_then(Lazy::asked) {
+        Some(asked) => P::end(asked, response),
+        None => Ended::Now(response),
     }
 }
 
