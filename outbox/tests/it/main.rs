@@ -40,6 +40,7 @@ mod seal;
 mod sinks;
 mod takeover;
 mod trace;
+mod verify;
 mod wake;
 mod webhook;
 

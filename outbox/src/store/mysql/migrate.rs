@@ -107,10 +107,10 @@ async fn migrate(conn: &mut MySqlConnection, lanes: u16, exact: bool) -> Result<
             asked: lanes,
         }));
     }
-    Ok(())
+    rows(conn, stored as u16).await
 }
 
-/// What the tables of version 1 hold from the start. The first to be here says how many lanes there are.
+/// What the tables of version 1 are made for. The first to be here says how many lanes there are.
 async fn fill(conn: &mut MySqlConnection, lanes: u16) -> Result<(), Error> {
     sqlx::query(
         "INSERT INTO mainstay_outbox_settings (one, lanes) VALUES (1, ?) ON DUPLICATE KEY UPDATE one = one",
@@ -130,6 +130,22 @@ async fn fill(conn: &mut MySqlConnection, lanes: u16) -> Result<(), Error> {
     sqlx::raw_sql(AssertSqlSafe(default))
         .execute(&mut *conn)
         .await?;
+    Ok(())
+}
+
+/// The rows that stand for lanes and for keys. Those that are missing, whyever, are put back; where none is nothing is
+/// written, which would wait for whoever has them locked.
+async fn rows(conn: &mut MySqlConnection, lanes: u16) -> Result<(), Error> {
+    let all: bool = sqlx::query_scalar(
+        "SELECT (SELECT count(*) FROM mainstay_outbox_lane) >= ? AND (SELECT count(*) FROM mainstay_outbox_key_lock) >= ?",
+    )
+    .bind(lanes)
+    .bind(KEY_LOCKS)
+    .fetch_one(&mut *conn)
+    .await?;
+    if all {
+        return Ok(());
+    }
     sqlx::query(
         "INSERT INTO mainstay_outbox_lane (lane)
          SELECT n.lane FROM JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$')) n
