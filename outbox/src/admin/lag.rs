@@ -57,8 +57,8 @@ pub struct TopicLag {
 }
 
 impl Lag {
-    /// Where counting stops: a count of ten million rows takes over a second, this a millisecond or two.
-    pub const COUNT_MAX: u64 = 5_000;
+    /// Where counting stops: a count of ten million rows takes over a second, this a fraction of a millisecond.
+    pub const COUNT_MAX: u64 = 1_000;
 
     pub(super) fn new(row: &LagRow) -> Self {
         let counted = row.pending.unsigned_abs();
@@ -136,9 +136,9 @@ mod tests {
     fn a_count_says_what_it_is_worth() {
         for (counted, guess, pending, precision) in [
             (5, Some(1_000_000), 5, Precision::Exact),
-            (5_000, Some(1_000_000), 1_000_000, Precision::Estimated),
-            (5_000, Some(7), 5_000, Precision::AtLeast),
-            (5_000, None, 5_000, Precision::AtLeast),
+            (1_000, Some(1_000_000), 1_000_000, Precision::Estimated),
+            (1_000, Some(7), 1_000, Precision::AtLeast),
+            (1_000, None, 1_000, Precision::AtLeast),
         ] {
             let lag = Lag::new(&LagRow {
                 pending: counted,

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
-use mainstay_outbox::{Admin, Bulk, Filter, Lag, OutboxDb};
+use mainstay_outbox::{Admin, Bulk, Filter, OutboxDb};
 use serde_json::json;
 
 use crate::{
@@ -11,12 +11,15 @@ use crate::{
     table::printable,
 };
 
+/// Where counting stops what a change would meet: a person wants to know the number, and waits for it.
+const COUNT_MAX: u64 = 5_000;
+
 pub(crate) async fn redrive<Db: OutboxDb>(
     admin: &Admin<Db>,
     args: &BulkDead,
 ) -> Result<Answer, Failure> {
     let filter = args.which.filter_to_change(args.cause)?;
-    let found = admin.count_dead(filter.clone(), Lag::COUNT_MAX).await?;
+    let found = admin.count_dead(filter.clone(), COUNT_MAX).await?;
     if let Some(answer) = before(&args.how, "redrive", "dead letters", found)? {
         return Ok(answer);
     }
@@ -32,7 +35,7 @@ pub(crate) async fn discard<Db: OutboxDb>(
     args: &BulkDead,
 ) -> Result<Answer, Failure> {
     let filter = args.which.filter_to_change(args.cause)?;
-    let found = admin.count_dead(filter.clone(), Lag::COUNT_MAX).await?;
+    let found = admin.count_dead(filter.clone(), COUNT_MAX).await?;
     if let Some(answer) = before(&args.how, "discard for ever", "dead letters", found)? {
         return Ok(answer);
     }
@@ -48,9 +51,7 @@ pub(crate) async fn replay<Db: OutboxDb>(
     args: &BulkKept,
 ) -> Result<Answer, Failure> {
     let filter = args.which.filter_to_change(None)?;
-    let found = admin
-        .count_delivered(filter.clone(), Lag::COUNT_MAX)
-        .await?;
+    let found = admin.count_delivered(filter.clone(), COUNT_MAX).await?;
     if let Some(answer) = before(&args.how, "replay", "deliveries", found)? {
         return Ok(answer);
     }
@@ -88,11 +89,7 @@ pub(crate) async fn resume<Db: OutboxDb>(
 /// What is said before anything is done: the count of a dry run, or nothing when it may be done.
 fn before(how: &How, verb: &str, what: &str, found: u64) -> Result<Option<Answer>, Failure> {
     let meant = how.limit.map_or(found, |limit| found.min(limit));
-    let more = if meant == Lag::COUNT_MAX {
-        " or more"
-    } else {
-        ""
-    };
+    let more = if meant == COUNT_MAX { " or more" } else { "" };
     if how.dry_run {
         let answer = Answer::new(
             json!({ "dry_run": true, "found": meant, "at_least": !more.is_empty() }),
