@@ -32,6 +32,12 @@ pub enum ErrorKind {
         /// Lanes asked for.
         asked: u16,
     },
+    /// Others held a lock on the rows for too long: a relay that is settling, an operator, a stray transaction. Nothing was
+    /// changed; do it again.
+    ///
+    /// On MySQL and MariaDB operators' commands wait 5 s, or `innodb_lock_wait_timeout` if that is less. On SQLite it is the
+    /// `busy_timeout` of the connection; on Postgres a `lock_timeout`, where one is set.
+    LockTimeout,
     /// What was to be paused or resumed is neither a topic, nor a prefix that ends in `*`, nor `*`.
     Pattern,
     /// The operation's task was cancelled because the runtime is shutting down.
@@ -52,11 +58,29 @@ impl Error {
 
 impl From<sqlx::Error> for Error {
     fn from(source: sqlx::Error) -> Self {
+        let kind = if is_lock_timeout(&source) {
+            ErrorKind::LockTimeout
+        } else {
+            ErrorKind::Database
+        };
         Self(Box::new(Inner {
-            kind: ErrorKind::Database,
+            kind,
             source: Some(source),
         }))
     }
+}
+
+fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    let Some(refused) = error.as_database_error() else {
+        return false;
+    };
+    // Its SQLSTATE says nothing.
+    #[cfg(feature = "mysql")]
+    if let Some(refused) = refused.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+        return refused.number() == 1205;
+    }
+    // Postgres: lock_not_available. SQLite: SQLITE_BUSY.
+    matches!(refused.code().as_deref(), Some("55P03" | "5"))
 }
 
 impl fmt::Display for Error {
@@ -73,6 +97,9 @@ impl fmt::Display for Error {
             ErrorKind::LaneCount { stored, asked } => {
                 write!(f, "the outbox has {stored} lanes, {asked} were asked for")
             }
+            ErrorKind::LockTimeout => f.write_str(
+                "a lock on the outbox's rows was not given in time: nothing was changed",
+            ),
             ErrorKind::Pattern => {
                 f.write_str("not a topic pattern: a topic, a prefix ending in *, or *")
             }

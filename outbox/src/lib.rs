@@ -67,13 +67,12 @@
 //! all commits of some milliseconds. Without either, relays poll, ever more rarely down to `poll_interval`.
 //!
 //! # Limits, said aloud
-//! - Claims start behind what is known to be done. That mark stops at a message that waits for its retry or whose sink is
-//!   down: what was delivered behind such a message is stepped over until VACUUM has been there.
-//! - While one sink is down and another is up, every look walks past all that waits for the one that is down, in every
-//!   lane: a backlog of a million rows is walked many times a second, and holds up what goes to the sink that is up. Pausing
-//!   its topics changes nothing, as messages of paused topics are stepped over in the same way. A sink that may be away for
-//!   long under load wants an outbox of its own, with a relay of its own: in another schema on Postgres, which `search_path`
-//!   chooses, in another database elsewhere. A second relay on the same tables does not help: relays share the lanes.
+//! - Claims start behind what is known to be done. That mark stops at a message that waits for its retry: what was
+//!   delivered behind such a message is stepped over until VACUUM has been there.
+//! - What waits for a sink that is down, or for topics that are paused, is stepped over once when that is found out, and
+//!   lane by lane with the sweep; between, claims for the other sinks start behind it. What is younger than a second (on
+//!   MySQL and MariaDB, than five) is stepped over by each of them. Where ids are not in order, all of it is. When one of
+//!   several such sinks comes back, what waits for the others is stepped over once more.
 //! - What is on the wire when a sink goes away is charged an attempt where the outage cannot be told from a failure of the
 //!   message: where others that were sent with it were still answered and it was not, and where `publish` does not return
 //!   within [`publish_timeout`](RelayBuilder::publish_timeout). What would be sent after that is charged nothing. A
@@ -86,15 +85,19 @@
 //! - A relay that is paused past its lease may finish a publish that is on the wire: its messages arrive twice.
 //! - On SQLite begin the transactions that enqueue with `BEGIN IMMEDIATE`: a transaction that reads first and writes later
 //!   is refused when somebody else wrote in between.
-//! - On MySQL and MariaDB (InnoDB; MySQL 8.0.16 or MariaDB 10.6; tested on MariaDB 10.11, not on MySQL) an error 1213 is a deadlock that rolled
-//!   the transaction back: begin it again. A connection whose statement was cut off, by a dropped future, is no longer fit for
+//! - On MySQL and MariaDB (InnoDB; MySQL 8.0.16 or MariaDB 10.6; tested on MariaDB 10.11, not on MySQL) an error 1213 of
+//!   your transaction is a deadlock that rolled it back: begin it again. The outbox does so with its own. A connection whose statement was cut off, by a dropped future, is no longer fit for
 //!   use: close it. `max_allowed_packet` bounds one call's events together.
 //! - There ids are in order where one server takes the writes. Where several do (`auto_increment_increment` above 1), a key
 //!   that is written on two of them has no order, and claims begin at the lanes' heads.
-//! - There who is writing is not told without privileges, and claims pass an id five seconds after it was drawn at the
-//!   latest, unless its row is written by then, committed or not. A statement that takes longer between the two, behind a
-//!   lock or a stopped disk, is found by the sweep: up to [`sweep_interval`](RelayBuilder::sweep_interval) late, and later
-//!   events of its keys, strict ones as well, may have gone before.
+//! - There nobody is told which ids were drawn and not written yet, and claims pass an id five seconds after it was drawn
+//!   unless its row is written by then, committed or not, or the statement is seen that is still at it. Statements are seen
+//!   of the relay's own database user, and of all users with the privilege `PROCESS`. So this can go wrong where a producer
+//!   has another user, the relay does not have the privilege, and an INSERT takes more than five seconds between drawing its
+//!   id and writing its row: behind a lock on a gap, as those take who read `FOR UPDATE` above READ COMMITTED, or a disk that
+//!   stands still. And where the whole server stood still, as in a snapshot of its machine, in the moment in which it goes
+//!   on. Such a row is found by the sweep: up to [`sweep_interval`](RelayBuilder::sweep_interval) late, and later events of
+//!   its key, strict ones as well, may have gone before.
 //! - There the lane of a row is a default of the column, `hash % lanes`, which the first migration writes into the table.
 //!   Whatever makes the table anew, a dump or a tool that changes tables online, has to keep that default.
 //! - The messages of a key that is held back are stepped over by every claim of their lane.
@@ -130,6 +133,7 @@
 //! |---|---|---|
 //! | `messaging.client.sent.messages` | counter | `messaging.operation.name`, `messaging.destination.template` (topics), `error.type`: none, `retry`, `rejected` |
 //! | `messaging.client.operation.duration` | histogram, a batch | the same; `error.type`: none, `sink_down` |
+//! | `mainstay.outbox.delivery.duration` | histogram, a message: from its INSERT, or its time if it was delayed, to the sink's ack | `messaging.destination.template` (topics) |
 //! | `mainstay.outbox.enqueued` | counter | |
 //! | `mainstay.outbox.published` | counter | |
 //! | `mainstay.outbox.attempts` | counter | `outcome`: `acked`, `retried`, `rejected` |

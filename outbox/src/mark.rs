@@ -4,16 +4,23 @@
 //! the lane's head steps over them. A mark lets it begin behind them. What makes that more than `id > the last one seen`
 //! are writers that have drawn a low id and not committed yet. Two facts bound them:
 //!
-//! - A writer gets its number before it draws an id (the enqueueing statement sees to that), and ids are drawn in order.
-//!   So whoever holds an id up to one that was *seen* has a lower number than a transaction that began after that look.
-//! - Once a snapshot says that all writers with lower numbers have ended, what they committed is in it. The head of a
+//! - A writer gets its stamp before it draws an id (the enqueueing statement sees to that), and ids are drawn in order.
+//!   So whoever holds an id up to one that was *seen* has a lower stamp than a transaction that began after that look.
+//! - Once a snapshot says that all writers with lower stamps have ended, what they committed is in it. The head of a
 //!   lane in that snapshot is then the lowest there will ever be up to the id that was seen.
 //!
 //! A writer that stays open must not stall the mark for ever: after [`GRACE`] it is remembered as a *straggler*, with the
 //! id above which its rows can be, and the mark passes. When it has ended, all lanes are looked at from there once more.
 //! Where there are too many to remember, the mark waits.
+//!
+//! While a sink is down, what waits for it stands at the heads, and a second mark per lane says up to where there is nothing
+//! else. What holds for the first holds for it, of the rows of all other topics: so each row that waits is stepped over once
+//! and not with every look.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -38,18 +45,18 @@ pub(crate) struct Horizon {
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     id: i64,
-    /// Whoever has drawn an id up to `id` has a lower number.
-    writer: u64,
+    /// Whoever has drawn an id up to `id` has a lower one.
+    stamp: u64,
     since: Instant,
 }
 
 impl Horizon {
-    /// A look saw `id`, and the transaction `writer` began after it.
-    pub(crate) fn saw(&mut self, id: i64, writer: u64, now: Instant) {
+    /// A look saw `id`, and `stamp` is higher than that of whoever had drawn one by then.
+    pub(crate) fn saw(&mut self, id: i64, stamp: u64, now: Instant) {
         if id > self.safe && self.pending.is_none() {
             self.pending = Some(Pending {
                 id,
-                writer,
+                stamp,
                 since: now,
             });
         }
@@ -65,7 +72,7 @@ impl Horizon {
         !self.stragglers.is_empty()
     }
 
-    /// Whether the numbers of all running writers are needed, and not only the lowest.
+    /// Whether the stamps of all running writers are needed, and not only the lowest.
     pub(crate) fn asks_running(&self, now: Instant) -> bool {
         self.has_stragglers() || self.pending.is_some_and(|p| now - p.since >= GRACE)
     }
@@ -75,7 +82,7 @@ impl Horizon {
         let running = heads.running.as_deref();
         let mut back: Option<i64> = None;
         self.stragglers.retain(|writer, floor| {
-            let ended = *writer < heads.first_running
+            let ended = *writer < heads.ended_below
                 || running.is_some_and(|running| !running.contains(writer));
             if ended {
                 back = Some(back.map_or(*floor, |least| least.min(*floor)));
@@ -93,13 +100,13 @@ impl Horizon {
 
     /// Whether nobody, or nobody but stragglers, can still write an id up to the pending one.
     fn passes(&mut self, pending: Pending, heads: &Heads, now: Instant) -> bool {
-        if heads.first_running >= pending.writer {
+        if heads.ended_below >= pending.stamp {
             return true;
         }
         let Some(running) = &heads.running else {
             return false;
         };
-        let before = running.iter().filter(|writer| **writer < pending.writer);
+        let before = running.iter().filter(|writer| **writer < pending.stamp);
         let new: Vec<u64> = before
             .filter(|writer| !self.stragglers.contains_key(writer))
             .copied()
@@ -115,15 +122,88 @@ impl Horizon {
         true
     }
 
-    /// Whether a lane's mark may rise as soon as what stands above it is gone.
-    pub(crate) fn lifts(&self, mark: i64) -> bool {
-        mark < self.safe
-    }
-
     /// The mark of a lane that was `above` and has its lowest row at `head`, in the snapshot that was last told.
-    pub(crate) fn mark(&self, above: i64, head: Option<i64>) -> i64 {
+    fn mark(&self, above: i64, head: Option<i64>) -> i64 {
         let done = head.map_or(self.safe, |head| self.safe.min(head.saturating_sub(1)));
         above.max(done)
+    }
+}
+
+/// Up to where a lane is done with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// Nothing up to here is left.
+    done: i64,
+    /// Nothing up to here is left but messages of the topics that are [`Passed`].
+    passed: i64,
+}
+
+impl Mark {
+    /// Where a look begins. `passing` says that it skips the topics that are passed.
+    pub(crate) fn above(self, passing: bool) -> i64 {
+        if passing {
+            self.done.max(self.passed)
+        } else {
+            self.done
+        }
+    }
+
+    /// Goes up to what a look that began here found at the head.
+    pub(crate) fn rise(&mut self, horizon: &Horizon, head: Option<i64>, passing: bool) {
+        let to = horizon.mark(self.above(passing), head);
+        if passing {
+            self.passed = to;
+        } else {
+            self.done = to;
+        }
+    }
+
+    /// Whether it rises as soon as what stands above it is gone.
+    pub(crate) fn may_rise(self, horizon: &Horizon) -> bool {
+        self.done < horizon.safe
+    }
+
+    /// Something may have come to lie above this.
+    pub(crate) fn fall(&mut self, floor: i64) {
+        self.done = self.done.min(floor);
+        self.passed = self.passed.min(floor);
+    }
+
+    fn forget_passed(&mut self) {
+        self.passed = 0;
+    }
+}
+
+/// The topics that marks have passed, over all lanes: those that were shut when that was last asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Passed(HashSet<String>);
+
+impl Passed {
+    /// Whether a look that skips these topics may begin behind what was passed. It may skip more, but not less: then what was
+    /// passed is to be seen.
+    pub(crate) fn within(&self, skipped: &[String]) -> bool {
+        let skipped: HashSet<&str> = skipped.iter().map(String::as_str).collect();
+        !skipped.is_empty() && self.0.iter().all(|topic| skipped.contains(topic.as_str()))
+    }
+
+    /// From now on marks pass these topics, among them all that they have passed so far.
+    pub(crate) fn set(&mut self, skipped: &[String]) {
+        if self.0.len() < skipped.len() {
+            self.0 = skipped.iter().cloned().collect();
+        }
+    }
+
+    /// Gives up what was passed if a topic of it is not shut any more. Not when it is merely probed: what was passed is then
+    /// looked at once, and is still nothing else.
+    pub(crate) fn retain<'m>(
+        &mut self,
+        shut: impl Fn(&str) -> bool,
+        marks: impl Iterator<Item = &'m mut Mark>,
+    ) {
+        if !self.0.iter().all(|topic| shut(topic)) {
+            self.0.clear();
+            marks.for_each(Mark::forget_passed);
+        }
     }
 }
 
@@ -135,9 +215,10 @@ mod tests {
 
     fn heads(first_running: u64, running: Option<&[u64]>) -> Heads {
         Heads {
-            first_running,
+            ended_below: first_running,
             running: running.map(<[u64]>::to_vec),
             heads: Vec::new(),
+            newest: None,
         }
     }
 
@@ -178,7 +259,7 @@ mod tests {
         assert_eq!(horizon.mark(0, None), 10);
     }
 
-    /// A database as far as the mark is concerned.
+    /// A database as far as the mark is concerned. A third of the ids is of a topic whose sink may be down.
     #[derive(Debug, Default)]
     struct World {
         next_writer: u64,
@@ -186,6 +267,11 @@ mod tests {
         /// Writers at work and the ids they have drawn.
         open: BTreeMap<u64, Vec<i64>>,
         live: Vec<i64>,
+        down: bool,
+    }
+
+    fn of_that_topic(id: i64) -> bool {
+        id % 3 == 0
     }
 
     impl World {
@@ -194,17 +280,24 @@ mod tests {
             self.next_writer
         }
 
-        fn heads(&self, above: i64, running: bool) -> Heads {
-            let head = self.live.iter().copied().filter(|id| *id > above).min();
+        fn skipped(&self) -> Vec<String> {
+            Vec::from_iter(self.down.then(|| "down".to_owned()))
+        }
+
+        fn goes(&self, id: i64) -> bool {
+            !(self.down && of_that_topic(id))
+        }
+
+        fn heads(&mut self, above: i64, running: bool) -> Heads {
+            let live = self.live.iter().copied();
+            let head = live.filter(|id| *id > above && self.goes(*id)).min();
+            let last = self.live.iter().copied().max().filter(|_| self.down);
+            let ended_below = self.open.keys().next().copied();
             Heads {
-                first_running: self
-                    .open
-                    .keys()
-                    .next()
-                    .copied()
-                    .unwrap_or(self.next_writer + 1),
+                ended_below: ended_below.unwrap_or(self.next_writer + 1),
                 running: running.then(|| self.open.keys().copied().collect()),
                 heads: vec![(0, head)],
+                newest: last.map(|id| (id, self.begin())),
             }
         }
     }
@@ -217,6 +310,7 @@ mod tests {
         Claim(usize),
         Heads,
         Wait,
+        Down(bool),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -227,19 +321,47 @@ mod tests {
             3 => (0..4usize).prop_map(Step::Claim),
             3 => Just(Step::Heads),
             1 => Just(Step::Wait),
+            1 => any::<bool>().prop_map(Step::Down),
         ]
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2_000))]
+    /// A relay as far as its marks are concerned.
+    #[derive(Default)]
+    struct Relay {
+        horizon: Horizon,
+        mark: Mark,
+        passed: Passed,
+    }
 
-        /// Writers begin, draw, commit and roll back as they like; the relay looks, delivers and moves its mark between.
+    impl Relay {
+        fn asks_heads(&mut self, world: &mut World, now: Instant) {
+            let skipped = world.skipped();
+            let passing = self.passed.within(&skipped);
+            let above = self.mark.above(passing);
+            let heads = world.heads(above, self.horizon.asks_running(now));
+            let back = self.horizon.told(&heads, now);
+            if let Some((id, stamp)) = heads.newest {
+                self.horizon.saw(id, stamp, now);
+            }
+            if let Some(floor) = back {
+                self.mark.fall(floor);
+            } else {
+                self.passed.set(&skipped);
+                self.mark.rise(&self.horizon, heads.heads[0].1, passing);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+        /// Writers begin, draw, commit and roll back as they like, a sink goes and comes; the relay looks, delivers and moves
+        /// its marks between.
         #[test]
         fn no_mark_passes_what_can_still_appear(steps in proptest::collection::vec(step(), 1..80)) {
             let mut now = Instant::now();
             let mut world = World::default();
-            let mut horizon = Horizon::default();
-            let mut mark = 0;
+            let mut relay = Relay::default();
             for step in steps {
                 let pick = |at: usize| world.open.keys().nth(at % world.open.len().max(1)).copied();
                 match step {
@@ -257,45 +379,68 @@ mod tests {
                         if commit { world.live.extend(ids); }
                     },
                     Step::Claim(most) => {
-                        let mut seen: Vec<i64> = world.live.iter().copied().filter(|id| *id > mark).collect();
+                        let above = relay.mark.above(relay.passed.within(&world.skipped()));
+                        let live = world.live.iter().copied();
+                        let mut seen: Vec<i64> = live.filter(|id| *id > above && world.goes(*id)).collect();
                         seen.sort_unstable();
                         seen.truncate(most);
                         if let Some(last) = seen.last() {
                             let writer = world.begin();
-                            horizon.saw(*last, writer, now);
+                            relay.horizon.saw(*last, writer, now);
                             world.live.retain(|id| !seen.contains(id));
                         }
                     }
-                    Step::Heads => {
-                        let heads = world.heads(mark, horizon.asks_running(now));
-                        let back = horizon.told(&heads, now);
-                        mark = match back {
-                            Some(floor) => mark.min(floor),
-                            None => horizon.mark(mark, heads.heads[0].1),
-                        };
-                    }
+                    Step::Heads => relay.asks_heads(&mut world, now),
                     Step::Wait => now += GRACE,
+                    Step::Down(down) => {
+                        world.down = down;
+                        relay.passed.retain(|_| down, std::iter::once(&mut relay.mark));
+                    }
                 }
+                let passing = relay.passed.within(&world.skipped());
+                let above = relay.mark.above(passing);
                 for id in &world.live {
-                    let hidden_by_straggler = horizon.has_stragglers();
-                    prop_assert!(*id > mark || hidden_by_straggler, "{id} is behind the mark {mark}");
+                    let looked_for = *id > relay.mark.above(false) && (*id > above || !world.goes(*id));
+                    prop_assert!(looked_for || relay.horizon.has_stragglers(), "{id} is behind {:?}", relay.mark);
                 }
                 for (writer, ids) in &world.open {
-                    let passed = ids.iter().any(|id| *id <= mark);
-                    prop_assert!(!passed || horizon.stragglers.contains_key(writer), "{writer} was passed unnoticed");
+                    let passed = ids.iter().any(|id| *id <= above);
+                    prop_assert!(!passed || relay.horizon.stragglers.contains_key(writer), "{writer} was passed unnoticed");
                 }
-                for (writer, floor) in &horizon.stragglers {
+                for (writer, floor) in &relay.horizon.stragglers {
                     let known = world.open.get(writer).into_iter().flatten().all(|id| id > floor);
                     prop_assert!(known, "{writer} writes below its floor");
                 }
             }
-            // Whoever is left ends; one more look finds everything.
+            // Whoever is left ends, the sink comes back; one more look finds everything.
             for (_, ids) in std::mem::take(&mut world.open) {
                 world.live.extend(ids);
             }
-            let heads = world.heads(mark, horizon.asks_running(now));
-            if let Some(floor) = horizon.told(&heads, now) { mark = mark.min(floor); }
-            prop_assert!(world.live.iter().all(|id| *id > mark));
+            world.down = false;
+            relay.passed.retain(|_| false, std::iter::once(&mut relay.mark));
+            relay.asks_heads(&mut world, now);
+            prop_assert!(world.live.iter().all(|id| *id > relay.mark.above(false)));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_for_a_sink_is_stepped_over_once() {
+        let now = Instant::now();
+        let mut world = World {
+            next_writer: 1,
+            next_id: 999,
+            live: (1..=333).map(|nth| nth * 3).collect(),
+            down: true,
+            ..World::default()
+        };
+        let mut relay = Relay::default();
+        for _ in 0..3 {
+            relay.asks_heads(&mut world, now);
+        }
+        assert_eq!((relay.mark.done, relay.mark.passed), (0, 999));
+        world.live.push(998);
+        relay.mark.fall(900);
+        relay.asks_heads(&mut world, now);
+        assert_eq!(relay.mark.passed, 997, "what came back is not passed");
     }
 }

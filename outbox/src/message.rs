@@ -27,6 +27,8 @@ pub struct Message {
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) payload: Bytes,
     pub(crate) attempt: u32,
+    /// Its place among all events of its outbox.
+    pub(crate) place: Option<i64>,
 }
 
 impl Message {
@@ -48,6 +50,7 @@ impl Message {
             headers: event.headers,
             payload: event.payload,
             attempt: 1,
+            place: None,
         }
     }
 
@@ -144,6 +147,18 @@ impl Message {
     #[must_use]
     pub const fn payload(&self) -> &Bytes {
         &self.payload
+    }
+
+    /// Its place in the order of its outbox, as the CloudEvents extension `sequence` has it: text that sorts. Always the same
+    /// number of digits, and the same on every delivery. `None` for one that no outbox has held.
+    ///
+    /// Of two messages of one key, the one with the greater sequence is the later one, so a consumer that remembers the last
+    /// one of each key knows an older one that comes again. There are gaps, from transactions that rolled back and from ids
+    /// that were drawn ahead: that a number is missing says nothing. Sinks do not send it by themselves.
+    #[must_use]
+    pub fn sequence(&self) -> Option<String> {
+        // As many digits as the largest has.
+        self.place.map(|place| format!("{place:019}"))
     }
 
     /// Which attempt this is, from 1. Attempts spent by crashes count; outages of the sink do not.

@@ -180,6 +180,8 @@ pub(crate) struct Tried {
     pub(crate) policy: KeyPolicy,
     /// What it failed of before, as stored.
     pub(crate) failures: Option<String>,
+    /// How long it had been waiting when it was read.
+    pub(crate) age: Duration,
 }
 
 /// What an outcome means for the row.
@@ -272,6 +274,7 @@ mod tests {
             suspect,
             parked: false,
             failures: None,
+            age: Duration::ZERO,
             message: Message::from_event(event, "/s", UNIX_EPOCH),
         }
     }
@@ -282,6 +285,7 @@ mod tests {
             attempts,
             policy: KeyPolicy::Block,
             failures: None,
+            age: Duration::ZERO,
         }
     }
 

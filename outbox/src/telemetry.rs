@@ -40,7 +40,7 @@ enum Kind {
 
 /// Every metric of this crate, as the crate's documentation lists them.
 #[cfg(feature = "metrics")]
-const METRICS: [Metric; 22] = [
+const METRICS: [Metric; 23] = [
     (
         "messaging.client.sent.messages",
         Kind::Counter,
@@ -50,6 +50,11 @@ const METRICS: [Metric; 22] = [
         "messaging.client.operation.duration",
         Kind::Histogram,
         "How long a sink took for a batch, by topics",
+    ),
+    (
+        "mainstay.outbox.delivery.duration",
+        Kind::Histogram,
+        "From the statement that wrote an event, or its due time, to the sink's ack, by topics",
     ),
     (
         "mainstay.outbox.enqueued",
@@ -223,6 +228,17 @@ pub(crate) fn sent<'a>(
         )
         .record(took.as_secs_f64());
     }
+}
+
+/// A message was acked, so long after it was enqueued.
+#[cfg(feature = "sqlx")]
+pub(crate) fn delivered(topics: &str, age: Duration) {
+    #[cfg(feature = "metrics")]
+    metrics::histogram!(
+        "mainstay.outbox.delivery.duration",
+        "messaging.destination.template" => topics.to_owned()
+    )
+    .record(age.as_secs_f64());
 }
 
 /// What one relay has done, for its handle.

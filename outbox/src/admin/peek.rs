@@ -67,7 +67,7 @@ impl Pending {
         self.row.id
     }
 
-    /// When it was enqueued, on the database's clock.
+    /// When it was enqueued, on the database's clock; of a delayed one that is due by now, when it was due.
     #[must_use]
     pub fn enqueued_at(&self) -> SystemTime {
         from_micros(self.row.enqueued_micros)
@@ -125,7 +125,12 @@ impl<Db: OutboxDb> Admin<Db> {
         let mut rows = Db::peek(self.pool.clone(), select.clone(), SCAN, limit).await?;
         let room = limit.saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX));
         if room > 0 {
-            rows.extend(Db::later(self.pool.clone(), select, room).await?);
+            let later = Db::later(self.pool.clone(), select, room).await?;
+            rows.extend(later.into_iter().map(|mut row| {
+                // It gets its place among the others when its time has come.
+                row.message.place = None;
+                row
+            }));
         }
         let pending = |row| Pending::new(row, &paused);
         Ok(rows.into_iter().map(pending).collect())

@@ -4,7 +4,8 @@ use sqlx::Pool;
 use tokio::time::Instant;
 
 use super::{
-    LONG, dead::buried, due, everything, held, migrated, named, names, nothing, put, settle, take,
+    LONG, dead::buried, due, everything, held, migrated, named, names, nothing, now, put, record,
+    settle, settle_recorded, take,
 };
 use crate::{
     DeadCause, Event,
@@ -131,15 +132,15 @@ pub(super) async fn heads_and_writers_are_of_one_moment<Db: OutboxDb>(pool: Pool
     };
     let record = async || {
         let recorded = Db::record(pool.clone(), LONG, vec![batch()]).await;
-        recorded.expect("the batch is recorded").writer
+        recorded.expect("the batch is recorded").stamp
     };
     let heads = async || {
         let look = Look { lane: 0, above: 0 };
-        let heads = Db::heads(pool.clone(), vec![look], true).await;
+        let heads = Db::heads(pool.clone(), vec![look], Vec::new(), true).await;
         heads.expect("heads are read")
     };
+    // Where one transaction writes at a time, nobody has to be waited for.
     let Some(before) = record().await else {
-        assert_eq!(heads().await, None, "no writers, no heads");
         return;
     };
     let mut late = pool.begin().await.expect("a transaction begins");
@@ -149,11 +150,11 @@ pub(super) async fn heads_and_writers_are_of_one_moment<Db: OutboxDb>(pool: Pool
         .expect("the event is enqueued");
     let after = record().await.expect("there are marks here");
     assert!(before < after);
-    let seen = heads().await.expect("there are marks here");
+    let seen = heads().await;
     assert_eq!(seen.heads, [(0, Some(id))]);
     let late_is_at_work = |heads: &Heads| match &heads.running {
         Some(running) => {
-            assert!(running.iter().all(|writer| *writer >= heads.first_running));
+            assert!(running.iter().all(|writer| *writer >= heads.ended_below));
             running
                 .iter()
                 .any(|writer| (before..after).contains(writer))
@@ -165,22 +166,125 @@ pub(super) async fn heads_and_writers_are_of_one_moment<Db: OutboxDb>(pool: Pool
         ..nothing(lane)
     };
     assert_eq!(settle(&pool, done).await, [0]);
-    let open = heads().await.expect("there are marks here");
+    let open = heads().await;
     assert!(late_is_at_work(&open));
-    assert!(open.first_running < after, "the mark does not pass yet");
+    assert!(open.ended_below < after, "the mark does not pass yet");
     if open.running.is_some() {
         assert_eq!(open.heads, [(0, None)]);
     }
 
     late.commit().await.expect("the transaction commits");
-    let seen = heads().await.expect("there are marks here");
+    let seen = heads().await;
     let row = due(&pool, everything([0])).await;
     assert_eq!(seen.heads, [(0, row.first().map(|row| row.id))]);
     // Others may have begun to write at the same time, in other databases of the server.
     let deadline = Instant::now() + LONG;
-    while seen.running.is_some() && late_is_at_work(&heads().await.expect("there are marks here")) {
+    while seen.running.is_some() && late_is_at_work(&heads().await) {
         assert!(Instant::now() < deadline, "it has ended");
     }
+}
+
+/// What is there of topics whose sink is up; and the last of all, with a stamp that a writer's must reach to be later.
+pub(super) async fn heads_skip_topics_and_say_how_far_they_looked<Db: OutboxDb>(pool: Pool<Db>) {
+    let outbox = migrated(&pool, 1).await;
+    for (name, topic) in [("a", "down"), ("b", "down"), ("c", "up"), ("d", "down")] {
+        put(&pool, &outbox, named(name).topic(topic)).await;
+    }
+    let rows = due(&pool, everything([0])).await;
+    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    let [first, second, third, last] = ids[..] else {
+        unreachable!("four rows");
+    };
+    let heads = async |above, skipped: &[&str]| {
+        let skipped = skipped.iter().map(ToString::to_string).collect();
+        let heads = Db::heads(pool.clone(), vec![Look { lane: 0, above }], skipped, true).await;
+        heads.expect("heads are read")
+    };
+    let none = heads(0, &[]).await;
+    assert_eq!((none.heads, none.newest), (vec![(0, Some(first))], None));
+    let skipping = heads(0, &["down", "it's"]).await;
+    assert_eq!(skipping.heads, [(0, Some(third))]);
+    let (newest, stamp) = skipping.newest.expect("there is a last one");
+    assert_eq!(newest, last, "whatever its topic");
+    assert_eq!(heads(third, &["down"]).await.heads, [(0, None)]);
+    assert_eq!(heads(first, &[]).await.heads, [(0, Some(second))]);
+
+    let mut late = pool.begin().await.expect("a transaction begins");
+    outbox
+        .enqueue(&mut late, named("late").topic("up"))
+        .await
+        .expect("the event is enqueued");
+    let open = heads(third, &["down"]).await;
+    if open.running.is_some() {
+        // What a snapshot has for the last writer may be one that began before.
+        let running = heads(third, &["down"]).await.running.unwrap_or_default();
+        assert!(running.iter().any(|writer| *writer >= stamp));
+        assert_eq!(open.heads, [(0, None)]);
+    }
+    late.commit().await.expect("the transaction commits");
+    let seen = heads(third, &["down"]).await;
+    assert!(matches!(seen.heads[..], [(0, Some(id))] if id > last));
+}
+
+pub(super) async fn what_is_due_moves_into_its_lane_in_the_order_of_the_times<Db: OutboxDb>(
+    pool: Pool<Db>,
+) {
+    let outbox = migrated(&pool, 4).await;
+    let before = Db::survey(pool.clone()).await.expect("the survey runs");
+    assert!(!before.due);
+    let base = now();
+    let at = |millis| base + Duration::from_millis(millis);
+    for (name, key, millis) in [
+        ("third", "k", 3),
+        ("first", "k", 1),
+        ("second", "k", 2),
+        ("far", "k", 3_600_000),
+        ("other", "o", 4),
+    ] {
+        let event = named(name).key(key).header("h", "ü");
+        put(&pool, &outbox, event.not_before(at(millis))).await;
+    }
+    let deadline = Instant::now() + LONG;
+    let mut moved = 0;
+    while moved < 4 {
+        // Several at once: one does it.
+        let (a, b) = tokio::join!(Db::promote(pool.clone(), 3), Db::promote(pool.clone(), 3));
+        moved += a.expect("events are moved") + b.expect("events are moved");
+        assert!(Instant::now() < deadline, "they are never due");
+    }
+    assert_eq!(moved, 4, "what is not due stays");
+    let survey = Db::survey(pool.clone()).await.expect("the survey runs");
+    assert!(!survey.due);
+    let later = Db::later(pool.clone(), crate::store::Select::default(), 10).await;
+    assert_eq!(later.expect("they are read").len(), 1);
+
+    let rows = due(&pool, everything(0..4)).await;
+    let of_key: Vec<_> = rows
+        .iter()
+        .filter(|row| row.message.key() == Some(b"k"))
+        .collect();
+    let names: Vec<_> = of_key
+        .iter()
+        .filter_map(|row| row.message.subject())
+        .collect();
+    assert_eq!(names, ["first", "second", "third"]);
+    assert!(
+        of_key
+            .iter()
+            .all(|row| row.message.header("h") == Some("ü"))
+    );
+    assert!(of_key.iter().all(|row| row.age < LONG && row.attempts == 0));
+    let lane = of_key.first().map(|row| row.lane);
+    assert!(of_key.iter().all(|row| Some(row.lane) == lane));
+    put(&pool, &outbox, named("now").key("k")).await;
+    let rows = due(&pool, everything(lane)).await;
+    let now = rows.iter().find(|row| row.message.subject() == Some("now"));
+    assert!(
+        now.is_some(),
+        "in the lane of its key, as those that are not delayed"
+    );
+    let sequences: Vec<_> = rows.iter().map(|row| row.message.sequence()).collect();
+    assert!(sequences.is_sorted() && sequences.iter().all(Option::is_some));
 }
 
 /// Where an operator would find what was given up.
@@ -267,7 +371,7 @@ pub(super) async fn a_batch_seen_before_rows_were_put_back_is_not_recorded<Db: O
         recorded.expect("recording runs").lanes
     };
     assert_eq!(record(0).await, [(0, 1)], "held, but rows were put back");
-    Db::release(pool.clone(), vec![lane])
+    Db::release(pool.clone(), vec![lane], true)
         .await
         .expect("the lane is released");
     let grants = take(&pool, LONG, 1).await;
@@ -331,7 +435,7 @@ pub(super) async fn a_failure_is_added_to_the_history<Db: OutboxDb>(pool: Pool<D
     Db::record(pool.clone(), LONG, vec![batch])
         .await
         .expect("the batch is recorded");
-    Db::release(pool.clone(), vec![lane])
+    Db::release(pool.clone(), vec![lane], true)
         .await
         .expect("the lane is released");
     own(&pool).await;
@@ -359,6 +463,7 @@ pub(super) async fn what_is_kept_is_forgotten_by_its_age<Db: OutboxDb>(pool: Poo
             acked,
             ..nothing(lane)
         };
+        record(&pool, &settlement).await;
         for _ in 0..2 {
             let done = Db::settle(pool.clone(), keep, vec![settlement.clone()]).await;
             assert_eq!(done.expect("the settlement runs"), [0]);
@@ -452,9 +557,76 @@ pub(super) async fn settling_twice_charges_once<Db: OutboxDb>(pool: Pool<Db>) {
         failed: vec![failed],
         ..nothing(lane)
     };
+    record(&pool, &settlement).await;
     for _ in 0..3 {
-        assert_eq!(settle(&pool, settlement.clone()).await, [0]);
+        assert_eq!(settle_recorded(&pool, settlement.clone()).await, [0]);
     }
     let rows = due(&pool, everything([0])).await;
     assert_eq!(rows.first().map(|row| row.attempts), Some(1));
+}
+
+/// A13: the answer to a settlement was lost, and before it is repeated an operator puts back what it wrote down.
+pub(super) async fn a_settlement_that_is_repeated_undoes_nothing_that_came_after_it<
+    Db: OutboxDb,
+>(
+    pool: Pool<Db>,
+) {
+    let outbox = migrated(&pool, 1).await;
+    for name in ["dead", "delivered", "failed"] {
+        put(&pool, &outbox, named(name)).await;
+    }
+    let lane = own(&pool).await;
+    let rows = due(&pool, everything([0])).await;
+    let [dead, delivered, failed] = rows.as_slice() else {
+        unreachable!("three rows");
+    };
+    let settlement = Settlement {
+        acked: vec![delivered.id],
+        failed: vec![later(failed)],
+        dead: vec![buried(dead.id, DeadCause::Rejected)],
+        ..nothing(lane)
+    };
+    record(&pool, &settlement).await;
+    let again = async || {
+        let settled = Db::settle(pool.clone(), true, vec![settlement.clone()]).await;
+        assert_eq!(settled.expect("the settlement runs"), [0], "it is held");
+    };
+    again().await;
+    let admin = crate::Admin::new(pool.clone());
+    let all = crate::Filter::all;
+    admin.redrive(all()).await.expect("the letter is redriven");
+    admin
+        .replay(all())
+        .await
+        .expect("what was kept is replayed");
+    for _ in 0..2 {
+        assert_eq!(
+            names(&due(&pool, everything([0])).await),
+            ["dead", "delivered"]
+        );
+        again().await;
+    }
+    let lag = admin.lag().await.expect("lag is read");
+    assert_eq!((lag.pending, lag.dead), (3, 0));
+
+    // What was given up without being published is told apart in the same way.
+    let given_up = Settlement {
+        dead: vec![buried(dead.id, DeadCause::NoSink)],
+        ..nothing(lane)
+    };
+    let batch = InFlight {
+        held: lane,
+        rewinds: 2,
+        ids: Vec::new(),
+    };
+    Db::record(pool.clone(), LONG, vec![batch])
+        .await
+        .expect("the batch is recorded");
+    assert_eq!(settle_recorded(&pool, given_up.clone()).await, [0]);
+    admin.redrive(all()).await.expect("the letter is redriven");
+    assert_eq!(settle_recorded(&pool, given_up).await, [0]);
+    assert_eq!(
+        names(&due(&pool, everything([0])).await),
+        ["dead", "delivered"]
+    );
 }

@@ -45,7 +45,7 @@ pub(super) async fn a_lease_that_ran_out_is_taken_with_a_new_epoch<Db: OutboxDb>
     let first = take_when_free(&pool, SHORT).await;
     let second = take_when_free(&pool, LONG).await;
     assert_eq!((first.epoch, second.epoch), (1, 2));
-    Db::release(pool.clone(), vec![held(second)])
+    Db::release(pool.clone(), vec![held(second)], false)
         .await
         .expect("the lane is released");
     let third = take(&pool, LONG, 1).await;
@@ -87,10 +87,40 @@ pub(super) async fn a_takeover_charges_what_was_in_flight_and_nothing_else<Db: O
 
     // Settled or given back with nothing in flight, a lane charges nobody.
     assert_eq!(settle(&pool, nothing(held(second))).await, [0]);
-    Db::release(pool.clone(), vec![held(second)])
+    Db::release(pool.clone(), vec![held(second)], true)
         .await
         .expect("the lane is released");
     assert_eq!(take_when_free(&pool, LONG).await.charged, 0);
+}
+
+/// The answer to a record was lost, so nothing was published; then the relay gave the lane back.
+pub(super) async fn what_was_recorded_and_not_attempted_is_not_charged<Db: OutboxDb>(
+    pool: Pool<Db>,
+) {
+    let outbox = migrated(&pool, 1).await;
+    put(&pool, &outbox, named("a")).await;
+    for (attempted, attempts) in [(false, 0), (true, 1)] {
+        let lane = held(take_when_free(&pool, LONG).await);
+        let rows = due(&pool, everything([0])).await;
+        let batch = InFlight {
+            held: lane,
+            rewinds: 0,
+            ids: rows.iter().map(|row| row.id).collect(),
+        };
+        Db::record(pool.clone(), LONG, vec![batch])
+            .await
+            .expect("the batch is recorded");
+        Db::release(pool.clone(), vec![lane], attempted)
+            .await
+            .expect("the lane is released");
+        let next = take_when_free(&pool, LONG).await;
+        assert_eq!(next.charged, u32::from(attempted));
+        let rows = due(&pool, everything([0])).await;
+        assert_eq!(rows.first().map(|row| row.attempts), Some(attempts));
+        Db::release(pool.clone(), vec![held(next)], false)
+            .await
+            .expect("the lane is released");
+    }
 }
 
 pub(super) async fn a_zombie_settles_renews_records_and_releases_nothing<Db: OutboxDb>(
@@ -133,7 +163,7 @@ pub(super) async fn a_zombie_settles_renews_records_and_releases_nothing<Db: Out
         .await
         .expect("recording runs");
     assert!(kept.lanes.is_empty());
-    Db::release(pool.clone(), vec![zombie])
+    Db::release(pool.clone(), vec![zombie], false)
         .await
         .expect("releasing runs");
     assert!(

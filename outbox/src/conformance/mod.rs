@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     Event, Outbox, OutboxConfig, migrate_with_lanes,
-    store::{Ask, Candidate, Grant, Held, Look, OutboxDb, Settlement},
+    store::{Ask, Candidate, Grant, Held, InFlight, Look, OutboxDb, Settlement},
 };
 
 /// Runs every case, each on a database of its own.
@@ -45,6 +45,7 @@ where
     lease::a_lease_that_ran_out_is_taken_with_a_new_epoch(fresh().await).await;
     lease::a_takeover_charges_what_was_in_flight_and_nothing_else(fresh().await).await;
     lease::a_zombie_settles_renews_records_and_releases_nothing(fresh().await).await;
+    lease::what_was_recorded_and_not_attempted_is_not_charged(fresh().await).await;
     lease::the_survey_counts_the_living(fresh().await).await;
     claim::a_message_that_waits_blocks_its_key_only(fresh().await).await;
     claim::a_message_that_does_not_hold_its_key_is_overtaken(fresh().await).await;
@@ -57,7 +58,10 @@ where
     claim::what_is_kept_is_forgotten_by_its_age(fresh().await).await;
     claim::caps_cut_what_is_claimed(fresh().await).await;
     claim::topics_are_passed_over(fresh().await).await;
+    claim::heads_skip_topics_and_say_how_far_they_looked(fresh().await).await;
+    claim::what_is_due_moves_into_its_lane_in_the_order_of_the_times(fresh().await).await;
     claim::settling_twice_charges_once(fresh().await).await;
+    claim::a_settlement_that_is_repeated_undoes_nothing_that_came_after_it(fresh().await).await;
     dead::dead_letters_move_there_and_back_whole(fresh().await).await;
     dead::a_filter_means_what_it_says(fresh().await).await;
     dead::a_change_in_many_batches_is_one_in_the_audit(fresh().await).await;
@@ -107,10 +111,43 @@ async fn due<Db: OutboxDb>(pool: &Pool<Db>, ask: Ask) -> Vec<Candidate> {
         .expect("candidates are read")
 }
 
-async fn settle<Db: OutboxDb>(pool: &Pool<Db>, settlement: Settlement) -> Vec<i32> {
+/// Records what is to be settled, as relays do before they publish it.
+async fn record<Db: OutboxDb>(pool: &Pool<Db>, settlement: &Settlement) {
+    let Settlement {
+        held,
+        acked,
+        failed,
+        dead,
+    } = settlement;
+    let failed = failed.iter().map(|one| one.id);
+    let dead = dead.iter().map(|one| one.id);
+    let ids: Vec<i64> = acked.iter().copied().chain(failed).chain(dead).collect();
+    let mut rewinds = 0;
+    loop {
+        let batch = InFlight {
+            held: *held,
+            rewinds,
+            ids: ids.clone(),
+        };
+        let recorded = Db::record(pool.clone(), LONG, vec![batch]).await;
+        match recorded.expect("recording runs").lanes.first() {
+            // Rows were put back meanwhile, and nothing was recorded.
+            Some((_, now)) if *now != rewinds => rewinds = *now,
+            _ => return,
+        }
+    }
+}
+
+/// Settles a batch that was recorded, once.
+async fn settle_recorded<Db: OutboxDb>(pool: &Pool<Db>, settlement: Settlement) -> Vec<i32> {
     Db::settle(pool.clone(), false, vec![settlement])
         .await
         .expect("the settlement runs")
+}
+
+async fn settle<Db: OutboxDb>(pool: &Pool<Db>, settlement: Settlement) -> Vec<i32> {
+    record(pool, &settlement).await;
+    settle_recorded(pool, settlement).await
 }
 
 /// Everything that is due in these lanes.
@@ -151,6 +188,15 @@ fn names(candidates: &[Candidate]) -> Vec<&str> {
         .iter()
         .filter_map(|candidate| candidate.message.subject())
         .collect()
+}
+
+/// For events that are to wait until then.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a time from which others are counted"
+)]
+fn now() -> std::time::SystemTime {
+    std::time::SystemTime::now()
 }
 
 fn named(name: &str) -> Event {

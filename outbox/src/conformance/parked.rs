@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use sqlx::Pool;
 
-use super::{LONG, due, everything, held, migrated, named, names, nothing, put, settle, take};
+use super::{
+    LONG, due, everything, held, migrated, named, names, nothing, put, record, settle, take,
+};
 use crate::{
     Admin, Bulk, DeadCause, Filter, Outbox, Wait,
     store::{Buried, Candidate, Held, OutboxDb, Settlement},
@@ -159,6 +161,7 @@ async fn deliver<Db: OutboxDb>(pool: &Pool<Db>, lane: Held) -> Vec<Candidate> {
         acked: rows.iter().map(|row| row.id).collect(),
         ..nothing(lane)
     };
+    record(pool, &settlement).await;
     let settled = Db::settle(pool.clone(), true, vec![settlement]).await;
     assert_eq!(settled.expect("the settlement runs"), [0]);
     rows

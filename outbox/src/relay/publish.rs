@@ -19,6 +19,8 @@ use crate::{
 pub(super) struct Part {
     pub(super) route: usize,
     pub(super) sink: Arc<dyn DynSink>,
+    /// When it was read from the database.
+    looked: Instant,
     tried: Vec<Tried>,
     messages: Vec<Message>,
     /// It is one message that may have killed what published it before.
@@ -26,10 +28,11 @@ pub(super) struct Part {
 }
 
 impl Part {
-    pub(super) const fn new(route: usize, sink: Arc<dyn DynSink>) -> Self {
+    pub(super) const fn new(route: usize, sink: Arc<dyn DynSink>, looked: Instant) -> Self {
         Self {
             route,
             sink,
+            looked,
             tried: Vec::new(),
             messages: Vec::new(),
             suspect: false,
@@ -50,6 +53,7 @@ impl Part {
             attempts: candidate.attempts,
             policy,
             failures: candidate.failures,
+            age: candidate.age,
         });
         self.suspect |= candidate.suspect;
         self.messages.push(candidate.message);
@@ -76,6 +80,8 @@ pub(super) struct Result {
     pub(super) suspect: bool,
     /// The sink said so, or never answered.
     pub(super) down: Option<SinkDown>,
+    /// When its messages were read from the database.
+    pub(super) looked: Instant,
     /// How long it took.
     pub(super) took: Duration,
 }
@@ -133,6 +139,7 @@ async fn one(lane: LaneRef, part: Part, timeout: Duration) -> Result {
         route: part.route,
         bytes: part.bytes(),
         suspect: part.suspect,
+        looked: part.looked,
         outcomes: part.tried.into_iter().zip(outcomes).collect(),
         crashed,
         down,
@@ -172,7 +179,7 @@ mod tests {
     /// L2: a batch that takes longer than a publish may.
     #[tokio::test(start_paused = true)]
     async fn a_slow_sink_sheds_the_tail_of_its_batch() {
-        let mut part = Part::new(0, Arc::new(Slow));
+        let mut part = Part::new(0, Arc::new(Slow), Instant::now());
         for id in 0..100 {
             let event = Event::new("t").key("hot");
             let candidate = Candidate {
@@ -182,6 +189,7 @@ mod tests {
                 suspect: false,
                 parked: false,
                 failures: None,
+                age: Duration::ZERO,
                 message: Message::from_event(event, "/s", UNIX_EPOCH),
             };
             part.push(KeyPolicy::Block, candidate);

@@ -79,6 +79,11 @@ impl Routes {
         self.0.get_mut(route)
     }
 
+    /// As they were given to the builder.
+    pub(super) fn topics(&self, route: usize) -> &str {
+        self.0.get(route).map_or("", |route| route.pattern.as_str())
+    }
+
     pub(super) fn sink(&self, route: usize) -> Option<Arc<dyn DynSink>> {
         self.0.get(route).map(|route| Arc::clone(&route.sink))
     }

@@ -131,9 +131,13 @@ pub trait Lanes: Database {
         held: Vec<Held>,
     ) -> impl Future<Output = Result<Vec<i32>, Error>> + Send;
 
-    /// Gives lanes back at once. What is still recorded in flight there is charged to whoever takes them.
-    fn release(pool: Pool<Self>, held: Vec<Held>)
-    -> impl Future<Output = Result<(), Error>> + Send;
+    /// Gives lanes back at once. What is still recorded in flight there is charged to whoever takes them if it may have been
+    /// `attempted`, and otherwise forgotten: a record whose answer was lost is followed by no attempt.
+    fn release(
+        pool: Pool<Self>,
+        held: Vec<Held>,
+        attempted: bool,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Takes a relay off the list of those alive.
     fn retire(pool: Pool<Self>, relay: Uuid) -> impl Future<Output = Result<(), Error>> + Send;
@@ -148,23 +152,28 @@ pub trait Claim: Database {
         ask: Ask,
     ) -> impl Future<Output = Result<Vec<Candidate>, Error>> + Send;
 
-    /// Records the batches that are about to be published and renews their lanes. Says which lanes are still held.
+    /// Records the batches that are about to be published, or to be given up, and renews their lanes. Says which lanes are
+    /// still held.
     fn record(
         pool: Pool<Self>,
         lease: Duration,
         batches: Vec<InFlight>,
     ) -> impl Future<Output = Result<Recorded, Error>> + Send;
 
-    /// What is left of lanes above the ids given, and which writers are at work; with `running`, all their numbers.
-    /// `None` where [`Recorded::writer`] is.
+    /// What is left of lanes above the ids given but for `skip_topics`, and which writers are at work; with `running`, all
+    /// of them.
     fn heads(
         pool: Pool<Self>,
         looks: Vec<Look>,
+        skip_topics: Vec<String>,
         running: bool,
-    ) -> impl Future<Output = Result<Option<Heads>, Error>> + Send;
+    ) -> impl Future<Output = Result<Heads, Error>> + Send;
 
-    /// Writes down what became of batches and clears their in-flight records, lane by lane, where the epoch still
-    /// matches. With `keep`, what was delivered is kept for operators. Says which lanes it did; the others are fenced.
+    /// Writes down what became of batches and clears their records, lane by lane, where the epoch still matches. With
+    /// `keep`, what was delivered is kept for operators. Says which lanes are held; the others are fenced.
+    ///
+    /// In a lane that has no record nothing is written, as that was done before, by a call whose answer was lost: since
+    /// then operators may have put back what it wrote down.
     fn settle(
         pool: Pool<Self>,
         keep: bool,

@@ -145,11 +145,13 @@ pub struct Candidate {
     pub parked: bool,
     /// What it failed of so far, as stored; `None` when of nothing.
     pub failures: Option<String>,
+    /// How long it has been waiting, on the database's clock; a delayed one since its time came.
+    pub age: Duration,
     /// The message; its attempt is one more than `attempts`.
     pub message: Message,
 }
 
-/// A batch about to be published.
+/// A batch about to be published, or given up.
 #[derive(Clone, Debug)]
 pub struct InFlight {
     /// The lane and epoch.
@@ -157,7 +159,8 @@ pub struct InFlight {
     /// How often rows had been put back in the lane before it was looked at. If it was once more since, nothing is
     /// recorded: what was put back may have to go first.
     pub rewinds: i64,
-    /// The messages' places in the lane.
+    /// The places in the lane of the messages that will be published: none where all are given up. What is recorded, even
+    /// if it is nothing, is what a settlement can be of.
     pub ids: Vec<i64>,
 }
 
@@ -167,20 +170,25 @@ pub struct Recorded {
     /// The lanes that are still held, each with how often rows were put back in it by now. The batch of a lane is recorded
     /// if that is the number it was sent with.
     pub lanes: Vec<(i32, i64)>,
-    /// The number of the transaction that recorded them, where transactions are numbered as they begin to write:
-    /// whoever began before has a lower one. `None` where a low-water mark has nothing to gain or to go by.
-    pub writer: Option<u64>,
+    /// Whoever drew an id before has a lower stamp. `None` where a low-water mark has nothing to gain, or nothing was held.
+    ///
+    /// A stamp is anything that writers get before they draw ids and that rises. On Postgres it is the number of their
+    /// transaction. On MySQL nobody is told these: there it is the time by which rows stand whose ids were drawn.
+    pub stamp: Option<u64>,
 }
 
 /// What is left of lanes, in one snapshot, and which writers were at work then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heads {
-    /// Every writer with a lower number has ended, and what it committed is in the snapshot.
-    pub first_running: u64,
-    /// The numbers of all writers that had not ended, if they were asked for.
+    /// Every writer with a lower stamp has ended, and what it committed is in the snapshot.
+    pub ended_below: u64,
+    /// The stamps of all writers that had not ended, if they were asked for and have any of their own.
     pub running: Option<Vec<u64>>,
-    /// For each lane the lowest id above the one asked about; `None` when there is none.
+    /// For each lane the lowest id above the one asked about, of a topic that is not skipped; `None` when there is none.
     pub heads: Vec<(i32, Option<i64>)>,
+    /// Only told where topics are skipped: the highest id there is, whatever its topic, and a stamp that is higher than that
+    /// of whoever has drawn one up to it.
+    pub newest: Option<(i64, u64)>,
 }
 
 /// What became of a lane's batch.

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use mainstay_outbox::{EnqueueError, Event, EventId, Ordering, Outbox, OutboxConfig, conformance};
+use mainstay_outbox::{
+    Admin, EnqueueError, ErrorKind, Event, EventId, Ordering, Outbox, OutboxConfig, conformance,
+    store::{Claim, Held, InFlight, Lanes, Look},
+};
 use sqlx::{MySql, MySqlConnection, MySqlPool, mysql::MySqlPoolOptions};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use crate::support::{mariadb, outbox};
+use crate::support::{mariadb, outbox, put, until};
 
 fn strict(key: &str) -> Event {
     Event::new("t").key(key).ordering(Ordering::PerKeyStrict)
@@ -178,4 +181,191 @@ async fn a_session_may_be_set_up_as_it_likes() {
         pool.close().await;
         database.gone().await;
     }
+}
+
+/// Two lanes, held.
+async fn lanes(pool: &MySqlPool) -> Vec<Held> {
+    let minute = Duration::from_secs(60);
+    let grants = MySql::acquire(pool.clone(), Uuid::now_v7(), minute, 2)
+        .await
+        .unwrap();
+    let held = |grant: &mainstay_outbox::store::Grant| Held {
+        lane: grant.lane,
+        epoch: grant.epoch,
+    };
+    grants.iter().map(held).collect()
+}
+
+/// Until a statement in this database waits for a lock.
+async fn somebody_waits(pool: &MySqlPool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let waits: bool = sqlx::query_scalar(
+            "SELECT EXISTS (
+                 SELECT 1 FROM information_schema.innodb_trx t
+                 JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id
+                 WHERE t.trx_state = 'LOCK WAIT' AND p.db = database())",
+        )
+        .fetch_one(pool)
+        .await
+        .unwrap();
+        if waits {
+            return;
+        }
+        assert!(Instant::now() < deadline, "nobody ever waits");
+        sleep(Duration::from_millis(150)).await;
+    }
+}
+
+/// InnoDB ends a deadlock at the cost of who has written least: a relay, beside a transaction that has written a thousand rows.
+#[tokio::test]
+#[ignore = "needs MAINSTAY_TEST_MARIADB_URL; tests/run provides it"]
+async fn a_relay_that_loses_a_deadlock_does_it_again_at_once() {
+    let database = mariadb().await;
+    let pool = database.pool.clone();
+    let outbox = outbox(&pool, 2).await;
+    let held = lanes(&pool).await;
+    let mut other = pool.begin().await.unwrap();
+    let events = (0..1_000).map(|n| Event::new("t").key(format!("{n}")));
+    outbox.enqueue_many(&mut other, events).await.unwrap();
+    let lock = "SELECT lane FROM mainstay_outbox_lane WHERE lane = ? FOR UPDATE";
+    sqlx::query(lock)
+        .bind(1)
+        .execute(&mut *other)
+        .await
+        .unwrap();
+    let minute = Duration::from_secs(60);
+    let renewed = tokio::spawn(MySql::renew(pool.clone(), minute, held));
+    somebody_waits(&pool).await;
+    sqlx::query(lock)
+        .bind(0)
+        .execute(&mut *other)
+        .await
+        .unwrap();
+    other.commit().await.unwrap();
+    assert_eq!(renewed.await.unwrap().unwrap(), [0, 1]);
+    database.gone().await;
+}
+
+#[tokio::test]
+#[ignore = "needs MAINSTAY_TEST_MARIADB_URL; tests/run provides it"]
+async fn an_operator_waits_for_a_lock_but_not_for_long() {
+    let database = mariadb().await;
+    outbox(&database.pool, 2).await;
+    let options = database.pool.connect_options().as_ref().clone();
+    let own = MySqlPoolOptions::new().max_connections(1);
+    let own = own.connect_with(options).await.unwrap();
+    let waits_for: u64 = sqlx::query_scalar("SELECT @@innodb_lock_wait_timeout")
+        .fetch_one(&own)
+        .await
+        .unwrap();
+    assert!(waits_for > 20, "or this test says nothing");
+    let admin = Admin::new(own.clone());
+    let mut other = database.pool.begin().await.unwrap();
+    sqlx::query("INSERT INTO mainstay_outbox_pause (pattern, actor) VALUES ('t', 'another')")
+        .execute(&mut *other)
+        .await
+        .unwrap();
+    let began = Instant::now();
+    let refused = admin.pause("t").await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::LockTimeout, "{refused:?}");
+    assert!(began.elapsed() < Duration::from_secs(20));
+    other.rollback().await.unwrap();
+    assert!(admin.pause("t").await.unwrap());
+    let after: u64 = sqlx::query_scalar("SELECT @@innodb_lock_wait_timeout")
+        .fetch_one(&own)
+        .await
+        .unwrap();
+    assert_eq!(
+        after, waits_for,
+        "the application's connection is as it was"
+    );
+    own.close().await;
+    database.gone().await;
+}
+
+/// An id is drawn, and its row waits for a lock on the gap where it belongs: nobody sees it, and later ids are written.
+#[tokio::test]
+#[ignore = "needs MAINSTAY_TEST_MARIADB_URL; tests/run provides it"]
+async fn a_mark_does_not_pass_an_id_whose_statement_is_held_up() {
+    let database = mariadb().await;
+    let pool = database.pool.clone();
+    let outbox = outbox(&pool, 2).await;
+    let held = lanes(&pool).await;
+    // A key for each lane.
+    let key = |n: u32| Event::new("t").key(n.to_string()).subject(n.to_string());
+    put(&pool, &outbox, (0..20).map(key).collect()).await;
+    let rows: Vec<(i32, String)> =
+        sqlx::query_as("SELECT lane, subject FROM mainstay_outbox_message ORDER BY id")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+    let of_lane = |lane| rows.iter().find(|row| row.0 == lane).unwrap().1.clone();
+    let (slow, quick) = (of_lane(0), of_lane(1));
+
+    let mut blocker = pool.begin().await.unwrap();
+    let lock =
+        "SELECT id FROM mainstay_outbox_message FORCE INDEX (PRIMARY) WHERE lane = 0 FOR UPDATE";
+    sqlx::query(lock).execute(&mut *blocker).await.unwrap();
+    let writer = tokio::spawn({
+        let (pool, outbox) = (pool.clone(), outbox.clone());
+        async move {
+            put(
+                &pool,
+                &outbox,
+                vec![Event::new("t").key(slow).subject("slow")],
+            )
+            .await
+        }
+    });
+    somebody_waits(&pool).await;
+    put(
+        &pool,
+        &outbox,
+        vec![Event::new("t").key(quick).subject("quick")],
+    )
+    .await;
+    let batch = InFlight {
+        held: held[1],
+        rewinds: 0,
+        ids: vec![22],
+    };
+    let recorded = MySql::record(pool.clone(), Duration::from_secs(60), vec![batch]).await;
+    let stamp = recorded.unwrap().stamp.unwrap();
+    let ended_below = async || {
+        let look = Look { lane: 0, above: 0 };
+        let heads = MySql::heads(pool.clone(), vec![look], Vec::new(), true).await;
+        heads.unwrap().ended_below
+    };
+    let now = async || {
+        let now: i64 =
+            sqlx::query_scalar("SELECT timestampdiff(MICROSECOND, '1970-01-01', utc_timestamp(6))")
+                .fetch_one(&pool)
+                .await
+                .unwrap();
+        now.unsigned_abs()
+    };
+    while now().await < stamp + 500_000 {
+        assert!(
+            ended_below().await < stamp,
+            "the row may come at any moment"
+        );
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!writer.is_finished());
+    blocker.rollback().await.unwrap();
+    writer.await.unwrap();
+    until("the mark may pass", async || ended_below().await >= stamp).await;
+    let last: Vec<String> = sqlx::query_scalar(
+        "SELECT subject FROM mainstay_outbox_message WHERE subject IN ('slow', 'quick') ORDER BY id",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    assert_eq!(
+        last,
+        ["slow", "quick"],
+        "it was drawn before the one that was seen"
+    );
+    database.gone().await;
 }

@@ -84,7 +84,7 @@ async fn late_acks_of_a_zombie_are_fenced_and_counted<Db: OutboxDb>(pool: Pool<D
 
     // What a pause past the lease leads to: the lane is free, and somebody else has it in a new epoch.
     let old = Held { lane: 0, epoch: 1 };
-    Db::release(pool.clone(), vec![old]).await.unwrap();
+    Db::release(pool.clone(), vec![old], true).await.unwrap();
     let lease = Duration::from_secs(60);
     let taken = Db::acquire(pool.clone(), Uuid::now_v7(), lease, 1)
         .await
@@ -103,7 +103,7 @@ async fn late_acks_of_a_zombie_are_fenced_and_counted<Db: OutboxDb>(pool: Pool<D
     );
 
     let new = Held { lane: 0, epoch: 2 };
-    Db::release(pool.clone(), vec![new]).await.unwrap();
+    Db::release(pool.clone(), vec![new], true).await.unwrap();
     let again = timeout(SOON, deliveries.recv()).await.unwrap().unwrap();
     assert_eq!(again.message().attempt(), 2);
     again.ack();

@@ -24,12 +24,12 @@ impl<Db: OutboxDb> Engine<Db> {
             return false;
         };
         self.clock.survey = Instant::now() + self.config.poll_interval;
-        self.held_back = survey.held_back;
-        if self.ids_in_order != survey.ids_in_order {
-            self.ids_in_order = survey.ids_in_order;
+        self.hints.held_back = survey.held_back;
+        if self.marks.ids_in_order != survey.ids_in_order {
+            self.marks.ids_in_order = survey.ids_in_order;
             self.forget_marks();
         }
-        if self.rewinds.replace(survey.rewinds) != Some(survey.rewinds) {
+        if self.marks.rewinds.replace(survey.rewinds) != Some(survey.rewinds) {
             self.look_from_the_start();
             self.clock.poll = Instant::now();
         }
@@ -39,8 +39,8 @@ impl<Db: OutboxDb> Engine<Db> {
             .iter()
             .filter_map(|p| Pattern::parse(p))
             .collect();
-        if paused != self.paused {
-            self.paused = paused;
+        if paused != self.shut.paused {
+            self.shut.paused = paused;
             self.clock.poll = Instant::now();
         }
         if !self.rebalance(&survey).await {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{Engine, POLL_MIN, SHUT_TOPICS_MAX, Slot};
 use crate::{
     gate::Pass,
+    mark::Mark,
     plan::{Cut, KeyPolicy, Permits, Way, cut},
     relay::{
         publish::{Part, publish},
@@ -24,15 +25,18 @@ impl<Db: OutboxDb> Engine<Db> {
     pub(super) async fn claim(&mut self) {
         let now = Instant::now();
         self.schedule_poll(now);
-        if !self.move_marks(now).await {
+        self.shut.hold_probes = self.shut.probed_last && self.routes.any_open(now);
+        let skip_topics = self.topics_shut(now);
+        if !self.move_marks(now, &skip_topics).await {
             return;
         }
-        let room = (self.config.in_flight_max as usize).saturating_sub(self.in_flight);
+        let room = (self.config.in_flight_max as usize).saturating_sub(self.flight.messages);
         let bytes = self
             .config
             .in_flight_bytes_max
-            .saturating_sub(self.in_flight_bytes);
-        let lanes = self.idle_lanes(now);
+            .saturating_sub(self.flight.bytes);
+        let passing = self.shut.passed.within(&skip_topics);
+        let lanes = self.idle_lanes(now, passing);
         if room == 0 || bytes == 0 || lanes.is_empty() {
             return;
         }
@@ -40,28 +44,27 @@ impl<Db: OutboxDb> Engine<Db> {
             self.clock.poll = probe;
             return;
         }
-        self.hold_probes = self.probed_last && self.routes.any_open(now);
         let room = u32::try_from(room).unwrap_or(u32::MAX);
         let ask = Ask {
             lanes,
             batch: self.config.batch.min(room),
             total: room,
             bytes,
-            skip_topics: self.topics_shut(now),
-            held_back: self.held_back,
-            large: self.large,
+            skip_topics,
+            held_back: self.hints.held_back,
+            large: self.hints.large,
         };
         let candidates = Db::candidates(self.connections.get(), ask);
         let Some(due) = self.ask("claim", candidates).await else {
             return;
         };
         let fair = bytes / u64::from(room.max(1));
-        self.large = due
+        self.hints.large = due
             .iter()
             .any(|one| one.message.payload.len() as u64 > fair);
         let last = due.iter().map(|candidate| candidate.id).max();
         let (cuts, news) = self.cut(due, now);
-        if self.start(cuts, last).await {
+        if self.start(cuts, last, now).await {
             let soon = Instant::now() + POLL_MIN;
             self.clock.poll = self.clock.poll.min(soon);
             self.clock.poll_delay = POLL_MIN * 2;
@@ -96,16 +99,16 @@ impl<Db: OutboxDb> Engine<Db> {
             let cut = cut(due, &self.config.rules, way, &mut permits);
             cuts.push((held, cut));
         }
-        self.probed_last = cuts.iter().any(|(_, cut)| cut.probes);
-        let mut news = self.probed_last;
+        self.shut.probed_last = cuts.iter().any(|(_, cut)| cut.probes);
+        let mut news = self.shut.probed_last;
         for topic in cuts
             .iter_mut()
             .flat_map(|(_, cut)| cut.passed_over.drain(..))
         {
-            if self.shut_topics.len() < SHUT_TOPICS_MAX {
-                news |= self.shut_topics.insert(topic);
+            if self.shut.met.len() < SHUT_TOPICS_MAX {
+                news |= self.shut.met.insert(topic);
             } else {
-                self.shut_topics.clear();
+                self.shut.met.clear();
             }
         }
         (cuts, news)
@@ -113,11 +116,11 @@ impl<Db: OutboxDb> Engine<Db> {
 
     /// Records the batches as in flight and publishes those whose lane is still held. Says whether anything came of it.
     ///
-    /// `last` is the highest id that was seen.
-    async fn start(&mut self, cuts: Vec<(Held, Cut)>, last: Option<i64>) -> bool {
+    /// `last` is the highest id that was seen, and the messages' ages are those at the time `looked`.
+    async fn start(&mut self, cuts: Vec<(Held, Cut)>, last: Option<i64>, looked: Instant) -> bool {
         let batches: Vec<InFlight> = cuts
             .iter()
-            .filter(|(_, cut)| !cut.publish.is_empty())
+            .filter(|(_, cut)| !cut.publish.is_empty() || !cut.dead.is_empty())
             .map(|(held, cut)| InFlight {
                 held: *held,
                 rewinds: self.lanes.get(&held.lane).map_or(0, |slot| slot.rewinds),
@@ -145,14 +148,14 @@ impl<Db: OutboxDb> Engine<Db> {
                     } else {
                         // Rows were put back since the look: they may have to go first.
                         slot.rewinds = rewinds;
-                        slot.mark = 0;
-                        self.marks_fell = true;
+                        slot.mark = Mark::default();
+                        self.marks.fell = true;
                         self.clock.poll = asked;
                     }
                 }
             }
-            if let (true, Some(last), Some(writer)) = (self.ids_in_order, last, kept.writer) {
-                self.horizon.saw(last, writer, asked);
+            if let (true, Some(last), Some(stamp)) = (self.marks.ids_in_order, last, kept.stamp) {
+                self.marks.horizon.saw(last, stamp, asked);
             }
         }
         let mut any = false;
@@ -160,39 +163,45 @@ impl<Db: OutboxDb> Engine<Db> {
             let Some(slot) = self.lanes.get_mut(&held.lane) else {
                 continue;
             };
-            if recorded.contains(&held.lane) && !cut.publish.is_empty() {
-                slot.busy = true;
-                any = true;
-                self.in_flight += cut.publish.len();
-                let lane = LaneRef::new(held.lane, held.epoch, Arc::clone(&slot.lease));
-                let parts = parts(&self.routes, cut.publish);
-                self.in_flight_bytes += parts.iter().map(Part::bytes).sum::<u64>();
-                for part in &parts {
-                    if let Some(route) = self.routes.get_mut(part.route) {
-                        route.gate.sent();
-                    }
-                }
-                self.publishing
-                    .spawn(publish(lane, parts, cut.dead, self.config.publish_timeout));
-            } else if cut.publish.is_empty() && !cut.dead.is_empty() {
-                slot.busy = true;
-                any = true;
-                self.unsettled.push(Settlement {
+            if !recorded.contains(&held.lane) {
+                continue;
+            }
+            slot.busy = true;
+            any = true;
+            if cut.publish.is_empty() {
+                self.flight.unsettled.push(Settlement {
                     held,
                     acked: Vec::new(),
                     failed: Vec::new(),
                     dead: cut.dead,
                 });
+            } else {
+                self.flight.messages += cut.publish.len();
+                let lane = LaneRef::new(held.lane, held.epoch, Arc::clone(&slot.lease));
+                let parts = parts(&self.routes, cut.publish, looked);
+                self.flight.bytes += parts.iter().map(Part::bytes).sum::<u64>();
+                for part in &parts {
+                    if let Some(route) = self.routes.get_mut(part.route) {
+                        route.gate.sent();
+                    }
+                }
+                self.flight.publishing.spawn(publish(
+                    lane,
+                    parts,
+                    cut.dead,
+                    self.config.publish_timeout,
+                ));
             }
         }
         any
     }
 
-    /// Lanes without a batch under way, beginning after the one that was served last.
-    fn idle_lanes(&self, now: Instant) -> Vec<Look> {
+    /// Lanes without a batch under way, beginning after the one that was served last. `passing` says that the look skips what
+    /// the marks have passed.
+    fn idle_lanes(&self, now: Instant, passing: bool) -> Vec<Look> {
         let idle = |(&lane, slot): (&i32, &Slot)| {
             let rested = slot.rest_until.is_none_or(|until| now >= until);
-            let above = slot.mark;
+            let above = slot.mark.above(passing);
             (!slot.busy && rested).then_some(Look { lane, above })
         };
         let after = self
@@ -211,31 +220,35 @@ impl<Db: OutboxDb> Engine<Db> {
             pass: Pass::Shut,
         };
         match self.routes.way(topic, now) {
-            Way::Route { route, .. } if self.paused.iter().any(|paused| paused.fits(topic)) => {
+            Way::Route { route, .. }
+                if self.shut.paused.iter().any(|paused| paused.fits(topic)) =>
+            {
                 shut(route)
             }
             Way::Route {
                 route,
                 pass: Pass::Probe,
-            } if self.hold_probes => shut(route),
+            } if self.shut.hold_probes => shut(route),
             way => way,
         }
     }
 
-    /// The topics to pass over now. Those whose sink is up again are forgotten.
+    /// The topics to pass over now. Those whose sink is up again are forgotten, and marks that have passed them.
     pub(super) fn topics_shut(&mut self, now: Instant) -> Vec<String> {
         let pass = |topic: &str| match self.way(topic, now) {
             Way::Route { pass, .. } => pass,
             Way::None => Pass::Open,
         };
-        let mut kept = self.shut_topics.clone();
+        let mut kept = self.shut.met.clone();
         kept.retain(|topic| pass(topic) != Pass::Open);
         let shut = kept
             .iter()
             .filter(|topic| pass(topic) == Pass::Shut)
             .cloned()
             .collect();
-        self.shut_topics = kept;
+        let marks = self.lanes.values_mut().map(|slot| &mut slot.mark);
+        self.shut.passed.retain(|topic| kept.contains(topic), marks);
+        self.shut.met = kept;
         shut
     }
 
@@ -248,13 +261,17 @@ impl<Db: OutboxDb> Engine<Db> {
 }
 
 /// A batch by sink, each part in order.
-fn parts(routes: &Routes, publish: Vec<(usize, KeyPolicy, Candidate)>) -> Vec<Part> {
+fn parts(
+    routes: &Routes,
+    publish: Vec<(usize, KeyPolicy, Candidate)>,
+    looked: Instant,
+) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     for (route, policy, candidate) in publish {
         if let Some(part) = parts.iter_mut().find(|part| part.route == route) {
             part.push(policy, candidate);
         } else if let Some(sink) = routes.sink(route) {
-            let mut part = Part::new(route, sink);
+            let mut part = Part::new(route, sink, looked);
             part.push(policy, candidate);
             parts.push(part);
         }

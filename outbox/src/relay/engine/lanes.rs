@@ -8,6 +8,7 @@ use tracing::{debug, warn};
 use super::{Engine, Slot};
 use crate::{
     TARGET,
+    mark::Mark,
     sink::Lease,
     store::{Held, OutboxDb, Survey},
     telemetry,
@@ -84,7 +85,7 @@ impl<Db: OutboxDb> Engine<Db> {
             return false;
         };
         // What its last owner settled may be younger than the survey.
-        self.held_back |= !grants.is_empty();
+        self.hints.held_back |= !grants.is_empty();
         for grant in grants {
             if grant.charged > 0 {
                 warn!(
@@ -98,7 +99,7 @@ impl<Db: OutboxDb> Engine<Db> {
                 epoch: grant.epoch,
                 lease: Arc::new(Lease::new(asked, self.config.lease)),
                 rewinds: grant.rewinds,
-                mark: 0,
+                mark: Mark::default(),
                 busy: false,
                 rest_until: None,
             };
@@ -120,12 +121,12 @@ impl<Db: OutboxDb> Engine<Db> {
         self.give_back(idle).await
     }
 
-    /// Gives lanes back. They are not this relay's any more whatever the answer is: a release whose outcome is unknown may
+    /// Gives lanes back in which nothing is under way, whatever is recorded there. They are not this relay's any more whatever the answer is: a release whose outcome is unknown may
     /// still come to pass, under a batch that was begun since. If it does not, their leases run out.
     ///
     /// A drain begins nothing, and may try again.
     pub(super) async fn give_back(&mut self, held: Vec<Held>) -> bool {
-        let release = Db::release(self.connections.get(), held.clone());
+        let release = Db::release(self.connections.get(), held.clone(), false);
         let given = self.ask("release", release).await.is_some();
         if given || self.draining.is_none() {
             for Held { lane, .. } in held {

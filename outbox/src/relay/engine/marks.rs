@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::Engine;
 use crate::{
-    mark::Horizon,
+    mark::{Horizon, Mark},
     store::{Look, OutboxDb},
 };
 
@@ -14,42 +14,48 @@ use crate::{
 const HEADS_EVERY: Duration = Duration::from_millis(50);
 
 impl<Db: OutboxDb> Engine<Db> {
-    /// Before a look: moves the marks if it is time, and always if a late commit may have to be found.
-    pub(super) async fn move_marks(&mut self, now: Instant) -> bool {
+    /// Before a look that skips these topics: moves the marks if it is time, and always if a late commit may have to be found.
+    ///
+    /// While topics are skipped it is always worth asking, as what newly waits is best passed at once. A look that sends a
+    /// probe skips less than was passed, and moves the marks of what is done entirely.
+    pub(super) async fn move_marks(&mut self, now: Instant, skipped: &[String]) -> bool {
         self.sweep(now);
-        let late = self.horizon.has_stragglers();
-        let asks = self.horizon.asks() || self.marks_fell;
+        let passing = self.shut.passed.within(skipped);
+        let skipped = if passing { skipped } else { &[] };
+        let late = self.marks.horizon.has_stragglers();
+        let asks = self.marks.horizon.asks() || self.marks.fell || passing;
         if !late && (!asks || now < self.clock.heads) {
             return true;
         }
         self.clock.heads = now + HEADS_EVERY;
         let looks = self.lanes.iter().map(|(&lane, slot)| Look {
             lane,
-            above: slot.mark,
+            above: slot.mark.above(passing),
         });
         let heads = Db::heads(
             self.connections.get(),
             looks.collect(),
-            self.horizon.asks_running(now),
+            skipped.to_vec(),
+            self.marks.horizon.asks_running(now),
         );
-        let Some(answer) = self.ask("heads", heads).await else {
+        let Some(heads) = self.ask("heads", heads).await else {
             return false;
         };
-        let Some(heads) = answer else {
-            self.horizon = Horizon::default();
-            return true;
-        };
-        let back = self.horizon.told(&heads, now);
-        self.marks_fell = back.is_some();
+        let back = self.marks.horizon.told(&heads, now);
+        if let (true, Some((id, stamp))) = (self.marks.ids_in_order, heads.newest) {
+            self.marks.horizon.saw(id, stamp, now);
+        }
+        self.marks.fell = back.is_some();
         if let Some(floor) = back {
             for slot in self.lanes.values_mut() {
-                slot.mark = slot.mark.min(floor);
+                slot.mark.fall(floor);
             }
             return true;
         }
+        self.shut.passed.set(skipped);
         for (lane, head) in heads.heads {
             if let Some(slot) = self.lanes.get_mut(&lane) {
-                slot.mark = self.horizon.mark(slot.mark, head);
+                slot.mark.rise(&self.marks.horizon, head, passing);
             }
         }
         true
@@ -62,7 +68,7 @@ impl<Db: OutboxDb> Engine<Db> {
         }
         let lanes = u32::try_from(self.lanes.len().max(1)).unwrap_or(u32::MAX);
         self.clock.sweep = now + self.config.sweep_interval / lanes;
-        let after = self.swept.saturating_add(1);
+        let after = self.marks.swept.saturating_add(1);
         let next = self
             .lanes
             .range(after..)
@@ -71,25 +77,25 @@ impl<Db: OutboxDb> Engine<Db> {
         let Some(lane) = next.map(|(&lane, _)| lane) else {
             return;
         };
-        self.swept = lane;
+        self.marks.swept = lane;
         if let Some(slot) = self.lanes.get_mut(&lane) {
-            slot.mark = 0;
-            self.marks_fell = true;
+            slot.mark = Mark::default();
+            self.marks.fell = true;
         }
     }
 
     /// Every lane is looked at from its beginning once more. After the database was away it may be another one, or one
     /// that was set back.
     pub(super) fn forget_marks(&mut self) {
-        self.horizon = Horizon::default();
+        self.marks.horizon = Horizon::default();
         self.look_from_the_start();
     }
 
     /// The same where it is only known that rows were put back: which ids can still be drawn is as known as before.
     pub(super) fn look_from_the_start(&mut self) {
         for slot in self.lanes.values_mut() {
-            slot.mark = 0;
+            slot.mark = Mark::default();
         }
-        self.marks_fell = true;
+        self.marks.fell = true;
     }
 }

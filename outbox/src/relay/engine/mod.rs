@@ -33,7 +33,7 @@ use super::{Config, Drained, connections::Connections, publish::Published, route
 use crate::{
     TARGET,
     error::Error,
-    mark::Horizon,
+    mark::{Horizon, Mark, Passed},
     pattern::Pattern,
     sink::Lease,
     store::{OutboxDb, Settlement},
@@ -43,7 +43,7 @@ use crate::{
 /// The shortest wait between two looks: what a busy relay does without a wake.
 const POLL_MIN: Duration = Duration::from_millis(5);
 
-/// Topics remembered as belonging to a sink that is down; above it all are forgotten and learnt again.
+/// Topics remembered as shut; above it all are forgotten and learnt again.
 const SHUT_TOPICS_MAX: usize = 10_000;
 
 /// Waits between two tries while the database is away.
@@ -59,41 +59,65 @@ pub(super) struct Engine<Db: OutboxDb> {
     wake: Option<watch::Receiver<u64>>,
     tally: Arc<Tally>,
     lanes: BTreeMap<i32, Slot>,
+    /// Where the last claim stopped, so that lanes are served in turn.
+    cursor: i32,
+    flight: Flight,
+    shut: Shut,
+    hints: Hints,
+    marks: Marks,
+    clock: Clock,
+    database: Database,
+    draining: Option<Instant>,
+    handed_over: bool,
+}
+
+/// What sinks have, and what has come back from them.
+#[derive(Default)]
+struct Flight {
     publishing: JoinSet<Published>,
+    /// Messages in `publishing`.
+    messages: usize,
+    /// Their payloads' bytes.
+    bytes: u64,
     /// Published and not yet written down.
     unsettled: Vec<Settlement>,
-    /// Messages in `publishing`.
-    in_flight: usize,
-    /// Their payloads' bytes.
-    in_flight_bytes: u64,
-    /// Topics whose sink was found down, as far as they have been met.
-    shut_topics: HashSet<String>,
+}
+
+/// Which topics may not go.
+#[derive(Default)]
+struct Shut {
+    /// Those whose sink was found down, or that are paused, as far as they have been met.
+    met: HashSet<String>,
+    /// Those that marks have passed.
+    passed: Passed,
+    /// Those that operators have paused.
+    paused: Vec<Pattern>,
     /// Whether the last look sent a probe to a sink that was down.
     probed_last: bool,
     /// Whether this look sends none, because it is the turn of what stands behind.
     hold_probes: bool,
-    /// Topics that operators have paused.
-    paused: Vec<Pattern>,
+}
+
+/// What the next look has to reckon with, and is cheaper without.
+struct Hints {
     /// Whether anything may wait for its retry or be parked.
     held_back: bool,
     /// Whether the last look found a payload larger than its share.
     large: bool,
+}
+
+/// What moves the marks of the lanes.
+struct Marks {
     /// Which ids can still appear.
     horizon: Horizon,
     /// Whether a mark may go up without anything new: it was set back, or what held it down is gone.
-    marks_fell: bool,
+    fell: bool,
     /// Whether ids are drawn in order, so that there can be marks.
     ids_in_order: bool,
     /// What the last survey said of rows put back.
     rewinds: Option<i64>,
     /// The lane that was last looked at from 0 as a matter of routine.
     swept: i32,
-    /// Where the last claim stopped, so that lanes are served in turn.
-    cursor: i32,
-    clock: Clock,
-    database: Database,
-    draining: Option<Instant>,
-    handed_over: bool,
 }
 
 /// A lane this relay holds.
@@ -102,8 +126,7 @@ struct Slot {
     lease: Arc<Lease>,
     /// How often rows had been put back in it, as far as this relay knows.
     rewinds: i64,
-    /// What has an id up to here is done with.
-    mark: i64,
+    mark: Mark,
     /// Has a batch in `publishing` or `unsettled`.
     busy: bool,
     /// Not to be claimed before: its last batch got nowhere.
@@ -147,22 +170,20 @@ impl<Db: OutboxDb> Engine<Db> {
             wake,
             tally,
             lanes: BTreeMap::new(),
-            publishing: JoinSet::new(),
-            unsettled: Vec::new(),
-            in_flight: 0,
-            in_flight_bytes: 0,
-            shut_topics: HashSet::new(),
-            probed_last: false,
-            hold_probes: false,
-            paused: Vec::new(),
-            held_back: true,
-            large: false,
-            horizon: Horizon::default(),
-            marks_fell: false,
-            ids_in_order: false,
-            rewinds: None,
-            swept: -1,
             cursor: 0,
+            flight: Flight::default(),
+            shut: Shut::default(),
+            hints: Hints {
+                held_back: true,
+                large: false,
+            },
+            marks: Marks {
+                horizon: Horizon::default(),
+                fell: false,
+                ids_in_order: false,
+                rewinds: None,
+                swept: -1,
+            },
             clock: Clock {
                 beat: now,
                 survey: now,
@@ -204,7 +225,7 @@ impl<Db: OutboxDb> Engine<Db> {
             let until = self.next_step();
             let draining = self.draining.is_some();
             tokio::select! {
-                Some(joined) = self.publishing.join_next() => self.collect(joined),
+                Some(joined) = self.flight.publishing.join_next() => self.collect(joined),
                 () = sleep_until(until) => {}
                 () = woken(&mut self.wake), if !draining => {
                     self.clock.poll = Instant::now();
@@ -215,7 +236,7 @@ impl<Db: OutboxDb> Engine<Db> {
                 Ok(()) = orders.changed() => {}
             }
             // Whatever else has come back is settled in the same statement.
-            while let Some(joined) = self.publishing.try_join_next() {
+            while let Some(joined) = self.flight.publishing.try_join_next() {
                 self.collect(joined);
             }
         }
@@ -230,7 +251,7 @@ impl<Db: OutboxDb> Engine<Db> {
         if Instant::now() >= self.clock.beat && !self.beat().await {
             return;
         }
-        if !self.unsettled.is_empty() && !self.settle().await {
+        if !self.flight.unsettled.is_empty() && !self.settle().await {
             return;
         }
         if self.draining.is_some() {
@@ -265,7 +286,7 @@ impl<Db: OutboxDb> Engine<Db> {
             next = next.min(self.clock.survey).min(self.clock.poll);
             next = next.min(self.clock.forget);
         }
-        if !self.unsettled.is_empty() {
+        if !self.flight.unsettled.is_empty() {
             next = Instant::now();
         }
         let next = next.max(self.database.retry_at);
@@ -274,7 +295,7 @@ impl<Db: OutboxDb> Engine<Db> {
 
     fn ends(&self) -> bool {
         self.draining.is_some_and(|deadline| {
-            let idle = self.publishing.is_empty() && self.unsettled.is_empty();
+            let idle = self.flight.publishing.is_empty() && self.flight.unsettled.is_empty();
             idle || Instant::now() >= deadline
         })
     }
@@ -314,20 +335,37 @@ impl<Db: OutboxDb> Engine<Db> {
     /// Gives everything back. What was cut off stays recorded in flight, for the next owner to charge.
     async fn leave(mut self) -> Drained {
         let written = |s: &Settlement| s.acked.len() + s.failed.len() + s.dead.len();
-        let cut_off = self.in_flight + self.unsettled.iter().map(written).sum::<usize>();
+        let cut_off =
+            self.flight.messages + self.flight.unsettled.iter().map(written).sum::<usize>();
         for slot in self.lanes.values() {
             slot.lease.lose();
         }
         // Nothing may still be publishing when the next owner begins; a sink that blocks its thread is not waited for.
-        let cut = self.publishing.shutdown();
+        let cut = self.flight.publishing.shutdown();
         let _ = tokio::time::timeout(Duration::from_secs(1), cut).await;
-        let held = self.held(|_| true);
+        // A batch of which its sinks tried nothing is nobody's attempt.
+        let untried = |s: &&Settlement| written(s) == 0;
+        let untried = self
+            .flight
+            .unsettled
+            .iter()
+            .filter(untried)
+            .map(|s| s.held.lane);
+        for lane in untried.collect::<Vec<_>>() {
+            if let Some(slot) = self.lanes.get_mut(&lane) {
+                slot.busy = false;
+            }
+        }
         // A few tries: if the database is away, the leases run out by themselves.
         for _ in 0..3 {
             let gone = self.handed_over || self.hand_over().await;
-            let release = Db::release(self.connections.get(), held.clone());
-            if gone && self.ask("release", release).await.is_some() {
-                break;
+            let idle = self.held(|slot| !slot.busy);
+            let cut_off = self.held(|slot| slot.busy);
+            if gone && self.give_back(idle).await {
+                let release = Db::release(self.connections.get(), cut_off, true);
+                if self.ask("release", release).await.is_some() {
+                    break;
+                }
             }
             sleep_until(
                 self.database

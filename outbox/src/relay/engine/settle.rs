@@ -40,9 +40,14 @@ impl<Db: OutboxDb> Engine<Db> {
         let mut untouched = 0;
         for result in published.results {
             self.judge(&result, now);
-            self.in_flight = self.in_flight.saturating_sub(result.outcomes.len());
-            self.in_flight_bytes = self.in_flight_bytes.saturating_sub(result.bytes);
+            self.flight.messages = self.flight.messages.saturating_sub(result.outcomes.len());
+            self.flight.bytes = self.flight.bytes.saturating_sub(result.bytes);
+            let under_way = now - result.looked;
+            let topics = self.routes.topics(result.route);
             for (tried, outcome) in result.outcomes {
+                if outcome == Outcome::Acked {
+                    telemetry::delivered(topics, tried.age + under_way);
+                }
                 match fate(
                     &tried,
                     outcome,
@@ -64,7 +69,7 @@ impl<Db: OutboxDb> Engine<Db> {
             let stuck = untouched > 0 && moved == 0;
             slot.rest_until = stuck.then(|| now + self.config.poll_interval);
         }
-        self.unsettled.push(settlement);
+        self.flight.unsettled.push(settlement);
     }
 
     /// Opens or shuts the gate of a sink by what it said.
@@ -97,7 +102,7 @@ impl<Db: OutboxDb> Engine<Db> {
     /// Writes down what became of the batches that have come back.
     pub(super) async fn settle(&mut self) -> bool {
         // A lane may have been lost and won again meanwhile: a call names it in one epoch only.
-        let (current, stale): (Vec<_>, Vec<_>) = std::mem::take(&mut self.unsettled)
+        let (current, stale): (Vec<_>, Vec<_>) = std::mem::take(&mut self.flight.unsettled)
             .into_iter()
             .partition(|settlement| {
                 let slot = self.lanes.get(&settlement.held.lane);
@@ -106,17 +111,17 @@ impl<Db: OutboxDb> Engine<Db> {
         for settlement in &stale {
             self.fenced(settlement);
         }
-        self.unsettled = current;
+        self.flight.unsettled = current;
         // Until a survey has seen that nothing waits any more.
         let holds = |s: &Settlement| !s.failed.is_empty() || s.dead.iter().any(|one| one.park);
-        self.held_back |= self.unsettled.iter().any(holds);
+        self.hints.held_back |= self.flight.unsettled.iter().any(holds);
         let keep = matches!(self.config.retention, Retention::Keep(_));
-        let settle = Db::settle(self.connections.get(), keep, self.unsettled.clone());
+        let settle = Db::settle(self.connections.get(), keep, self.flight.unsettled.clone());
         let Some(written) = self.ask("settle", settle).await else {
             return false;
         };
         let written: HashSet<i32> = written.into_iter().collect();
-        for settlement in std::mem::take(&mut self.unsettled) {
+        for settlement in std::mem::take(&mut self.flight.unsettled) {
             let lane = settlement.held.lane;
             if !written.contains(&lane) {
                 self.fenced(&settlement);
@@ -126,7 +131,7 @@ impl<Db: OutboxDb> Engine<Db> {
                 slot.busy = false;
                 // What held it down may be gone, and in a lane that is idle from now on nothing else would ask.
                 let gone = !settlement.acked.is_empty() || !settlement.dead.is_empty();
-                self.marks_fell |= gone && self.horizon.lifts(slot.mark);
+                self.marks.fell |= gone && slot.mark.may_rise(&self.marks.horizon);
             }
             self.tally.settled(&settlement);
             for failed in &settlement.failed {

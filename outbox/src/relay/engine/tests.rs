@@ -29,7 +29,7 @@ fn engine() -> Engine<Sqlite> {
         epoch: 1,
         lease: Arc::new(Lease::new(Instant::now(), second)),
         rewinds: 0,
-        mark: 0,
+        mark: Mark::default(),
         busy: false,
         rest_until: None,
     };
@@ -46,6 +46,7 @@ fn candidate(id: i64, topic: &str) -> Candidate {
         suspect: false,
         parked: false,
         failures: None,
+        age: Duration::ZERO,
         message: Message::from_event(event, "/s", UNIX_EPOCH),
     }
 }
@@ -56,6 +57,7 @@ fn result(crashed: bool, suspect: bool, down: Option<SinkDown>) -> publish::Resu
         attempts: 0,
         policy: KeyPolicy::Block,
         failures: None,
+        age: Duration::ZERO,
     };
     publish::Result {
         route: 0,
@@ -64,6 +66,7 @@ fn result(crashed: bool, suspect: bool, down: Option<SinkDown>) -> publish::Resu
         crashed,
         suspect,
         down,
+        looked: Instant::now(),
         took: Duration::ZERO,
     }
 }
@@ -81,7 +84,7 @@ async fn a_gate_that_opens_during_a_look_stays_shut_for_that_look() {
     let mut engine = engine();
     let down = result(false, false, Some(SinkDown::new("gone")));
     engine.judge(&down, Instant::now());
-    engine.shut_topics.insert("earlier".to_owned());
+    engine.shut.met.insert("earlier".to_owned());
     let looked = Instant::now();
     assert_eq!(engine.topics_shut(looked), ["earlier"]);
     advance(Duration::from_secs(2)).await;
@@ -195,7 +198,7 @@ mod postgres {
                 self.engine.clock.survey,
             ) = (now, now, now);
             self.engine.step().await;
-            while let Some(joined) = self.engine.publishing.join_next().await {
+            while let Some(joined) = self.engine.flight.publishing.join_next().await {
                 self.engine.collect(joined);
             }
         }
@@ -227,7 +230,10 @@ mod postgres {
         }
 
         fn mark(&self) -> i64 {
-            self.engine.lanes.get(&0).map_or(0, |slot| slot.mark)
+            self.engine
+                .lanes
+                .get(&0)
+                .map_or(0, |slot| slot.mark.above(false))
         }
 
         fn has(&self, subject: &str) -> bool {
@@ -339,6 +345,66 @@ mod postgres {
                 .turns_until("the mark has passed all", |world| world.mark() == 5)
                 .await;
         }
+        world.gone().await;
+    }
+
+    /// What waits for a sink that is down, or is paused, is stepped over once; what goes elsewhere is found between and behind.
+    #[tokio::test]
+    #[ignore = "needs Postgres; tests/run provides it"]
+    async fn what_may_not_go_is_passed_and_comes_back_whole() {
+        let mut world = World::new().await;
+        let pool = world.pool.clone();
+        let operator = crate::Admin::new(pool.clone());
+        operator.pause("paused").await.unwrap();
+        world.turn().await;
+        let of = |topic: &str, subject: &str| Event::new("t").topic(topic).subject(subject);
+        let mut late = pool.begin().await.unwrap();
+        for (topic, name) in [("paused", "late paused"), ("other", "late")] {
+            let event = of(topic, name);
+            world.outbox.enqueue(&mut late, event).await.unwrap();
+        }
+        for n in 0..1_500 {
+            let mut conn = pool.acquire().await.unwrap();
+            let event = of("paused", &n.to_string());
+            world.outbox.enqueue(&mut conn, event).await.unwrap();
+        }
+        let passed = |world: &World| {
+            let slot = world.engine.lanes.get(&0).unwrap();
+            slot.mark.above(true)
+        };
+        world
+            .turns_until("what waits is passed, but for what came last", |world| {
+                passed(world) > 1_400
+            })
+            .await;
+        assert_eq!(world.mark(), 0, "nothing is done");
+        late.commit().await.unwrap();
+        world.put("now").await;
+        world
+            .turns_until("what was late is found", |world| {
+                world.has("late") && world.has("now")
+            })
+            .await;
+        assert!(!world.has("late paused"));
+        world
+            .turns_until("it is passed again", |world| passed(world) > 1_400)
+            .await;
+
+        // The sweep begins before what was passed, and finds nothing there.
+        world.engine.clock.sweep = Instant::now();
+        world.turn().await;
+        world
+            .turns_until("it is passed again", |world| passed(world) > 1_400)
+            .await;
+        operator.resume("paused").await.unwrap();
+        world
+            .turns_until("all are delivered", |world| {
+                world.sink.messages().len() == 1_503
+            })
+            .await;
+        world
+            .turns_until("all is done", |world| world.mark() >= 1_503)
+            .await;
         world.gone().await;
     }
 

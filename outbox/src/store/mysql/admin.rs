@@ -1,33 +1,30 @@
 //! The outbox on MySQL and MariaDB: what operators change.
 
-use sqlx::{
-    MySql, MySqlConnection, MySqlPool,
-    mysql::{MySqlArguments, MySqlDatabaseError},
-};
+use sqlx::{MySql, MySqlConnection, MySqlPool, mysql::MySqlArguments};
 
 use super::{
     super::{Entry, Operate, Step, Stepped},
-    json,
+    impatient, is_number, json,
     observe::{add, add_select, add_twice},
-    transaction,
 };
 use crate::error::Error;
 
 impl Operate for MySql {
     async fn redrive(pool: MySqlPool, step: Step) -> Result<Stepped, Error> {
-        transaction(pool, |tx| Box::pin(redrive(tx, step))).await
+        impatient(pool, move |tx| Box::pin(redrive(tx, step.clone()))).await
     }
 
     async fn discard(pool: MySqlPool, step: Step) -> Result<Stepped, Error> {
-        transaction(pool, |tx| Box::pin(discard(tx, step))).await
+        impatient(pool, move |tx| Box::pin(discard(tx, step.clone()))).await
     }
 
     async fn replay(pool: MySqlPool, step: Step) -> Result<Stepped, Error> {
-        transaction(pool, |tx| Box::pin(replay(tx, step))).await
+        impatient(pool, move |tx| Box::pin(replay(tx, step.clone()))).await
     }
 
     async fn pause(pool: MySqlPool, pattern: String, actor: String) -> Result<bool, Error> {
-        transaction(pool, |tx| {
+        impatient(pool, move |tx| {
+            let (pattern, actor) = (pattern.clone(), actor.clone());
             Box::pin(async move {
                 // Not INSERT IGNORE, which turns other errors into warnings too.
                 let done =
@@ -41,7 +38,7 @@ impl Operate for MySql {
                         audited(tx, "pause", 1, pattern_entry(&pattern, actor)).await?;
                         Ok(true)
                     }
-                    Err(refused) if is_duplicate(&refused) => Ok(false),
+                    Err(refused) if is_number(&refused, 1062) => Ok(false),
                     Err(other) => Err(other),
                 }
             })
@@ -50,7 +47,8 @@ impl Operate for MySql {
     }
 
     async fn resume(pool: MySqlPool, pattern: String, actor: String) -> Result<bool, Error> {
-        transaction(pool, |tx| {
+        impatient(pool, move |tx| {
+            let (pattern, actor) = (pattern.clone(), actor.clone());
             Box::pin(async move {
                 let done = sqlx::query("DELETE FROM mainstay_outbox_pause WHERE pattern = ?")
                     .bind(pattern.as_bytes())
@@ -409,13 +407,6 @@ fn pattern_entry(pattern: &str, actor: String) -> Entry {
         detail: serde_json::json!({ "pattern": pattern }).to_string(),
         id: None,
     }
-}
-
-fn is_duplicate(error: &sqlx::Error) -> bool {
-    let refused = error.as_database_error();
-    refused
-        .and_then(|refused| refused.try_downcast_ref::<MySqlDatabaseError>())
-        .is_some_and(|refused| refused.number() == 1062)
 }
 
 /// The database's clock, microseconds since 1970.

@@ -1,13 +1,12 @@
 //! The outbox on MySQL and MariaDB: what is due, what is in flight, what became of it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use sqlx::{MySql, MySqlConnection, MySqlPool};
 
 use super::{
     super::{Ask, Candidate, Claim, Heads, Held, InFlight, Look, Recorded, Settlement, micros},
     apart, candidate, json,
-    lanes::pairs,
     settle::settle,
     transaction,
 };
@@ -16,8 +15,13 @@ use crate::error::Error;
 /// How many rows a look at all lanes at once takes in. Fewer than that, and the lanes that they are in are all there is.
 const GLANCE: usize = 1_000;
 
-/// How long a statement may take between drawing its ids and writing the last of its rows. What takes longer is found by
-/// the sweep.
+/// How long a statement may take between drawing its ids and writing the last of its rows, as far as nobody can tell.
+///
+/// A row is seen as soon as it is written, committed or not; an id that is drawn and whose row is not written is seen by
+/// nobody. The marks pass it this long after it was drawn. That is wrong where its statement is held up in between, by a lock
+/// on a gap or a disk that stands still; [`longest_statement`] finds those that are at it, as far as their connections are
+/// shown to the relay: all with the privilege PROCESS, those of its own user without. What is neither shown nor written in
+/// time is found by the sweep.
 const DRAWN_TO_WRITTEN: Duration = Duration::from_secs(5);
 
 /// A look that locks nothing and sees what is not committed yet; of what is deleted it sees nothing.
@@ -29,7 +33,7 @@ const BEGIN_DIRTY: &str =
 const FREE: &str = "
     SELECT m.lane, m.id, m.attempts, m.suspect, 0, m.failures, m.event_id, m.source, m.type, m.topic, m.subject,
         timestampdiff(MICROSECOND, '1970-01-01', m.time), m.content_type, m.`key`, m.ordered, m.headers,
-        CASE WHEN m.bytes <= ? THEN m.payload END
+        CASE WHEN m.bytes <= ? THEN m.payload END, timestampdiff(MICROSECOND, m.enqueued_at, utc_timestamp(6))
     FROM mainstay_outbox_message m
     WHERE m.lane = ? AND m.id > ?
         AND locate(concat(0x00, m.topic, 0x00), ?) = 0
@@ -43,7 +47,8 @@ const WHOLE: &str = "
             SELECT 1 FROM mainstay_outbox_parked p
             WHERE p.lane = m.lane AND p.topic = m.topic AND p.`key` = m.`key` AND p.above < m.id),
         m.failures, m.event_id, m.source, m.type, m.topic, m.subject,
-        timestampdiff(MICROSECOND, '1970-01-01', m.time), m.content_type, m.`key`, m.ordered, m.headers, m.payload
+        timestampdiff(MICROSECOND, '1970-01-01', m.time), m.content_type, m.`key`, m.ordered, m.headers, m.payload,
+        timestampdiff(MICROSECOND, m.enqueued_at, utc_timestamp(6))
     FROM (
         SELECT p.id, sum(p.bytes) OVER (ORDER BY p.id ROWS UNBOUNDED PRECEDING) - p.bytes AS bytes_before
         FROM (
@@ -69,7 +74,8 @@ impl Claim for MySql {
         // which a look along the index of the ids finds out while there is little.
         apart(async move {
             let mut conn = pool.acquire().await?;
-            let glance = glance(&mut conn, lowest(&ask.lanes)).await?;
+            let skip = between_zeros(&ask.skip_topics);
+            let glance = glance(&mut conn, lowest(&ask.lanes), &skip).await?;
             let mut rows: Vec<Candidate> = Vec::new();
             let mut bytes = 0;
             for look in &ask.lanes {
@@ -84,6 +90,7 @@ impl Claim for MySql {
                 let of_lane = due(
                     &mut conn,
                     &ask,
+                    &skip,
                     *look,
                     limit,
                     ask.bytes.saturating_sub(bytes),
@@ -105,43 +112,43 @@ impl Claim for MySql {
         lease: Duration,
         batches: Vec<InFlight>,
     ) -> Result<Recorded, Error> {
-        apart(async move {
-            let of = |batch: &InFlight| {
-                let Held { lane, epoch } = batch.held;
-                (lane, epoch, batch.rewinds, json(&batch.ids))
-            };
-            let mut list: Vec<_> = batches.iter().map(of).collect();
-            list.sort_unstable();
-            sqlx::query(
-                "UPDATE JSON_TABLE(?, '$[*]' COLUMNS
-                     (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]', rewinds BIGINT PATH '$[2]', ids LONGTEXT PATH '$[3]')) w
-                 STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
-                 SET l.in_flight = CASE WHEN l.rewinds = w.rewinds THEN w.ids END,
-                     l.lease_until = utc_timestamp(6) + INTERVAL ? MICROSECOND
-                 WHERE l.epoch = w.epoch",
-            )
-            .bind(json(&list))
-            .bind(micros(lease))
-            .execute(&pool)
-            .await?;
-            // An UPDATE cannot say which lanes it met. Both numbers only rise: what is still the same now was the same then,
-            // and what is not is lost by now.
-            let held: Vec<_> = batches.iter().map(|batch| batch.held).collect();
-            let rows: Vec<(i32, i64, i64)> = sqlx::query_as(
-                "SELECT l.lane, l.rewinds, timestampdiff(MICROSECOND, '1970-01-01', utc_timestamp(6))
-                 FROM JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]')) w
-                 STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
-                 WHERE l.epoch = w.epoch",
-            )
-            .bind(pairs(&held))
-            .fetch_all(&pool)
-            .await?;
-            // Who writes is not told here without privileges. Time takes the place of their numbers: `heads` sees rows as
-            // soon as they are written, committed or not, and ids that are drawn are written soon.
-            let writer = |(.., now): &(i32, i64, i64)| (now + micros(DRAWN_TO_WRITTEN)).unsigned_abs();
-            Ok(Recorded {
-                writer: rows.first().map(writer),
-                lanes: rows.into_iter().map(|(lane, rewinds, _)| (lane, rewinds)).collect(),
+        let of = |batch: &InFlight| {
+            let Held { lane, epoch } = batch.held;
+            (lane, epoch, batch.rewinds, json(&batch.ids))
+        };
+        let mut list: Vec<_> = batches.iter().map(of).collect();
+        list.sort_unstable();
+        let list = json(&list);
+        transaction(pool, move |tx| {
+            let list = list.clone();
+            Box::pin(async move {
+                sqlx::query(
+                    "UPDATE JSON_TABLE(?, '$[*]' COLUMNS
+                         (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]', rewinds BIGINT PATH '$[2]', ids LONGTEXT PATH '$[3]')) w
+                     STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
+                     SET l.in_flight = CASE WHEN l.rewinds = w.rewinds THEN w.ids END,
+                         l.lease_until = utc_timestamp(6) + INTERVAL ? MICROSECOND
+                     WHERE l.epoch = w.epoch",
+                )
+                .bind(&list)
+                .bind(micros(lease))
+                .execute(&mut *tx)
+                .await?;
+                // An UPDATE cannot say which lanes it met. Those it met are locked: no taker and no operator can come
+                // between, and what is told is what was written. Epochs only rise: none that it did not meet matches now.
+                let rows: Vec<(i32, i64, i64)> = sqlx::query_as(
+                    "SELECT l.lane, l.rewinds, timestampdiff(MICROSECOND, '1970-01-01', utc_timestamp(6))
+                     FROM JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]')) w
+                     STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
+                     WHERE l.epoch = w.epoch",
+                )
+                .bind(&list)
+                .fetch_all(tx)
+                .await?;
+                Ok(Recorded {
+                    stamp: rows.first().map(|(.., now)| written_by(*now)),
+                    lanes: rows.into_iter().map(|(lane, rewinds, _)| (lane, rewinds)).collect(),
+                })
             })
         })
         .await
@@ -150,8 +157,9 @@ impl Claim for MySql {
     async fn heads(
         pool: MySqlPool,
         looks: Vec<Look>,
-        _running: bool,
-    ) -> Result<Option<Heads>, Error> {
+        skip_topics: Vec<String>,
+        running: bool,
+    ) -> Result<Heads, Error> {
         apart(async move {
             let mut tx = pool.begin_with(BEGIN_DIRTY).await?;
             let now: i64 = sqlx::query_scalar(
@@ -159,22 +167,37 @@ impl Claim for MySql {
             )
             .fetch_one(&mut *tx)
             .await?;
-            let glance = glance(&mut tx, lowest(&looks)).await?;
+            // Whoever is at it since before an id was seen may have drawn a lower one. Asked before the heads: what it has
+            // written by then is among them. Nobody wants to know before `DRAWN_TO_WRITTEN` is nearly over.
+            let ended_below = if running {
+                let longest = longest_statement(&mut tx).await?;
+                now.min(now.saturating_sub(longest) + micros(DRAWN_TO_WRITTEN))
+            } else {
+                0
+            };
+            let skip = between_zeros(&skip_topics);
+            let glance = glance(&mut tx, lowest(&looks), &skip).await?;
             let mut heads = Vec::with_capacity(looks.len());
             for look in looks {
                 let head = match glance.heads.get(&look.lane) {
                     Some(id) if *id > look.above => Some(*id),
                     None if glance.all => None,
-                    _ => head(&mut tx, look).await?,
+                    _ => head(&mut tx, look, &skip).await?,
                 };
                 heads.push((look.lane, head));
             }
+            let newest = if skip_topics.is_empty() {
+                None
+            } else {
+                newest(&mut tx).await?
+            };
             tx.commit().await?;
-            Ok(Some(Heads {
-                first_running: now.unsigned_abs(),
+            Ok(Heads {
+                ended_below: ended_below.unsigned_abs(),
                 running: None,
                 heads,
-            }))
+                newest,
+            })
         })
         .await
     }
@@ -184,7 +207,12 @@ impl Claim for MySql {
         keep: bool,
         settlements: Vec<Settlement>,
     ) -> Result<Vec<i32>, Error> {
-        transaction(pool, move |tx| Box::pin(settle(tx, keep, settlements))).await
+        let settlements = Arc::new(settlements);
+        transaction(pool, move |tx| {
+            let settlements = Arc::clone(&settlements);
+            Box::pin(async move { settle(tx, keep, &settlements).await })
+        })
+        .await
     }
 
     async fn promote(pool: MySqlPool, limit: u32) -> Result<u64, Error> {
@@ -218,23 +246,29 @@ struct Glance {
     all: bool,
 }
 
-/// Looks along the index of the ids.
-async fn glance(conn: &mut MySqlConnection, above: i64) -> Result<Glance, sqlx::Error> {
-    let lanes: Vec<(i32, i64, i64)> = sqlx::query_as(
-        "SELECT p.lane, min(p.id), count(*)
+/// Looks along the index of the ids, at so many rows and no more, whatever of them is to be skipped.
+async fn glance(
+    conn: &mut MySqlConnection,
+    above: i64,
+    skip: &[u8],
+) -> Result<Glance, sqlx::Error> {
+    let lanes: Vec<(i32, Option<i64>, i64)> = sqlx::query_as(
+        "SELECT p.lane, min(CASE WHEN locate(concat(0x00, p.topic, 0x00), ?) = 0 THEN p.id END), count(*)
          FROM (
-             SELECT m.lane, m.id FROM mainstay_outbox_message m FORCE INDEX (mainstay_outbox_message_id)
+             SELECT m.lane, m.id, m.topic FROM mainstay_outbox_message m FORCE INDEX (mainstay_outbox_message_id)
              WHERE m.id > ? ORDER BY m.id LIMIT ?
          ) p
          GROUP BY p.lane",
     )
+    .bind(skip)
     .bind(above)
     .bind(GLANCE as u64)
     .fetch_all(conn)
     .await?;
     let rows: i64 = lanes.iter().map(|(_, _, rows)| rows).sum();
+    let head = |(lane, id, _): (i32, Option<i64>, i64)| id.map(|id| (lane, id));
     Ok(Glance {
-        heads: lanes.into_iter().map(|(lane, id, _)| (lane, id)).collect(),
+        heads: lanes.into_iter().filter_map(head).collect(),
         all: rows.unsigned_abs() < GLANCE as u64,
     })
 }
@@ -244,31 +278,67 @@ fn lowest(looks: &[Look]) -> i64 {
 }
 
 /// The first row of one lane.
-async fn head(conn: &mut MySqlConnection, look: Look) -> Result<Option<i64>, sqlx::Error> {
+async fn head(
+    conn: &mut MySqlConnection,
+    look: Look,
+    skip: &[u8],
+) -> Result<Option<i64>, sqlx::Error> {
     sqlx::query_scalar(
-        "SELECT id FROM mainstay_outbox_message WHERE lane = ? AND id > ? ORDER BY id LIMIT 1",
+        "SELECT m.id FROM mainstay_outbox_message m
+         WHERE m.lane = ? AND m.id > ? AND locate(concat(0x00, m.topic, 0x00), ?) = 0 ORDER BY m.id LIMIT 1",
     )
     .bind(look.lane)
     .bind(look.above)
+    .bind(skip)
     .fetch_optional(conn)
     .await
+}
+
+/// The last row of all, with the time by which all that are before it stand.
+async fn newest(conn: &mut MySqlConnection) -> Result<Option<(i64, u64)>, sqlx::Error> {
+    let last: Option<(i64, i64)> = sqlx::query_as(
+        "SELECT id, timestampdiff(MICROSECOND, '1970-01-01', utc_timestamp(6))
+         FROM mainstay_outbox_message ORDER BY id DESC LIMIT 1",
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(last.map(|(id, now)| (id, written_by(now))))
+}
+
+/// When whatever was drawn until now, in microseconds since 1970, is written: the stamp of writers here.
+fn written_by(now: i64) -> u64 {
+    now.saturating_add(micros(DRAWN_TO_WRITTEN)).unsigned_abs()
+}
+
+/// For how many microseconds, at the most, somebody has been at a statement that may write here. What begins with SELECT does
+/// not, and may take hours.
+async fn longest_statement(conn: &mut MySqlConnection) -> Result<i64, sqlx::Error> {
+    let seconds: i64 = sqlx::query_scalar(
+        "SELECT CAST(coalesce(max(p.time), 0) AS SIGNED) FROM information_schema.processlist p
+         WHERE p.command IN ('Query', 'Execute') AND p.db = database() AND p.id <> connection_id()
+             AND coalesce(p.info, '') NOT LIKE 'SELECT%'",
+    )
+    .fetch_one(conn)
+    .await?;
+    // Whole seconds, rounded down.
+    Ok(seconds.saturating_add(1).saturating_mul(1_000_000))
 }
 
 /// What is due of one lane, in order.
 async fn due(
     conn: &mut MySqlConnection,
     ask: &Ask,
+    skip: &[u8],
     look: Look,
     limit: usize,
     bytes: u64,
 ) -> Result<Vec<Candidate>, sqlx::Error> {
-    let skip = between_zeros(&ask.skip_topics);
     if !ask.held_back && !ask.large {
         let rows = sqlx::query(FREE)
             .bind(bytes / (limit as u64).max(1))
             .bind(look.lane)
             .bind(look.above)
-            .bind(&skip)
+            .bind(skip)
             .bind(limit as u64)
             .fetch_all(&mut *conn)
             .await?;
@@ -279,7 +349,7 @@ async fn due(
     let rows = sqlx::query(WHOLE)
         .bind(look.lane)
         .bind(look.above)
-        .bind(&skip)
+        .bind(skip)
         .bind(limit as u64)
         .bind(look.lane)
         .bind(bytes)
@@ -320,7 +390,7 @@ async fn promote(tx: &mut MySqlConnection, limit: u32) -> Result<u64, sqlx::Erro
         "INSERT INTO mainstay_outbox_message
              (hash, event_id, source, type, topic, subject, time, content_type, `key`, ordered, headers, payload, enqueued_at)
          SELECT l.hash, l.event_id, l.source, l.type, l.topic, l.subject, l.time, l.content_type, l.`key`, l.ordered,
-             l.headers, l.payload, l.enqueued_at
+             l.headers, l.payload, greatest(l.enqueued_at, l.due_at)
          FROM JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$')) w
          STRAIGHT_JOIN mainstay_outbox_later l ON l.id = w.id
          ORDER BY l.due_at, l.id",

@@ -147,49 +147,65 @@ impl Lanes for MySql {
     }
 
     async fn renew(pool: MySqlPool, lease: Duration, held: Vec<Held>) -> Result<Vec<i32>, Error> {
-        apart(async move {
-            let wanted = pairs(&held);
-            let done = sqlx::query(
-                "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]')) w
-                 STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
-                 SET l.lease_until = utc_timestamp(6) + INTERVAL ? MICROSECOND
-                 WHERE l.epoch = w.epoch",
-            )
-            .bind(&wanted)
-            .bind(micros(lease))
-            .execute(&pool)
-            .await?;
-            if done.rows_affected() == held.len() as u64 {
-                return Ok(held.iter().map(|held| held.lane).collect());
-            }
-            still_held(&pool, wanted).await
+        let wanted = pairs(&held);
+        transaction(pool, move |tx| {
+            let wanted = wanted.clone();
+            Box::pin(async move {
+                sqlx::query(
+                    "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]')) w
+                     STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
+                     SET l.lease_until = utc_timestamp(6) + INTERVAL ? MICROSECOND
+                     WHERE l.epoch = w.epoch",
+                )
+                .bind(&wanted)
+                .bind(micros(lease))
+                .execute(&mut *tx)
+                .await?;
+                // An UPDATE cannot say which lanes it met. Those it met are locked, and epochs only rise.
+                sqlx::query_scalar(
+                    "SELECT l.lane
+                     FROM JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]')) w
+                     STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
+                     WHERE l.epoch = w.epoch",
+                )
+                .bind(&wanted)
+                .fetch_all(tx)
+                .await
+            })
         })
         .await
     }
 
-    async fn release(pool: MySqlPool, held: Vec<Held>) -> Result<(), Error> {
-        apart(async move {
-            sqlx::query(
-                "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]')) w
-                 STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
-                 SET l.owner = NULL, l.lease_until = NULL
-                 WHERE l.epoch = w.epoch",
-            )
-            .bind(pairs(&held))
-            .execute(&pool)
-            .await?;
-            Ok(())
+    async fn release(pool: MySqlPool, held: Vec<Held>, attempted: bool) -> Result<(), Error> {
+        let wanted = pairs(&held);
+        transaction(pool, move |tx| {
+            let wanted = wanted.clone();
+            Box::pin(async move {
+                sqlx::query(
+                    "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]')) w
+                     STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
+                     SET l.owner = NULL, l.lease_until = NULL, l.in_flight = CASE WHEN ? THEN l.in_flight END
+                     WHERE l.epoch = w.epoch",
+                )
+                .bind(&wanted)
+                .bind(attempted)
+                .execute(tx)
+                .await?;
+                Ok(())
+            })
         })
         .await
     }
 
     async fn retire(pool: MySqlPool, relay: Uuid) -> Result<(), Error> {
-        apart(async move {
-            sqlx::query("DELETE FROM mainstay_outbox_relay WHERE id = ?")
-                .bind(relay)
-                .execute(&pool)
-                .await?;
-            Ok(())
+        transaction(pool, move |tx| {
+            Box::pin(async move {
+                sqlx::query("DELETE FROM mainstay_outbox_relay WHERE id = ?")
+                    .bind(relay)
+                    .execute(tx)
+                    .await?;
+                Ok(())
+            })
         })
         .await
     }
@@ -200,18 +216,4 @@ pub(super) fn pairs(held: &[Held]) -> String {
     let mut pairs: Vec<(i32, i64)> = held.iter().map(|held| (held.lane, held.epoch)).collect();
     pairs.sort_unstable();
     json(&pairs)
-}
-
-/// Which of the lanes an UPDATE has just met in their epochs, of which it can only say the number. Epochs only rise: one that
-/// is still the same now was the same then, and one that is not is lost by now.
-pub(super) async fn still_held(pool: &MySqlPool, wanted: String) -> Result<Vec<i32>, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT l.lane
-         FROM JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]')) w
-         STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
-         WHERE l.epoch = w.epoch",
-    )
-    .bind(wanted)
-    .fetch_all(pool)
-    .await
 }

@@ -9,18 +9,20 @@ use super::{
 };
 
 /// The lanes are locked first, in order, and looked at in their newest versions: from there on no takeover can come between,
-/// no operator releases a parked key, and of a lane that has changed hands nothing is touched.
+/// no operator releases a parked key, and of a lane that has changed hands nothing is touched. Neither is anything of one
+/// that has no record: it was settled before, by a call whose answer was lost.
 pub(super) async fn settle(
     tx: &mut MySqlConnection,
     keep: bool,
-    settlements: Vec<Settlement>,
+    settlements: &[Settlement],
 ) -> Result<Vec<i32>, sqlx::Error> {
     let wanted: Vec<_> = settlements
         .iter()
         .map(|settlement| settlement.held)
         .collect();
-    let held: Vec<(i32, bool)> = sqlx::query_as(
-        "SELECT l.lane, EXISTS (SELECT 1 FROM mainstay_outbox_waiting b WHERE b.lane = l.lane)
+    let held: Vec<(i32, bool, bool)> = sqlx::query_as(
+        "SELECT l.lane, l.in_flight IS NOT NULL,
+             EXISTS (SELECT 1 FROM mainstay_outbox_waiting b WHERE b.lane = l.lane)
          FROM JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]')) w
          STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
          WHERE l.epoch = w.epoch
@@ -29,24 +31,26 @@ pub(super) async fn settle(
     .bind(pairs(&wanted))
     .fetch_all(&mut *tx)
     .await?;
-    let waits = held.iter().any(|(_, waits)| *waits);
-    let held: Vec<i32> = held.into_iter().map(|(lane, _)| lane).collect();
+    let open = held.iter().filter(|(_, open, _)| *open);
+    let waits = open.clone().any(|(.., waits)| *waits);
+    let open: Vec<i32> = open.map(|(lane, ..)| *lane).collect();
+    let held = held.into_iter().map(|(lane, ..)| lane).collect();
     let settlements: Vec<_> = settlements
         .iter()
-        .filter(|settlement| held.contains(&settlement.held.lane))
+        .filter(|settlement| open.contains(&settlement.held.lane))
         .collect();
     delivered(&mut *tx, keep, &settlements).await?;
     failed(&mut *tx, &settlements).await?;
     buried(&mut *tx, &settlements).await?;
     if waits {
-        wait_no_longer(&mut *tx, &held).await?;
+        wait_no_longer(&mut *tx, &open).await?;
     }
     sqlx::query(
         "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$')) w
          STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
          SET l.in_flight = NULL, l.settled_at = utc_timestamp(6)",
     )
-    .bind(json(&held))
+    .bind(json(&open))
     .execute(&mut *tx)
     .await?;
     Ok(held)

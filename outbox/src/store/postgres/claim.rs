@@ -6,7 +6,8 @@ use sqlx::{PgPool, Postgres, postgres::PgRow};
 
 use super::{
     super::{Ask, Candidate, Claim, Heads, InFlight, Look, Recorded, Settlement, micros},
-    candidate, column,
+    candidate, column, flat,
+    settle::settle,
 };
 use crate::error::Error;
 
@@ -15,7 +16,7 @@ use crate::error::Error;
 const FREE: &str = "
     SELECT m.lane, m.id, m.attempts, m.suspect, false, nullif(m.failures, '[]'), m.event_id, m.source, m.type, m.topic,
         m.subject, m.time, m.content_type, m.key, m.ordered, m.headers,
-        CASE WHEN octet_length(m.payload) <= $5 THEN m.payload END
+        CASE WHEN octet_length(m.payload) <= $5 THEN m.payload END, m.enqueued_at, now()
     FROM unnest($1::integer[], $2::bigint[]) AS w(lane, above)
     CROSS JOIN LATERAL (
         SELECT * FROM mainstay_outbox_message m
@@ -28,7 +29,7 @@ const FREE: &str = "
 /// What is due where messages of a key may have to wait or to be set aside, and payloads to be counted.
 const WHOLE: &str = "
     SELECT c.lane, c.id, c.attempts, c.suspect, c.parked, nullif(c.failures, '[]'), c.event_id, c.source, c.type,
-        c.topic, c.subject, c.time, c.content_type, c.key, c.ordered, c.headers, c.payload
+        c.topic, c.subject, c.time, c.content_type, c.key, c.ordered, c.headers, c.payload, c.enqueued_at, now()
     FROM (
         SELECT m.*, w.place,
             sum(octet_length(m.payload)) OVER (ORDER BY w.place, m.id ROWS UNBOUNDED PRECEDING)
@@ -53,9 +54,6 @@ const WHOLE: &str = "
     ) c
     WHERE c.bytes_before < $5
     ORDER BY c.place, c.id LIMIT $4";
-
-/// A lane, its head, and of the snapshot the first running writer and all of them.
-type HeadRow = (i32, Option<i64>, i64, Option<Vec<i64>>);
 
 impl Claim for Postgres {
     async fn candidates(pool: PgPool, ask: Ask) -> Result<Vec<Candidate>, Error> {
@@ -101,38 +99,60 @@ impl Claim for Postgres {
         .await?;
         Ok(Recorded {
             lanes: column(&held, |(lane, rewinds, _)| (*lane, *rewinds)),
-            writer: held.first().map(|(.., writer)| writer.unsigned_abs()),
+            stamp: held.first().map(|(.., number)| number.unsigned_abs()),
         })
     }
 
-    async fn heads(pool: PgPool, looks: Vec<Look>, running: bool) -> Result<Option<Heads>, Error> {
+    async fn heads(
+        pool: PgPool,
+        looks: Vec<Look>,
+        skip_topics: Vec<String>,
+        running: bool,
+    ) -> Result<Heads, Error> {
         // Heads and writers must be of one snapshot, hence of one statement. The writers are those of the whole server,
-        // since their numbers are; readers have none, however old their snapshot.
-        let rows: Vec<HeadRow> = sqlx::query_as(
+        // since their numbers are; readers have none, however old their snapshot. The number after them is drawn here, when
+        // the snapshot is taken already: what the snapshot itself has for it may be lower than that of who has begun.
+        // A lane and its head; the first running writer and, in the first row, all of them; the last id and the next number.
+        type Row = (
+            i32,
+            Option<i64>,
+            i64,
+            Option<Vec<i64>>,
+            Option<i64>,
+            Option<i64>,
+        );
+        let rows: Vec<Row> = sqlx::query_as(
             "SELECT w.lane,
                  (SELECT m.id FROM mainstay_outbox_message m
-                  WHERE m.lane = w.lane AND m.id > w.above ORDER BY m.id LIMIT 1),
+                  WHERE m.lane = w.lane AND m.id > w.above AND CASE WHEN m.topic = ANY ($4) THEN false ELSE true END
+                  ORDER BY m.id LIMIT 1),
                  pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
                  CASE WHEN $3 AND w.place = 1
                      THEN ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot())::text::bigint)
-                 END
+                 END,
+                 CASE WHEN cardinality($4) > 0
+                     THEN (SELECT m.id FROM mainstay_outbox_message m WHERE m.lane = w.lane ORDER BY m.id DESC LIMIT 1)
+                 END,
+                 CASE WHEN cardinality($4) > 0 THEN pg_current_xact_id()::text::bigint END
              FROM unnest($1::integer[], $2::bigint[]) WITH ORDINALITY AS w(lane, above, place)
              ORDER BY w.place",
         )
         .bind(column(&looks, |look| look.lane))
         .bind(column(&looks, |look| look.above))
         .bind(running)
+        .bind(skip_topics)
         .fetch_all(&pool)
         .await?;
-        let Some((_, _, first_running, all)) = rows.first() else {
-            return Ok(None);
-        };
-        let all = all.as_ref();
-        Ok(Some(Heads {
-            first_running: first_running.unsigned_abs(),
+        let first = rows.first();
+        let all = first.and_then(|(.., running, _, _)| running.as_ref());
+        let last = rows.iter().filter_map(|(.., last, _)| *last).max();
+        let next = first.and_then(|(.., next)| *next);
+        Ok(Heads {
+            ended_below: first.map_or(0, |(_, _, first_running, ..)| first_running.unsigned_abs()),
             running: all.map(|all| column(all, |writer| writer.unsigned_abs())),
             heads: column(&rows, |(lane, head, ..)| (*lane, *head)),
-        }))
+            newest: last.zip(next).map(|(id, next)| (id, next.unsigned_abs())),
+        })
     }
 
     async fn settle(
@@ -140,124 +160,7 @@ impl Claim for Postgres {
         keep: bool,
         settlements: Vec<Settlement>,
     ) -> Result<Vec<i32>, Error> {
-        let plain = |s: &Settlement| s.failed.is_empty() && s.dead.is_empty();
-        if !keep && settlements.iter().all(plain) {
-            return forget_acked(pool, settlements).await;
-        }
-        let (mut acked_lane, mut acked_id) = (Vec::new(), Vec::new());
-        let (mut failed_lane, mut failed) = (Vec::new(), Vec::new());
-        let (mut dead_lane, mut dead) = (Vec::new(), Vec::new());
-        for settlement in &settlements {
-            let lane = settlement.held.lane;
-            for id in &settlement.acked {
-                acked_lane.push(lane);
-                acked_id.push(*id);
-            }
-            for one in &settlement.failed {
-                failed_lane.push(lane);
-                failed.push(one);
-            }
-            for one in &settlement.dead {
-                dead_lane.push(lane);
-                dead.push(one);
-            }
-        }
-        // The lanes are locked first, in order, and looked at in their newest versions: from there on no takeover can
-        // come between, and a lane that has changed hands is not in `held`, so nothing of it is touched. Parked keys are
-        // locked as well: one that an operator has released since this statement's snapshot is then gone for it too, and
-        // what was to be set aside stays.
-        let lanes = sqlx::query_scalar(
-            "WITH held AS (
-                 SELECT l.lane
-                 FROM mainstay_outbox_lane l
-                 JOIN unnest($1::integer[], $2::bigint[]) AS w(lane, epoch)
-                     ON l.lane = w.lane AND l.epoch = w.epoch
-                 ORDER BY l.lane
-                 FOR UPDATE OF l
-             ), cleared AS (
-                 UPDATE mainstay_outbox_lane l SET in_flight = NULL, settled_at = clock_timestamp()
-                 FROM held h WHERE l.lane = h.lane
-             ), delivered AS (
-                 DELETE FROM mainstay_outbox_message m
-                 USING held h, unnest($3::integer[], $4::bigint[]) AS a(lane, id)
-                 WHERE a.lane = h.lane AND m.lane = a.lane AND m.id = a.id
-                 RETURNING m.*
-             ), kept AS (
-                 INSERT INTO mainstay_outbox_delivered
-                     (id, lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers,
-                      payload, enqueued_at, attempts)
-                 SELECT id, lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers,
-                     payload, enqueued_at, attempts + 1
-                 FROM delivered WHERE $22
-             ), waiting AS (
-                 UPDATE mainstay_outbox_message m
-                 SET attempts = m.attempts + 1, suspect = f.suspect, last_reason = f.reason, holds = f.holds,
-                     failures = f.before || (extract(epoch FROM clock_timestamp()) * 1000000)::bigint || f.after,
-                     retry_at = clock_timestamp() + f.delay * interval '1 microsecond'
-                 FROM held h,
-                     unnest($5::integer[], $6::bigint[], $7::integer[], $8::bigint[], $9::boolean[], $10::boolean[],
-                         $11::text[], $12::text[], $13::text[])
-                         AS f(lane, id, attempts, delay, suspect, holds, reason, before, after)
-                 WHERE f.lane = h.lane AND m.lane = f.lane AND m.id = f.id AND m.attempts = f.attempts
-             ), parked AS (
-                 SELECT p.lane, p.topic, p.key, p.above
-                 FROM mainstay_outbox_parked p JOIN held h ON p.lane = h.lane
-                 WHERE 'parked' = ANY ($17)
-                 FOR SHARE OF p
-             ), died AS (
-                 DELETE FROM mainstay_outbox_message m
-                 USING held h,
-                     unnest($14::integer[], $15::bigint[], $16::integer[], $17::text[], $18::boolean[], $19::text[],
-                         $20::text[], $21::text[])
-                         AS d(lane, id, attempts, cause, park, reason, before, after)
-                 WHERE d.lane = h.lane AND m.lane = d.lane AND m.id = d.id
-                     AND (d.cause <> 'parked' OR EXISTS (
-                         SELECT FROM parked p
-                         WHERE p.lane = m.lane AND p.topic = m.topic AND p.key = m.key AND p.above < m.id))
-                 RETURNING m.*, d.attempts AS spent, d.cause, d.park, d.reason, d.before, d.after
-             ), buried AS (
-                 INSERT INTO mainstay_outbox_dead
-                     (id, lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers,
-                      payload, enqueued_at, attempts, failures, cause, reason)
-                 SELECT id, lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers,
-                     payload, enqueued_at, spent,
-                     coalesce(before || (extract(epoch FROM clock_timestamp()) * 1000000)::bigint || after, failures),
-                     cause, reason
-                 FROM died
-             ), park AS (
-                 INSERT INTO mainstay_outbox_parked AS p (lane, topic, key, first, above)
-                 SELECT lane, topic, key, min(id), min(id) FROM died WHERE park AND key IS NOT NULL
-                 GROUP BY lane, topic, key
-                 ON CONFLICT (lane, topic, key)
-                     DO UPDATE SET first = least(p.first, excluded.first), above = least(p.above, excluded.above)
-             )
-             SELECT lane FROM held",
-        )
-        .bind(column(&settlements, |settlement| settlement.held.lane))
-        .bind(column(&settlements, |settlement| settlement.held.epoch))
-        .bind(acked_lane)
-        .bind(acked_id)
-        .bind(failed_lane)
-        .bind(column(&failed, |one| one.id))
-        .bind(column(&failed, |one| one.attempts))
-        .bind(column(&failed, |one| micros(one.delay)))
-        .bind(column(&failed, |one| one.suspect))
-        .bind(column(&failed, |one| one.holds))
-        .bind(column(&failed, |one| one.reason.as_str()))
-        .bind(column(&failed, |one| one.note.before.as_str()))
-        .bind(column(&failed, |one| one.note.after.as_str()))
-        .bind(dead_lane)
-        .bind(column(&dead, |one| one.id))
-        .bind(column(&dead, |one| one.attempts))
-        .bind(column(&dead, |one| one.cause.as_str()))
-        .bind(column(&dead, |one| one.park))
-        .bind(column(&dead, |one| one.reason.as_str()))
-        .bind(column(&dead, |one| one.note.as_ref().map(|note| note.before.as_str())))
-        .bind(column(&dead, |one| one.note.as_ref().map(|note| note.after.as_str())))
-        .bind(keep)
-        .fetch_all(&pool)
-        .await?;
-        Ok(lanes)
+        settle(pool, keep, settlements).await
     }
 
     async fn promote(pool: PgPool, limit: u32) -> Result<u64, Error> {
@@ -278,7 +181,7 @@ impl Claim for Postgres {
                  (lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers, payload,
                   enqueued_at)
              SELECT lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers, payload,
-                 enqueued_at
+                 greatest(enqueued_at, due_at)
              FROM (SELECT * FROM due ORDER BY due_at, id) d",
         )
         .bind(i64::from(limit))
@@ -305,38 +208,6 @@ impl Claim for Postgres {
     }
 }
 
-/// What `settle` is nearly always: everything was delivered, nothing is kept.
-async fn forget_acked(pool: PgPool, settlements: Vec<Settlement>) -> Result<Vec<i32>, Error> {
-    let (ids, first, last) = flat(settlements.iter().map(|one| one.acked.as_slice()));
-    // Locks as `settle` does.
-    let lanes = sqlx::query_scalar(
-        "WITH held AS (
-             SELECT l.lane, w.first, w.last
-             FROM mainstay_outbox_lane l
-             JOIN unnest($1::integer[], $2::bigint[], $3::integer[], $4::integer[]) AS w(lane, epoch, first, last)
-                 ON l.lane = w.lane AND l.epoch = w.epoch
-             ORDER BY l.lane
-             FOR UPDATE OF l
-         ), cleared AS (
-             UPDATE mainstay_outbox_lane l SET in_flight = NULL, settled_at = clock_timestamp()
-             FROM held h WHERE l.lane = h.lane
-         ), delivered AS (
-             DELETE FROM mainstay_outbox_message m
-             USING held h, LATERAL unnest(($5::bigint[])[h.first:h.last]) AS a(id)
-             WHERE m.lane = h.lane AND m.id = a.id
-         )
-         SELECT lane FROM held",
-    )
-    .bind(column(&settlements, |settlement| settlement.held.lane))
-    .bind(column(&settlements, |settlement| settlement.held.epoch))
-    .bind(first)
-    .bind(last)
-    .bind(ids)
-    .fetch_all(&pool)
-    .await?;
-    Ok(lanes)
-}
-
 async fn due(
     pool: &PgPool,
     text: &'static str,
@@ -352,17 +223,4 @@ async fn due(
         .bind(&ask.skip_topics)
         .fetch_all(pool)
         .await
-}
-
-/// Lists of different lengths do not fit into one array of arrays: one flat list, and where each part of it begins and
-/// ends, counted from 1. A slice of an array costs nothing, while grouping by lane took a third of the time.
-fn flat<'a>(parts: impl Iterator<Item = &'a [i64]>) -> (Vec<i64>, Vec<i32>, Vec<i32>) {
-    let at = |len: usize| i32::try_from(len).unwrap_or(i32::MAX);
-    let (mut ids, mut first, mut last) = (Vec::new(), Vec::new(), Vec::new());
-    for part in parts {
-        first.push(at(ids.len() + 1));
-        ids.extend_from_slice(part);
-        last.push(at(ids.len()));
-    }
-    (ids, first, last)
 }

@@ -143,15 +143,16 @@ impl Lanes for Postgres {
         Ok(lanes)
     }
 
-    async fn release(pool: PgPool, held: Vec<Held>) -> Result<(), Error> {
+    async fn release(pool: PgPool, held: Vec<Held>, attempted: bool) -> Result<(), Error> {
         sqlx::query(
             "UPDATE mainstay_outbox_lane l
-             SET owner = NULL, lease_until = NULL
+             SET owner = NULL, lease_until = NULL, in_flight = CASE WHEN $3 THEN l.in_flight END
              FROM unnest($1::integer[], $2::bigint[]) AS w(lane, epoch)
              WHERE l.lane = w.lane AND l.epoch = w.epoch",
         )
         .bind(column(&held, |held| held.lane))
         .bind(column(&held, |held| held.epoch))
+        .bind(attempted)
         .execute(&pool)
         .await?;
         Ok(())

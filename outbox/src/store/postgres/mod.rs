@@ -6,7 +6,10 @@ mod enqueue;
 mod lanes;
 mod migrate;
 mod observe;
+mod settle;
 mod signal;
+
+use std::time::Duration;
 
 use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
@@ -18,12 +21,26 @@ fn column<'r, R, T>(rows: &'r [R], get: impl FnMut(&'r R) -> T) -> Vec<T> {
     rows.iter().map(get).collect()
 }
 
+/// Lists of different lengths do not fit into one array of arrays: one flat list, and where each part of it begins and
+/// ends, counted from 1. A slice of an array costs nothing, while grouping by lane took a third of the time.
+fn flat<'a>(parts: impl Iterator<Item = &'a [i64]>) -> (Vec<i64>, Vec<i32>, Vec<i32>) {
+    let at = |len: usize| i32::try_from(len).unwrap_or(i32::MAX);
+    let (mut ids, mut first, mut last) = (Vec::new(), Vec::new(), Vec::new());
+    for part in parts {
+        first.push(at(ids.len() + 1));
+        ids.extend_from_slice(part);
+        last.push(at(ids.len()));
+    }
+    (ids, first, last)
+}
+
 /// By position: there are many of them, and a name is looked up for every row. `None` when its payload was left out.
 fn candidate(row: &PgRow) -> Result<Option<Candidate>, sqlx::Error> {
     let Some(payload) = row.try_get::<Option<Vec<u8>>, _>(16)? else {
         return Ok(None);
     };
     let attempts: i32 = row.try_get(2)?;
+    let (enqueued, now): (i64, i64) = (row.try_get_unchecked(17)?, row.try_get_unchecked(18)?);
     Ok(Some(Candidate {
         lane: row.try_get(0)?,
         id: row.try_get(1)?,
@@ -31,6 +48,7 @@ fn candidate(row: &PgRow) -> Result<Option<Candidate>, sqlx::Error> {
         suspect: row.try_get(3)?,
         parked: row.try_get(4)?,
         failures: row.try_get(5)?,
+        age: Duration::from_micros(now.saturating_sub(enqueued).max(0).unsigned_abs()),
         message: Message {
             id: row.try_get::<Uuid, _>(6)?.into(),
             source: row.try_get(7)?,
@@ -46,6 +64,7 @@ fn candidate(row: &PgRow) -> Result<Option<Candidate>, sqlx::Error> {
             headers: parse_headers(row.try_get(15)?),
             payload: payload.into(),
             attempt: attempts.unsigned_abs().saturating_add(1),
+            place: Some(row.try_get(1)?),
         },
     }))
 }
@@ -69,5 +88,6 @@ fn message(row: &PgRow, next: u32) -> Result<Message, sqlx::Error> {
         headers: parse_headers(row.try_get("headers")?),
         payload: row.try_get::<Vec<u8>, _>("payload")?.into(),
         attempt: attempts.unsigned_abs().saturating_add(next),
+        place: Some(row.try_get("id")?),
     })
 }

@@ -16,7 +16,8 @@ use crate::{admin::DeadCause, error::Error};
 /// What is due where nothing waits for a retry and no key is parked: nothing has to be looked up for each message.
 const FREE: &str = "
     SELECT c.lane, c.id, c.attempts, c.suspect, 0 AS parked, nullif(c.failures, '[]') AS failures, c.event_id, c.source,
-        c.type, c.topic, c.subject, c.time AS time_micros, c.content_type, c.key, c.ordered, c.headers, c.payload
+        c.type, c.topic, c.subject, c.time AS time_micros, c.content_type, c.key, c.ordered, c.headers, c.payload,
+        CAST(round(unixepoch('subsec') * 1000000) AS INTEGER) - c.enqueued_at AS age_micros
     FROM (
         SELECT m.*, w.key AS place,
             sum(length(m.payload)) OVER (ORDER BY w.key, m.id ROWS UNBOUNDED PRECEDING)
@@ -38,7 +39,8 @@ const HELD_BACK: &str = "
             SELECT 1 FROM mainstay_outbox_parked p
             WHERE p.lane = c.lane AND p.topic = c.topic AND p.key = c.key AND p.above < c.id) AS parked,
         nullif(c.failures, '[]') AS failures, c.event_id, c.source, c.type, c.topic, c.subject,
-        c.time AS time_micros, c.content_type, c.key, c.ordered, c.headers, c.payload
+        c.time AS time_micros, c.content_type, c.key, c.ordered, c.headers, c.payload,
+        CAST(round(unixepoch('subsec') * 1000000) AS INTEGER) - c.enqueued_at AS age_micros
     FROM (
         SELECT m.*, w.key AS place,
             sum(length(m.payload)) OVER (ORDER BY w.key, m.id ROWS UNBOUNDED PRECEDING)
@@ -106,22 +108,44 @@ impl Claim for Sqlite {
                     .await?;
                     lanes.extend(now.map(|now| (held.lane, now)));
                 }
-                Ok(Recorded {
-                    lanes,
-                    writer: None,
-                })
+                Ok(Recorded { lanes, stamp: None })
             })
         })
         .await
     }
 
     async fn heads(
-        _pool: SqlitePool,
-        _looks: Vec<Look>,
+        pool: SqlitePool,
+        looks: Vec<Look>,
+        skip_topics: Vec<String>,
         _running: bool,
-    ) -> Result<Option<Heads>, Error> {
-        // A deleted row leaves the index when it is deleted: there is nothing to step over and no mark to gain.
-        Ok(None)
+    ) -> Result<Heads, Error> {
+        // One transaction writes at a time, so ids are drawn in the order of the commits: what one can see is all there will
+        // be up to the last of it, and no writer has to be waited for.
+        let looks: Vec<(i32, i64)> = looks.iter().map(|look| (look.lane, look.above)).collect();
+        let rows: Vec<(i32, Option<i64>, Option<i64>)> = sqlx::query_as(
+            "SELECT w.value ->> 0,
+                 (SELECT m.id FROM mainstay_outbox_message m
+                  WHERE m.lane = (w.value ->> 0) AND m.id > (w.value ->> 1)
+                      AND m.topic NOT IN (SELECT value FROM json_each(?2))
+                  ORDER BY m.id LIMIT 1),
+                 (SELECT max(id) FROM mainstay_outbox_message)
+             FROM json_each(?1) w",
+        )
+        .bind(json(&looks))
+        .bind(json(&skip_topics))
+        .fetch_all(&pool)
+        .await?;
+        let last = rows.first().and_then(|(.., last)| *last);
+        Ok(Heads {
+            ended_below: 1,
+            running: None,
+            newest: last.filter(|_| !skip_topics.is_empty()).map(|id| (id, 1)),
+            heads: rows
+                .into_iter()
+                .map(|(lane, head, _)| (lane, head))
+                .collect(),
+        })
     }
 
     async fn settle(
@@ -160,7 +184,7 @@ impl Claim for Sqlite {
                          (lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers,
                           payload, enqueued_at)
                      SELECT lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers,
-                         payload, enqueued_at
+                         payload, max(enqueued_at, due_at)
                      FROM mainstay_outbox_later WHERE id IN (SELECT value FROM json_each(?1))
                      ORDER BY due_at, id",
                 )
@@ -195,25 +219,32 @@ impl Claim for Sqlite {
     }
 }
 
-/// Settles one lane if it is still in its epoch. Says whether it was.
+/// Settles one lane if it is still in its epoch. Says whether it is.
 async fn settle_lane(
     tx: &mut SqliteConnection,
     keep: bool,
     settlement: &Settlement,
 ) -> Result<bool, sqlx::Error> {
     let Held { lane, epoch } = settlement.held;
-    let held = sqlx::query(
-        "UPDATE mainstay_outbox_lane
-         SET in_flight = NULL, settled_at = CAST(round(unixepoch('subsec') * 1000000) AS INTEGER)
-         WHERE lane = ?1 AND epoch = ?2",
+    let open: Option<bool> = sqlx::query_scalar(
+        "SELECT in_flight IS NOT NULL FROM mainstay_outbox_lane WHERE lane = ?1 AND epoch = ?2",
     )
     .bind(lane)
     .bind(epoch)
+    .fetch_optional(&mut *tx)
+    .await?;
+    // Held without a record, it was settled before, by a call whose answer was lost.
+    if open != Some(true) {
+        return Ok(open.is_some());
+    }
+    sqlx::query(
+        "UPDATE mainstay_outbox_lane
+         SET in_flight = NULL, settled_at = CAST(round(unixepoch('subsec') * 1000000) AS INTEGER)
+         WHERE lane = ?1",
+    )
+    .bind(lane)
     .execute(&mut *tx)
     .await?;
-    if held.rows_affected() == 0 {
-        return Ok(false);
-    }
     let acked = json(&settlement.acked);
     if keep {
         sqlx::query(

@@ -152,16 +152,18 @@ impl Lanes for Sqlite {
         .await
     }
 
-    async fn release(pool: SqlitePool, held: Vec<Held>) -> Result<(), Error> {
+    async fn release(pool: SqlitePool, held: Vec<Held>, attempted: bool) -> Result<(), Error> {
         immediate(pool, move |tx| {
             Box::pin(async move {
                 for Held { lane, epoch } in held {
                     sqlx::query(
-                        "UPDATE mainstay_outbox_lane SET owner = NULL, lease_until = NULL
+                        "UPDATE mainstay_outbox_lane
+                     SET owner = NULL, lease_until = NULL, in_flight = CASE WHEN ?3 THEN in_flight END
                      WHERE lane = ?1 AND epoch = ?2",
                     )
                     .bind(lane)
                     .bind(epoch)
+                    .bind(attempted)
                     .execute(&mut *tx)
                     .await?;
                 }

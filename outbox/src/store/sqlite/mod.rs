@@ -9,6 +9,8 @@ mod migrate;
 mod observe;
 mod signal;
 
+use std::time::Duration;
+
 use futures_util::future::BoxFuture;
 use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 use uuid::Uuid;
@@ -49,6 +51,7 @@ fn candidate(row: &SqliteRow) -> Result<Candidate, sqlx::Error> {
         suspect: row.try_get("suspect")?,
         parked: row.try_get("parked")?,
         failures: row.try_get("failures")?,
+        age: Duration::from_micros(row.try_get::<i64, _>("age_micros")?.max(0).unsigned_abs()),
         message: message(row, 1)?,
     })
 }
@@ -69,5 +72,6 @@ fn message(row: &SqliteRow, next: u32) -> Result<Message, sqlx::Error> {
         headers: parse_headers(row.try_get("headers")?),
         payload: row.try_get::<Vec<u8>, _>("payload")?.into(),
         attempt: attempts.unsigned_abs().saturating_add(next),
+        place: Some(row.try_get("id")?),
     })
 }

@@ -31,6 +31,10 @@ pub struct Model {
     pub rewinds: bool,
     /// A lane is given back only when nothing of it is in flight.
     pub releases_idle: bool,
+    /// And what is recorded there all the same, by a record whose answer was lost, is forgotten.
+    pub releases_forget: bool,
+    /// What was settled and has no record is not written again.
+    pub settles_once: bool,
     /// The key of a message that was given up is parked: what follows it is set aside.
     pub parks: bool,
     /// A message is set aside only while its key is still parked when that is written down.
@@ -50,6 +54,8 @@ impl Default for Model {
             mark_looks_again: true,
             rewinds: true,
             releases_idle: true,
+            releases_forget: true,
+            settles_once: true,
             parks: false,
             parks_by_row: true,
         }
@@ -64,6 +70,8 @@ pub struct Budget {
     pub rollbacks: u8,
     pub releases: u8,
     pub redrives: u8,
+    /// Statements that take effect and whose answers are lost.
+    pub lost: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -144,6 +152,8 @@ struct Lane {
     live: bool,
     epoch: u8,
     in_flight: Set,
+    /// Whether there is a record, even if nothing is in flight.
+    recorded: bool,
     rewinds: u8,
 }
 
@@ -160,6 +170,8 @@ pub struct State {
     deliveries: [u8; MESSAGES],
     /// Dead letters that were put back: those after them had been let go on.
     redriven: Set,
+    /// Of those the ones that were not published since.
+    put_back: Set,
     /// Attempts that ended badly since the message was last put in its place.
     spent: [u8; MESSAGES],
     faults: u8,
@@ -210,6 +222,7 @@ impl search::Model for Model {
                 live: false,
                 epoch: 0,
                 in_flight: 0,
+                recorded: false,
                 rewinds: 0,
             },
             relays: [FRESH; 2],
@@ -218,6 +231,7 @@ impl search::Model for Model {
             left: self.budget,
             deliveries: [0; MESSAGES],
             redriven: 0,
+            put_back: 0,
             spent: [0; MESSAGES],
             faults: 0,
             broken: None,
@@ -240,6 +254,13 @@ impl search::Model for Model {
         }
         if state.aside != 0 && !state.parked {
             return Some("set aside for ever");
+        }
+        let too_much = |message: usize| {
+            let attempts = state.pending(message).map_or(0, |(attempts, ..)| attempts);
+            attempts > state.spent[message]
+        };
+        if state.faults == 0 && (0..MESSAGES).any(too_much) {
+            return Some("charged for an attempt that was not made");
         }
         let repeated: u8 = state.deliveries.iter().map(|n| n.saturating_sub(1)).sum();
         let redriven = self.budget.redrives - state.left.redrives;
@@ -340,6 +361,7 @@ impl Model {
                     suspect: false,
                 };
                 to.spent[message] = 0;
+                put(&mut to.put_back, message);
                 if !self.parks {
                     put(&mut to.redriven, message);
                 }
@@ -379,12 +401,13 @@ impl Model {
                     next.push((format!("relay {at} looks"), to));
                     self.look_and_move(state, at, looked, next);
                 }
-                let may = state.lane.in_flight == 0 || !self.releases_idle;
-                if state.left.releases > 0 && current && may {
-                    next.push((
-                        format!("relay {at} gives the lane back"),
-                        release(state, at),
-                    ));
+                if state.left.releases > 0 && current {
+                    let mut to = release(state, at);
+                    if self.releases_forget {
+                        to.lane.in_flight = 0;
+                        to.lane.recorded = false;
+                    }
+                    next.push((format!("relay {at} gives the lane back"), to));
                 }
             }
             Step::Looked {
@@ -396,7 +419,14 @@ impl Model {
                 let mut to = *state;
                 if mine {
                     to.lane.in_flight = take;
+                    to.lane.recorded = true;
                     to.lane.live |= current;
+                    if state.left.lost > 0 {
+                        let mut to = to;
+                        to.left.lost -= 1;
+                        to.relays[at].step = Step::Idle;
+                        next.push((format!("relay {at} records, and is not told"), to));
+                    }
                     // Who could still bring something below the head has begun by now.
                     let seen = (head, state.open_writers());
                     to.relays[at].next.get_or_insert(seen);
@@ -425,7 +455,14 @@ impl Model {
             } => {
                 let left = batch & !acked & !refused & !untried;
                 if left == 0 {
-                    next.push((format!("relay {at} settles"), self.settle(state, at, mine)));
+                    let to = self.settle(state, at, mine);
+                    if state.left.lost > 0 && mine {
+                        let mut to = to;
+                        to.left.lost -= 1;
+                        to.relays[at].step = relay.step;
+                        next.push((format!("relay {at} settles, and is not told"), to));
+                    }
+                    next.push((format!("relay {at} settles"), to));
                 } else {
                     self.publish(state, at, left.trailing_zeros() as usize, next);
                 }
@@ -457,6 +494,7 @@ impl Model {
             live: true,
             epoch: state.lane.epoch + 1,
             in_flight: 0,
+            recorded: false,
             rewinds: state.lane.rewinds,
         };
         to.relays[at] = Relay {
@@ -554,6 +592,7 @@ impl Model {
 
     fn publish(&self, state: &State, at: usize, message: usize, next: &mut Vec<(String, State)>) {
         let mut to = *state;
+        to.put_back &= !(1 << message);
         to.deliveries[message] = (state.deliveries[message] + 1).min(9);
         if state.spent[message] >= ATTEMPTS_MAX {
             to.broken = Some("tried more often than is allowed");
@@ -579,6 +618,7 @@ impl Model {
         next.push((format!("relay {at} delivers {message}"), to));
         if state.left.refusals > 0 {
             let mut to = *state;
+            to.put_back &= !(1 << message);
             to.left.refusals -= 1;
             // A relay that lost its lane was charged when it did.
             to.spent[message] += u8::from(state.owns(at));
@@ -617,12 +657,20 @@ impl Model {
             return to;
         }
         to.relays[at].step = Step::Idle;
+        if self.settles_once && !state.lane.recorded {
+            return to;
+        }
         to.lane.in_flight = 0;
+        to.lane.recorded = false;
         for message in 0..MESSAGES {
             let Some((attempts, _, _)) = state.pending(message) else {
                 continue;
             };
             let spent = attempts + 1;
+            let given_up = has(dead, message) && attempts < ATTEMPTS_MAX;
+            if has(state.put_back, message) && (has(acked | refused, message) || given_up) {
+                to.broken = Some("a redrive was undone");
+            }
             if has(acked, message) {
                 to.rows[message] = Row::Delivered;
             } else if has(dead, message) || (has(refused, message) && spent >= ATTEMPTS_MAX) {

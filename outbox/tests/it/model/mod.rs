@@ -60,6 +60,18 @@ fn budgets() -> Vec<Budget> {
             redrives: 1,
             ..none
         },
+        Budget {
+            lost: 2,
+            releases: 1,
+            kills: 1,
+            ..none
+        },
+        Budget {
+            lost: 1,
+            refusals: 2,
+            redrives: 1,
+            ..none
+        },
     ]
 }
 
@@ -181,7 +193,7 @@ fn a_redrive_that_does_not_send_the_marks_back_strands_what_it_puts_there() {
 }
 
 #[test]
-fn a_lane_given_back_while_something_is_in_flight_repeats_it_without_a_fault() {
+fn a_lane_given_back_while_something_is_in_flight_is_charged_for_what_was_not_tried() {
     let way = broken(Model {
         releases_idle: false,
         budget: Budget {
@@ -190,7 +202,38 @@ fn a_lane_given_back_while_something_is_in_flight_repeats_it_without_a_fault() {
         },
         ..Model::default()
     });
-    assert_eq!(way.broken, "more duplicates than kills and pauses explain");
+    assert_eq!(way.broken, "charged for an attempt that was not made");
+}
+
+/// The answer to a record is lost, so nothing is published, and the relay gives the lane back.
+#[test]
+fn a_lane_given_back_with_a_record_of_nothing_is_charged_for_it() {
+    let way = broken(Model {
+        releases_forget: false,
+        budget: Budget {
+            lost: 1,
+            releases: 1,
+            ..Budget::default()
+        },
+        ..Model::default()
+    });
+    assert_eq!(way.broken, "charged for an attempt that was not made");
+}
+
+/// The answer to a settlement is lost, and before it is repeated an operator puts back what it has buried.
+#[test]
+fn a_settlement_that_is_written_twice_undoes_a_redrive() {
+    let way = broken(Model {
+        settles_once: false,
+        budget: Budget {
+            lost: 1,
+            refusals: 2,
+            redrives: 1,
+            ..Budget::default()
+        },
+        ..Model::default()
+    });
+    assert_eq!(way.broken, "a redrive was undone");
 }
 
 #[test]
