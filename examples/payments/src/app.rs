@@ -9,7 +9,9 @@ use mainstay::{
         self, INBOX_RETENTION,
         webhook::{Verifier, Webhooks},
     },
-    outbox::{self, ChannelSink, Outbox, OutboxConfig, Relay, RelayHandle, WebhookSink},
+    outbox::{
+        self, Admin, ChannelSink, LagMonitor, Outbox, OutboxConfig, Relay, RelayHandle, WebhookSink,
+    },
     pagination::{CursorCodec, KeyRing},
     retry::Backoff,
 };
@@ -39,6 +41,8 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"payments
 const REAP_BATCH: u32 = 1000;
 /// How often the old is looked for.
 const REAP_PAUSE: Duration = Duration::from_secs(600);
+/// How often it is looked how far the outbox is behind.
+const LAG_EVERY: Duration = Duration::from_secs(5);
 /// How long a page cursor may be used.
 const CURSOR_TTL: Duration = Duration::from_secs(3 * 24 * 3600);
 
@@ -95,6 +99,12 @@ async fn run<D: Store>(config: Config) -> Result<ExitCode, BoxError> {
     println!("listening on http://{}", listener.local_addr()?);
     say_what_is_made_up(&config);
 
+    // Before anything is counted.
+    let metrics = telemetry::start_metrics()?;
+    let monitor = CancellationToken::new();
+    let watched = LagMonitor::new(Admin::new(pool.clone()))
+        .every(LAG_EVERY)
+        .spawn(monitor.clone());
     let outbox = Outbox::<D>::new(OutboxConfig::default().source("/payments"));
     let relay = start_relay(&config, &pool, &outbox).await?;
     let reaper = tokio::spawn(forget_the_old(pool.clone()));
@@ -106,7 +116,7 @@ async fn run<D: Store>(config: Config) -> Result<ExitCode, BoxError> {
             .tracker(tracker.clone())
             .on_commit(wake(&outbox)),
         provider: Verifier::new(config.webhook_secret.get().clone()),
-        metrics: telemetry::start_metrics()?,
+        metrics,
         pool,
         outbox,
     });
@@ -114,6 +124,8 @@ async fn run<D: Store>(config: Config) -> Result<ExitCode, BoxError> {
 
     serve_until_asked(listener, router, config.drain).await?;
     reaper.abort();
+    monitor.cancel();
+    watched.await?;
     tracker.close();
     if timeout(config.drain, tracker.wait()).await.is_err() {
         tracing::warn!("transactions were still open when the time to drain was over");

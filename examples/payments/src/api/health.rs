@@ -11,14 +11,14 @@ use axum::{
 };
 use mainstay::{
     errors::{Fault, Problem, openapi::AnyOf},
-    outbox::Admin,
+    outbox::{Admin, Thresholds},
 };
 use tokio::time::timeout;
 
 use crate::{app::Shared, store::Store};
 
-/// How long the database may take to say that it is there.
-const PING_MAX: Duration = Duration::from_secs(2);
+/// How long the database may take to answer: three small statements.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// The routes.
 pub fn routes<D: Store>() -> Router<Shared<D>> {
@@ -44,37 +44,35 @@ pub enum ReadyError {
     DatabaseUnreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// The service can do its work: the database answers.
+/// The service can do its work: the database answers, and with it tells how the outbox is.
+///
+/// An outbox that is behind is told and refuses nobody: payments are taken without it, and a load balancer that turned
+/// callers away would only hide what is wrong. Who runs the service is to be alerted by `status` of `outbox`, or by the gauge
+/// `mainstay_outbox_health`.
 #[utoipa::path(
     get, path = "/readyz", tag = "operations",
     responses(
-        (status = 200, description = "Ready"),
+        (status = 200, description = "Ready, with the outbox's verdict"),
         AnyOf<(ReadyError, Problem)>,
     ),
 )]
 pub async fn readyz<D: Store>(
     State(app): State<Shared<D>>,
 ) -> Result<axum::Json<serde_json::Value>, ReadyError> {
-    let answered = timeout(PING_MAX, D::ping(&app.pool)).await;
-    match answered.map_err(Into::into) {
-        Ok(Ok(())) => Ok(axum::Json(serde_json::json!({ "status": "ready" }))),
+    let admin = Admin::new(app.pool.clone());
+    let asked = timeout(ANSWER_MAX, admin.health(&Thresholds::default())).await;
+    match asked.map_err(Into::into) {
+        Ok(Ok(outbox)) => Ok(axum::Json(
+            serde_json::json!({ "status": "ready", "outbox": outbox }),
+        )),
         Ok(Err(refused)) => Err(ReadyError::DatabaseUnreachable(refused.into())),
         Err(silent) => Err(ReadyError::DatabaseUnreachable(silent)),
     }
 }
 
-/// Metrics as Prometheus text. The outbox's state is read at this moment.
+/// Metrics as Prometheus text. How the outbox is, a [`LagMonitor`](mainstay::outbox::LagMonitor) keeps fresh in them.
 #[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, description = "Prometheus text", content_type = "text/plain")))]
 pub async fn metrics<D: Store>(State(app): State<Shared<D>>) -> Response {
-    if let Ok(Ok(lag)) = timeout(PING_MAX, Admin::new(app.pool.clone()).lag()).await {
-        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-        {
-            metrics::gauge!("outbox_pending").set(lag.pending as f64);
-            metrics::gauge!("outbox_dead").set(lag.dead as f64);
-        }
-        metrics::gauge!("outbox_oldest_age_seconds")
-            .set(lag.oldest_age.map_or(0.0, |age| age.as_secs_f64()));
-    }
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
         app.metrics.render(),

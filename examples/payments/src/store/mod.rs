@@ -53,9 +53,6 @@ pub trait Store: IdempotencyDb + OutboxDb + PageDb {
 
     /// Reads a row of [`select_payments`](Self::select_payments).
     fn read_payment(row: &Self::Row) -> sqlx::Result<Payment>;
-
-    /// Whether the database answers.
-    fn ping(pool: &Pool<Self>) -> impl Future<Output = sqlx::Result<()>> + Send;
 }
 
 /// A payment as a row of a page, in whichever database.

@@ -125,8 +125,4 @@ impl Store for Postgres {
             created_at: row.try_get("created_at")?,
         })
     }
-
-    async fn ping(pool: &Pool<Self>) -> sqlx::Result<()> {
-        sqlx::query("SELECT 1").execute(pool).await.map(|_| ())
-    }
 }

@@ -121,10 +121,6 @@ impl Store for Sqlite {
                 .map_err(|error| sqlx::Error::Decode(error.into()))?,
         })
     }
-
-    async fn ping(pool: &Pool<Self>) -> sqlx::Result<()> {
-        sqlx::query("SELECT 1").execute(pool).await.map(|_| ())
-    }
 }
 
 fn micros_of(time: OffsetDateTime) -> i64 {

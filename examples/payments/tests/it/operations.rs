@@ -1,6 +1,9 @@
 //! What those who run the service ask of it.
 
+use std::time::Duration;
+
 use http::Method;
+use tokio::time::Instant;
 
 use crate::service::{ACME, Service, order};
 
@@ -12,12 +15,24 @@ async fn health_metrics_and_the_interface_are_open_to_all() {
         let answer = service.send(Method::GET, path, &[], "").await;
         assert_eq!(answer.status, 200, "{path}: {:?}", answer.body);
     }
-    let metrics = String::from_utf8(service.get("/metrics").await.body.to_vec()).unwrap();
+    let ready = service.get("/readyz").await.json();
+    assert_eq!(ready["status"], "ready");
+    assert_eq!(ready["outbox"]["status"], "ok", "{ready}");
+    // The event is delivered and the gauges are read beside the answer.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut metrics = String::new();
+    while !metrics.contains("mainstay_outbox_delivery_duration")
+        || !metrics.contains("mainstay_outbox_health")
+    {
+        assert!(Instant::now() < deadline, "of the outbox in:\n{metrics}");
+        metrics = String::from_utf8(service.get("/metrics").await.body.to_vec()).unwrap();
+    }
     for name in [
         "http_server_requests_total",
         "http_server_request_duration_seconds_bucket",
-        "outbox_pending",
-        "outbox_oldest_age_seconds",
+        "mainstay_outbox_pending",
+        "mainstay_outbox_oldest_age",
+        "mainstay_outbox_lanes{verdict=\"idle\"}",
     ] {
         assert!(metrics.contains(name), "{name} is missing in:\n{metrics}");
     }
