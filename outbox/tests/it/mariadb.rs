@@ -315,7 +315,7 @@ async fn a_mark_does_not_pass_an_id_whose_statement_is_held_up() {
                 &outbox,
                 vec![Event::new("t").key(slow).subject("slow")],
             )
-            .await
+            .await;
         }
     });
     somebody_waits(&pool).await;

@@ -5,7 +5,7 @@ use sqlx::{MySql, MySqlConnection, MySqlPool, mysql::MySqlArguments};
 use super::{
     super::{Entry, Operate, Step, Stepped},
     impatient, is_number, json,
-    observe::{add, add_select, add_twice},
+    select::{add, add_select, add_twice},
 };
 use crate::error::Error;
 

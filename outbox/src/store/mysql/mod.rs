@@ -13,6 +13,8 @@ mod enqueue;
 mod lanes;
 mod migrate;
 mod observe;
+mod rows;
+mod select;
 mod settle;
 mod signal;
 

@@ -5,17 +5,19 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use sqlx::{
-    Arguments, Encode, MySql, MySqlConnection, MySqlPool, Row, Type,
+    MySql, MySqlConnection, MySqlPool, Row,
     mysql::{MySqlArguments, MySqlRow},
 };
-use uuid::Uuid;
 
 use super::{
     super::{
-        AuditRow, DeadRow, HeadRow, Inspection, LagRow, LaneRow, Observe, PauseRow, PendingRow,
-        Select, TopicRow, micros,
+        AuditRow, DeadRow, Inspection, LagRow, LaneRow, Observe, PauseRow, PendingRow, Select,
+        TopicRow, micros,
     },
-    apart, message, text,
+    apart,
+    rows::{dead, lane, pending, topic},
+    select::{add, add_select, add_twice},
+    text,
 };
 use crate::error::Error;
 
@@ -424,98 +426,4 @@ async fn lanes(conn: &mut MySqlConnection) -> Result<Vec<i32>, sqlx::Error> {
     sqlx::query_scalar("SELECT lane FROM mainstay_outbox_lane ORDER BY lane")
         .fetch_all(conn)
         .await
-}
-
-/// The arguments of the conditions that all rows have in common, each as often as it is named: there are no numbered
-/// parameters here.
-pub(super) fn add_select(
-    arguments: &mut MySqlArguments,
-    select: &Select,
-) -> Result<(), sqlx::Error> {
-    let topic = select.topic.as_ref().map(|topic| topic.as_bytes().to_vec());
-    add_twice(arguments, topic.clone())?;
-    add(arguments, select.prefix)?;
-    add_twice(arguments, topic)?;
-    add_twice(arguments, select.key.clone())?;
-    add_twice(arguments, select.event_id)?;
-    add_twice(arguments, select.since_micros)?;
-    add_twice(arguments, select.until_micros)
-}
-
-pub(super) fn add_twice<'q, T>(arguments: &mut MySqlArguments, value: T) -> Result<(), sqlx::Error>
-where
-    T: Clone + Encode<'q, MySql> + Type<MySql>,
-{
-    add(arguments, value.clone())?;
-    add(arguments, value)
-}
-
-pub(super) fn add<'q, T>(arguments: &mut MySqlArguments, value: T) -> Result<(), sqlx::Error>
-where
-    T: Encode<'q, MySql> + Type<MySql>,
-{
-    arguments.add(value).map_err(sqlx::Error::Encode)
-}
-
-fn topic(row: &MySqlRow) -> Result<TopicRow, sqlx::Error> {
-    Ok(TopicRow {
-        topic: text(row, "topic")?,
-        pending: row.try_get("pending")?,
-        retrying: row.try_get("retrying")?,
-        oldest_micros: row.try_get("oldest_micros")?,
-        deepest: row.try_get("deepest")?,
-    })
-}
-
-fn lane(row: &MySqlRow, pending: i64) -> Result<LaneRow, sqlx::Error> {
-    let head = match row.try_get::<Option<Vec<u8>>, _>("topic")? {
-        None => None,
-        Some(_) => Some(HeadRow {
-            topic: text(row, "topic")?,
-            age_micros: row.try_get("age_micros")?,
-            attempts: row.try_get("attempts")?,
-            retry_micros: row.try_get("retry_micros")?,
-            reason: row.try_get("last_reason")?,
-        }),
-    };
-    Ok(LaneRow {
-        lane: row.try_get("lane")?,
-        owner: row.try_get::<Option<Uuid>, _>("owner")?,
-        epoch: row.try_get("epoch")?,
-        lease_micros: row.try_get("lease_micros")?,
-        in_flight: row.try_get("in_flight")?,
-        settled_micros: row.try_get("settled_micros")?,
-        pending,
-        head,
-    })
-}
-
-fn pending(row: &MySqlRow) -> Result<PendingRow, sqlx::Error> {
-    Ok(PendingRow {
-        lane: row.try_get("lane")?,
-        id: row.try_get("id")?,
-        message: message(row, 1)?,
-        enqueued_micros: row.try_get("enqueued_micros")?,
-        retry_micros: row.try_get("retry_micros")?,
-        due_micros: row.try_get("due_micros")?,
-        in_flight: row.try_get("in_flight")?,
-        behind: row.try_get("behind")?,
-        parked: row.try_get("parked")?,
-        reason: row.try_get("last_reason")?,
-    })
-}
-
-fn dead(row: &MySqlRow) -> Result<DeadRow, sqlx::Error> {
-    Ok(DeadRow {
-        lane: row.try_get("lane")?,
-        id: row.try_get("id")?,
-        message: message(row, 0)?,
-        attempts: row.try_get("attempts")?,
-        cause: row.try_get("cause")?,
-        reason: row.try_get("reason")?,
-        failures: row
-            .try_get::<Option<String>, _>("failures")?
-            .unwrap_or_else(|| "[]".to_owned()),
-        died_micros: row.try_get("died_micros")?,
-    })
 }

@@ -92,14 +92,15 @@ async fn redrive(tx: &mut SqliteConnection, step: Step) -> Result<Stepped, sqlx:
     .bind(&ids)
     .execute(&mut *tx)
     .await?;
-    sqlx::query(
-        "INSERT INTO mainstay_outbox_message
-             (id, lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers, payload,
-              enqueued_at, failures)
-         SELECT id, lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers, payload,
-             enqueued_at, failures
-         FROM mainstay_outbox_dead WHERE id IN (SELECT value FROM json_each(?1))",
-    )
+    sqlx::query(concat!(
+        "INSERT INTO mainstay_outbox_message (",
+        event_columns!(),
+        ", failures)
+         SELECT ",
+        event_columns!(),
+        ", failures
+         FROM mainstay_outbox_dead WHERE id IN (SELECT value FROM json_each(?1))"
+    ))
     .bind(&ids)
     .execute(&mut *tx)
     .await?;
@@ -193,14 +194,14 @@ async fn replay(tx: &mut SqliteConnection, step: Step) -> Result<Stepped, sqlx::
     .bind(&rows)
     .execute(&mut *tx)
     .await?;
-    sqlx::query(
-        "INSERT INTO mainstay_outbox_message
-             (id, lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers, payload,
-              enqueued_at)
-         SELECT id, lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers, payload,
-             enqueued_at
-         FROM mainstay_outbox_delivered WHERE rowid IN (SELECT value FROM json_each(?1))",
-    )
+    sqlx::query(concat!(
+        "INSERT INTO mainstay_outbox_message (",
+        event_columns!(),
+        ")
+         SELECT ",
+        event_columns!(),
+        " FROM mainstay_outbox_delivered WHERE rowid IN (SELECT value FROM json_each(?1))"
+    ))
     .bind(&rows)
     .execute(&mut *tx)
     .await?;

@@ -247,15 +247,16 @@ async fn settle_lane(
     .await?;
     let acked = json(&settlement.acked);
     if keep {
-        sqlx::query(
-            "INSERT INTO mainstay_outbox_delivered
-                 (id, lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers,
-                  payload, enqueued_at, attempts, delivered_at)
-             SELECT id, lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers,
-                 payload, enqueued_at, attempts + 1, CAST(round(unixepoch('subsec') * 1000000) AS INTEGER)
+        sqlx::query(concat!(
+            "INSERT INTO mainstay_outbox_delivered (",
+            event_columns!(),
+            ", attempts, delivered_at)
+             SELECT ",
+            event_columns!(),
+            ", attempts + 1, CAST(round(unixepoch('subsec') * 1000000) AS INTEGER)
              FROM mainstay_outbox_message
-             WHERE lane = ?1 AND id IN (SELECT value FROM json_each(?2))",
-        )
+             WHERE lane = ?1 AND id IN (SELECT value FROM json_each(?2))"
+        ))
         .bind(lane)
         .bind(&acked)
         .execute(&mut *tx)
@@ -315,19 +316,20 @@ async fn bury(tx: &mut SqliteConnection, lane: i32, one: &Buried) -> Result<(), 
         .execute(&mut *tx)
         .await?;
     }
-    let moved = sqlx::query(
-        "INSERT INTO mainstay_outbox_dead
-             (id, lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers, payload,
-              enqueued_at, attempts, cause, reason, failures, died_at)
-         SELECT id, lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers, payload,
-             enqueued_at, ?3, ?4, ?5,
+    let moved = sqlx::query(concat!(
+        "INSERT INTO mainstay_outbox_dead (",
+        event_columns!(),
+        ", attempts, cause, reason, failures, died_at)
+         SELECT ",
+        event_columns!(),
+        ", ?3, ?4, ?5,
              coalesce(?6 || CAST(round(unixepoch('subsec') * 1000000) AS INTEGER) || ?7, failures),
              CAST(round(unixepoch('subsec') * 1000000) AS INTEGER)
          FROM mainstay_outbox_message m
          WHERE lane = ?1 AND id = ?2 AND (NOT ?8 OR EXISTS (
              SELECT 1 FROM mainstay_outbox_parked p
-             WHERE p.lane = m.lane AND p.topic = m.topic AND p.key = m.key AND p.above < m.id))",
-    )
+             WHERE p.lane = m.lane AND p.topic = m.topic AND p.key = m.key AND p.above < m.id))"
+    ))
     .bind(lane)
     .bind(one.id)
     .bind(one.attempts)

@@ -1,6 +1,13 @@
 //! The outbox on SQLite. What writes more than one row does so in a BEGIN IMMEDIATE transaction in a task of its own:
 //! it takes the one write lock at the start, so it never has to give up half way, and it is short.
 
+/// The columns of an event, which all tables have that hold one, whatever else they have.
+macro_rules! event_columns {
+    () => {
+        "id, lane, event_id, source, type, topic, subject, time, content_type, key, ordered, headers, payload, enqueued_at"
+    };
+}
+
 mod admin;
 mod claim;
 mod enqueue;
