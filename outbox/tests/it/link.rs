@@ -7,13 +7,13 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use tokio::{
-    io::copy_bidirectional,
+    io::{copy, copy_bidirectional},
     net::{TcpListener, TcpStream},
     sync::watch,
 };
 
 /// Forwards to a server. Cut, it drops its connections and refuses others; held, it keeps them and carries nothing, until it
-/// is cut (what was on its way is lost).
+/// is cut (what was on its way is lost); muted, it carries what the clients say and no answer.
 pub struct Link {
     address: SocketAddr,
     state: watch::Sender<State>,
@@ -26,6 +26,7 @@ enum State {
     Up,
     Cut,
     Held,
+    Muted,
 }
 
 impl Link {
@@ -53,6 +54,10 @@ impl Link {
 
     pub async fn hold(&self) {
         self.set(State::Held).await;
+    }
+
+    pub async fn mute(&self) {
+        self.set(State::Muted).await;
     }
 
     pub async fn mend(&self) {
@@ -107,8 +112,15 @@ async fn listen(
 async fn carry(mut client: TcpStream, mut server: TcpStream, mut state: watch::Receiver<State>) {
     loop {
         let now = *state.borrow_and_update();
+        let carried = async {
+            match now {
+                State::Up => copy_bidirectional(&mut client, &mut server).await.map(drop),
+                State::Muted => copy(&mut client, &mut server).await.map(drop),
+                State::Cut | State::Held => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = copy_bidirectional(&mut client, &mut server), if now == State::Up => return,
+            _ = carried => return,
             changed = state.changed() => {
                 if changed.is_err() || *state.borrow() == State::Cut {
                     return;

@@ -20,6 +20,7 @@ mod consume_rabbitmq;
 mod delivery;
 mod enqueue;
 mod failure;
+mod faults;
 #[cfg(feature = "mysql")]
 mod mariadb;
 #[cfg(feature = "metrics")]

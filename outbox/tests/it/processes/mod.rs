@@ -3,11 +3,11 @@
 //! A relay is this test program, started again: [`the_relay_that_others_kill`] relays when its environment says so and is
 //! an empty test otherwise. `MAINSTAY_TEST_KILLS=500` kills more often than an ordinary run.
 
-mod broker;
-mod oracle;
+pub mod broker;
+pub mod oracle;
 mod relay;
 mod storm;
-mod writers;
+pub mod writers;
 
 use relay::{RELAY, serve};
 use sqlx::{Postgres, Sqlite};

@@ -1,0 +1,20 @@
+//! What the relay's surroundings do to it: databases and brokers that are killed and started again, backends that are
+//! terminated, pools that are empty, transactions that stay open or prepared, relays that are told to end under load.
+//!
+//! Servers that are killed are these tests' own; see [`servers`]. `MAINSTAY_TEST_SERVER_KILLS=50` kills each more often than
+//! an ordinary run.
+
+mod programs;
+mod servers;
+mod storm;
+mod writers;
+
+#[cfg(feature = "mysql")]
+mod mariadb;
+mod postgres;
+
+/// How often a server is killed.
+fn kills(ordinary: usize) -> usize {
+    let asked = std::env::var("MAINSTAY_TEST_SERVER_KILLS");
+    asked.map_or(ordinary, |kills| kills.parse().unwrap())
+}
