@@ -9,9 +9,17 @@ mod servers;
 mod storm;
 mod writers;
 
+#[cfg(any(feature = "nats", feature = "rabbitmq", feature = "redis"))]
+mod brokers;
 #[cfg(feature = "mysql")]
 mod mariadb;
+#[cfg(feature = "nats")]
+mod nats;
 mod postgres;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
+#[cfg(feature = "redis")]
+mod redis;
 
 /// How often a server is killed.
 fn kills(ordinary: usize) -> usize {

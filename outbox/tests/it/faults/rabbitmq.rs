@@ -1,0 +1,123 @@
+//! A RabbitMQ with a durable queue dies and comes back, and raises its memory alarm.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::{
+    Channel, Connection, ConnectionProperties,
+    options::{BasicConsumeOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable},
+};
+use mainstay_outbox::{
+    Event, LaneRef, Message, Sink,
+    sink::{
+        RabbitMqSink,
+        cloudevents::{Binding, Received},
+    },
+};
+use tokio::{sync::Mutex, time::Instant};
+
+use super::{brokers::outages, kills, programs::Program, servers::Server};
+use crate::support::until;
+
+const CONFIRM: Duration = Duration::from_millis(500);
+const CONNECT: Duration = Duration::from_secs(2);
+
+async fn channel(server: &Server) -> (Connection, Channel) {
+    let options = ConnectionProperties::default();
+    let connection = Connection::connect(&server.url(), options).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    (connection, channel)
+}
+
+/// A durable queue that the default exchange routes to, and how many messages it has.
+async fn declare(server: &Server, queue: &str) -> u32 {
+    let (_connection, channel) = channel(server).await;
+    let durable = QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    let declared = channel.queue_declare(queue.into(), durable, FieldTable::default());
+    declared.await.unwrap().message_count()
+}
+
+async fn queued(server: &Server) -> Vec<Received> {
+    let count = declare(server, "t").await;
+    let (_connection, channel) = channel(server).await;
+    let once = BasicConsumeOptions {
+        no_ack: true,
+        ..BasicConsumeOptions::default()
+    };
+    let consumer = channel.basic_consume("t".into(), "".into(), once, FieldTable::default());
+    let mut deliveries = consumer.await.unwrap().take(count as usize);
+    let mut queued = Vec::new();
+    while let Some(delivery) = deliveries.next().await {
+        let delivery = delivery.unwrap();
+        let table = delivery.properties.headers().clone().unwrap();
+        let headers = table
+            .inner()
+            .iter()
+            .filter_map(|(name, value)| match value {
+                AMQPValue::LongString(text) => Some((name.to_string(), text.to_string())),
+                _ => None,
+            });
+        let headers: Vec<_> = headers.collect();
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        let data = delivery.data.clone().into();
+        queued.push(Received::read(Binding::Amqp, None, headers, data, "t").unwrap());
+    }
+    queued
+}
+
+/// B1 of a broker whose disk or memory runs full: it takes nothing from publishers and does not say so by itself.
+async fn raise_the_alarm(server: &Server, probe: &RabbitMqSink) {
+    let set = "set_vm_memory_high_watermark";
+    server.control(&[set, "0.00001"]).await;
+    let event = Message::from_event(Event::new("t"), "/tests", std::time::UNIX_EPOCH);
+    until("publishers are blocked", async || {
+        let asked = Instant::now();
+        let published = probe
+            .publish(LaneRef::detached(), std::slice::from_ref(&event))
+            .await;
+        assert!(
+            asked.elapsed() < CONNECT + CONFIRM * 2,
+            "a wait has a bound"
+        );
+        published.is_err_and(|down| down.reason().as_str().contains("alarm"))
+    })
+    .await;
+    server.control(&[set, "0.4"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the programs of a server; tests/run sees to them"]
+async fn a_broker_that_dies_or_blocks_its_publishers_loses_nothing_and_is_waited_for() {
+    let Some(server) = Server::start(Program::RabbitMq).await else {
+        return;
+    };
+    for queue in ["t", "elsewhere"] {
+        declare(&server, queue).await;
+    }
+    let sink = RabbitMqSink::new(server.url(), "")
+        .confirm_timeout(CONFIRM)
+        .connect_timeout(CONNECT);
+    let probe = sink.clone().routing_key(|_| "elsewhere".to_owned());
+    let server = Mutex::new(server);
+    let fault = async |round| {
+        let mut server = server.lock().await;
+        if round % 2 == 1 {
+            raise_the_alarm(&server, &probe).await;
+        } else {
+            server.stop("-KILL").await;
+            server.start_again().await;
+        }
+    };
+    let arrived = async || queued(&*server.lock().await).await;
+    let faults = kills(2);
+    let outages = outages(sink, faults, fault, arrived).await;
+    let budget = faults as u64 * outages.window;
+    assert!(outages.verdict.repeated as u64 <= budget, "{outages:?}");
+    assert_eq!(outages.charged, 0, "{outages:?}");
+}

@@ -1,0 +1,73 @@
+//! A Redis that writes each command to its disk dies and comes back.
+
+use std::time::Duration;
+
+use mainstay_outbox::sink::{
+    RedisSink,
+    cloudevents::{Binding, Received},
+};
+use redis::Client;
+use tokio::time::sleep;
+
+use super::{
+    brokers::{AWAY, Outages, outages},
+    kills,
+    programs::Program,
+    servers::Server,
+};
+
+type Entry = (String, Vec<(String, Vec<u8>)>);
+
+async fn entries(client: &Client) -> Vec<Received> {
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut range = redis::cmd("XRANGE");
+    range.arg("t").arg("-").arg("+");
+    let entries: Vec<Entry> = range.query_async(&mut connection).await.unwrap();
+    let read = |(_, fields): Entry| {
+        let fields: Vec<(String, String)> = fields
+            .into_iter()
+            .map(|(name, value)| (name, String::from_utf8(value).unwrap()))
+            .collect();
+        let headers = fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        Received::read(Binding::Kafka, None, headers, bytes::Bytes::new(), "t").unwrap()
+    };
+    entries.into_iter().map(read).collect()
+}
+
+async fn killed(sink: impl FnOnce(Client) -> RedisSink) -> Option<Outages> {
+    let mut server = Server::start(Program::Redis).await?;
+    let client = Client::open(server.url()).unwrap();
+    let sink = sink(client.clone()).timeout(Duration::from_secs(1));
+    let arrived = async || entries(&client).await;
+    let kill = async |_| {
+        server.stop("-KILL").await;
+        sleep(AWAY).await;
+        server.start_again().await;
+    };
+    let outages = outages(sink, kills(6), kill, arrived).await;
+    // What goes together in one MULTI is answered together or not at all.
+    assert_eq!(outages.charged, 0, "{outages:?}");
+    Some(outages)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the programs of a server; tests/run sees to them"]
+async fn a_server_that_is_killed_loses_nothing_and_repeats_what_was_on_the_wire() {
+    let Some(outages) = killed(RedisSink::new).await else {
+        return;
+    };
+    let budget = kills(6) as u64 * outages.window;
+    assert!(outages.verdict.repeated as u64 <= budget, "{outages:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the programs of a server; tests/run sees to them"]
+async fn a_server_that_is_killed_appends_nothing_twice_where_ids_are_remembered() {
+    let remembering = |client| RedisSink::new(client).dedupe(Duration::from_secs(600));
+    let Some(outages) = killed(remembering).await else {
+        return;
+    };
+    assert_eq!(outages.verdict.repeated, 0, "{outages:?}");
+}
