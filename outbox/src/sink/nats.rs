@@ -1,6 +1,11 @@
 //! A sink to NATS JetStream.
 
-use std::{error::Error as _, fmt, sync::Arc, time::Duration};
+use std::{
+    error::Error as _,
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use async_nats::{
     HeaderMap, HeaderName, HeaderValue, Subject,
@@ -43,7 +48,7 @@ type SubjectOf = dyn Fn(&Message) -> String + Send + Sync;
 /// | an ack, also of a duplicate | acked |
 /// | larger than the server's `max_payload` or the stream's limits; a subject that NATS does not allow | rejected |
 /// | no ack within [`ack_timeout`](Self::ack_timeout) while others got theirs | retry: it may have been stored |
-/// | no ack for any message | the sink is down |
+/// | no ack for any message; the connection was lost before the ack came | the sink is down |
 /// | not connected; no stream takes the subject; stream full; no leader, no quorum, no resources | the sink is down |
 /// | any other refusal | retry |
 ///
@@ -177,8 +182,16 @@ impl NatsSink {
         Ok((subject, publish))
     }
 
+    /// The number of the connection, while there is one.
+    fn connection(&self) -> Option<u64> {
+        let client = self.context.client();
+        let connected = client.connection_state() == State::Connected;
+        connected.then(|| client.statistics().connects.load(Ordering::Relaxed))
+    }
+
     /// Sends a round in order, then takes its acks.
     async fn send(&self, rounds: &mut Rounds<'_>, round: Vec<(usize, &Message)>) {
+        let connection = self.connection();
         let until = Instant::now() + self.ack_timeout;
         let mut acks = Vec::with_capacity(round.len());
         for (at, message) in round {
@@ -198,20 +211,26 @@ impl NatsSink {
                 Err(_) => rounds.down(at, SinkDown::new("the NATS client takes nothing more")),
             }
         }
-        for (at, ack) in join_all(acks).await {
-            match ack {
-                Ok(ack) => answer(rounds, at, ack.map(|_| ())),
-                Err(_) => rounds.silent(at, NO_ACK),
+        let acks = join_all(acks).await;
+        // The next connection does not bring the acks of the last one: silence is then no message's, whatever was answered.
+        let lost = connection.is_none() || self.connection() != connection;
+        for (at, ack) in acks {
+            match ack.unwrap_or_else(|_| Err(PublishErrorKind::TimedOut.into())) {
+                Err(error) if lost && error.kind() == PublishErrorKind::TimedOut => {
+                    rounds.down(at, SinkDown::new(LOST));
+                }
+                ack => answer(rounds, at, ack.map(drop)),
             }
         }
     }
 }
 
+const LOST: &str = "the connection to NATS was lost";
 const NO_ACK: &str = "no ack in time: it may have been stored";
 
 impl Sink for NatsSink {
     async fn publish(&self, lane: LaneRef, batch: &[Message]) -> Result<Outcomes, SinkDown> {
-        if self.context.client().connection_state() != State::Connected {
+        if self.connection().is_none() {
             return Err(SinkDown::new("not connected to NATS"));
         }
         let mut rounds = Rounds::new(batch, self.pipeline, self.max_in_flight);
@@ -249,7 +268,7 @@ fn answer(rounds: &mut Rounds<'_>, at: usize, answer: Result<(), PublishError>) 
             rounds.down(at, SinkDown::new("no stream takes the subject"));
         }
         PublishErrorKind::BrokenPipe => {
-            rounds.down(at, SinkDown::new("the connection to NATS was lost"));
+            rounds.down(at, SinkDown::new(LOST));
         }
         PublishErrorKind::MaxAckPending => {
             rounds.down(at, SinkDown::new("too many acks are awaited"));
