@@ -16,6 +16,7 @@ mod mariadb;
 #[cfg(feature = "nats")]
 mod nats;
 mod postgres;
+mod postgres_transactions;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 #[cfg(feature = "redis")]
