@@ -4,8 +4,10 @@
 //! an empty test otherwise. `MAINSTAY_TEST_KILLS=500` kills more often than an ordinary run.
 
 pub mod broker;
+mod last_attempt;
 pub mod oracle;
 mod relay;
+mod shutdown;
 mod storm;
 pub mod writers;
 

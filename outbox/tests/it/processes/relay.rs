@@ -11,6 +11,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
     process::{Child, Command},
+    signal::unix::{SignalKind, signal},
     sync::Mutex,
     time::timeout,
 };
@@ -42,7 +43,12 @@ pub async fn serve<Db: OutboxDb>() {
         .build()
         .await
         .unwrap();
-    relay.spawn(CancellationToken::new()).join().await;
+    let mut terminated = signal(SignalKind::terminate()).unwrap();
+    let cancel = CancellationToken::new();
+    let relay = relay.spawn(cancel.clone());
+    terminated.recv().await;
+    cancel.cancel();
+    assert_eq!(relay.join().await.unsettled, 0);
 }
 
 /// A line for each message; the broker answers each with a word.
@@ -97,6 +103,14 @@ impl Process {
     /// SIGKILL, and nothing of it is left.
     pub async fn kill(mut self) {
         self.0.kill().await.unwrap();
+    }
+
+    /// SIGTERM, which it ends by itself and well.
+    pub async fn terminate(mut self) {
+        self.signal("-TERM").await;
+        let ended = timeout(Duration::from_secs(20), self.0.wait()).await;
+        let status = ended.expect("a relay that is told to end does").unwrap();
+        assert!(status.success(), "{status}");
     }
 
     /// SIGSTOP or SIGCONT.

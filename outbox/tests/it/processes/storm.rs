@@ -78,7 +78,7 @@ async fn relays_that_are_killed_and_paused_lose_nothing_and_keep_the_order<Db: O
     assert!(verdict.repeated <= budget, "{} repeated", verdict.repeated);
 }
 
-async fn dead<Db: OutboxDb>(admin: &Admin<Db>) -> HashSet<String> {
+pub async fn dead<Db: OutboxDb>(admin: &Admin<Db>) -> HashSet<String> {
     let letters = admin
         .dead(mainstay_outbox::Filter::all(), 10_000)
         .await

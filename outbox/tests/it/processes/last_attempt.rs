@@ -1,0 +1,63 @@
+//! A message that is on the wire whenever its relay is killed, until its attempts are spent.
+
+use mainstay_outbox::{Admin, DeadCause, Event, Filter, MemorySink, OutboxDb};
+use sqlx::Pool;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::TcpListener,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::relay::Process;
+use crate::support::{on_each, outbox, put, quick, until};
+
+on_each![a_kill_on_the_last_attempt_and_a_lowered_maximum_strand_nothing];
+
+const SOON: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// L5.
+async fn a_kill_on_the_last_attempt_and_a_lowered_maximum_strand_nothing<Db: OutboxDb>(
+    pool: Pool<Db>,
+) {
+    let outbox = outbox(&pool, 1).await;
+    let events = ["1", "2"].map(|name| Event::new("t").key("k").subject(name));
+    put(&pool, &outbox, events.to_vec()).await;
+    // A broker that takes everything and answers nothing.
+    let broker = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = broker.local_addr().unwrap().to_string();
+    for _ in 0..3 {
+        let relay = Process::start(&pool, &address);
+        let (stream, _) = timeout(SOON, broker.accept()).await.unwrap().unwrap();
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        let read = timeout(SOON, stream.read_line(&mut line)).await.unwrap();
+        assert!(read.unwrap() > 0 && line.ends_with(" 1\n"), "{line:?}");
+        relay.kill().await;
+    }
+    let sink = MemorySink::new();
+    let relay = quick(&pool, &outbox)
+        .max_attempts(2)
+        .sink("*", sink.clone())
+        .build()
+        .await
+        .unwrap();
+    let relay = relay.spawn(CancellationToken::new());
+    let admin = Admin::new(pool);
+    until("both are settled", async || {
+        admin.lag().await.unwrap().pending == 0
+    })
+    .await;
+    assert_eq!(relay.drain(SOON).await.unsettled, 0);
+    let dead = admin.dead(Filter::all(), 10).await.unwrap();
+    assert_eq!(dead.len(), 1);
+    let (cause, message) = (dead[0].cause(), dead[0].message());
+    assert_eq!((cause, message.attempt()), (DeadCause::Exhausted, 3));
+    // It was in flight beside the first one once, and not again: what may kill its relay is published alone.
+    let offered = sink.offered();
+    let offered: Vec<_> = offered
+        .iter()
+        .map(|of| (of.subject(), of.attempt()))
+        .collect();
+    assert_eq!(offered, [(Some("2"), 2)]);
+}
