@@ -237,11 +237,12 @@ impl RabbitMqSink {
             }
         };
         let answers = self.converse(&channel, rounds, round).await;
-        if answers.iter().any(|(_, answer)| *answer == Answer::Silence) {
-            // What is stuck in its buffers must not keep later publishes waiting.
+        let blocked = channel.is_blocked();
+        if !blocked && answers.iter().any(|(_, answer)| *answer == Answer::Silence) {
+            // What is stuck in its buffers must not keep later publishes waiting. While the broker blocks publishers there are
+            // none, and of each new connection it would take the first message and, when the alarm is over, all others.
             self.broker.forget(&channel).await;
         }
-        let blocked = channel.is_blocked();
         let reusable = answers.iter().all(|(_, answer)| {
             matches!(
                 answer,
