@@ -9,7 +9,7 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use mainstay_outbox::{
-    Event, LaneRef, Message, Sink,
+    Event, LaneRef, Message, Outcome, Outcomes, Sink,
     sink::{
         RabbitMqSink,
         cloudevents::{Binding, Received},
@@ -71,21 +71,30 @@ async fn queued(server: &Server) -> Vec<Received> {
     queued
 }
 
-/// B1 of a broker whose disk or memory runs full: it takes nothing from publishers and does not say so by itself.
-async fn raise_the_alarm(server: &Server, probe: &RabbitMqSink) {
+fn sink(server: &Server) -> RabbitMqSink {
+    RabbitMqSink::new(server.url(), "")
+        .confirm_timeout(CONFIRM)
+        .connect_timeout(CONNECT)
+}
+
+/// B1 of a broker whose memory is full. Of what a publisher sends it takes the first message, then it reads nothing more, and
+/// says so: the rest is neither confirmed nor to blame.
+async fn raise_the_alarm(server: &Server) {
     let set = "set_vm_memory_high_watermark";
     server.control(&[set, "0.00001"]).await;
-    let event = Message::from_event(Event::new("t"), "/tests", std::time::UNIX_EPOCH);
+    let batch: Vec<Message> = (0..3)
+        .map(|_| Message::from_event(Event::new("t"), "/tests", std::time::UNIX_EPOCH))
+        .collect();
     until("publishers are blocked", async || {
+        let fresh = sink(server).routing_key(|_| "elsewhere".to_owned());
         let asked = Instant::now();
-        let published = probe
-            .publish(LaneRef::detached(), std::slice::from_ref(&event))
-            .await;
-        assert!(
-            asked.elapsed() < CONNECT + CONFIRM * 2,
-            "a wait has a bound"
-        );
-        published.is_err_and(|down| down.reason().as_str().contains("alarm"))
+        let published = fresh.publish(LaneRef::detached(), &batch).await;
+        let blamed = |outcome: &Outcome| matches!(outcome, Outcome::Retry { .. });
+        let outcomes = published.iter().flat_map(Outcomes::iter);
+        assert!(!outcomes.clone().any(blamed), "{published:?}");
+        let again = fresh.publish(LaneRef::detached(), &batch).await;
+        assert!(asked.elapsed() < CONNECT + CONFIRM * 3, "waits have bounds");
+        again.is_err_and(|down| down.reason().as_str().contains("alarm"))
     })
     .await;
     server.control(&[set, "0.4"]).await;
@@ -100,15 +109,14 @@ async fn a_broker_that_dies_or_blocks_its_publishers_loses_nothing_and_is_waited
     for queue in ["t", "elsewhere"] {
         declare(&server, queue).await;
     }
-    let sink = RabbitMqSink::new(server.url(), "")
-        .confirm_timeout(CONFIRM)
-        .connect_timeout(CONNECT);
-    let probe = sink.clone().routing_key(|_| "elsewhere".to_owned());
+    // That there are queues is written down a while later: killed before that, the broker has none.
+    server.control(&["eval", "mnesia:sync_log()."]).await;
+    let sink = sink(&server);
     let server = Mutex::new(server);
     let fault = async |round| {
         let mut server = server.lock().await;
         if round % 2 == 1 {
-            raise_the_alarm(&server, &probe).await;
+            raise_the_alarm(&server).await;
         } else {
             server.stop("-KILL").await;
             server.start_again().await;
@@ -119,5 +127,5 @@ async fn a_broker_that_dies_or_blocks_its_publishers_loses_nothing_and_is_waited
     let outages = outages(sink, faults, fault, arrived).await;
     let budget = faults as u64 * outages.window;
     assert!(outages.verdict.repeated as u64 <= budget, "{outages:?}");
-    assert_eq!(outages.charged, 0, "{outages:?}");
+    assert!(outages.charged.is_empty(), "{outages:?}");
 }
