@@ -6,7 +6,7 @@ use mainstay_outbox::sink::{
     RedisSink,
     cloudevents::{Binding, Received},
 };
-use redis::Client;
+use redis::{AsyncConnectionConfig, Client};
 use tokio::time::sleep;
 
 use super::{
@@ -19,7 +19,10 @@ use super::{
 type Entry = (String, Vec<(String, Vec<u8>)>);
 
 async fn entries(client: &Client) -> Vec<Received> {
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    // The whole stream in one answer, which takes more than the client waits for by itself.
+    let patient = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
+    let connection = client.get_multiplexed_async_connection_with_config(&patient);
+    let mut connection = connection.await.unwrap();
     let mut range = redis::cmd("XRANGE");
     range.arg("t").arg("-").arg("+");
     let entries: Vec<Entry> = range.query_async(&mut connection).await.unwrap();
