@@ -49,7 +49,7 @@ struct Noting<S> {
 impl<S: Sink> Sink for Noting<S> {
     async fn publish(&self, lane: LaneRef, batch: &[Message]) -> Result<Outcomes, SinkDown> {
         let outcomes = self.sink.publish(lane, batch).await?;
-        for outcome in outcomes.iter() {
+        for outcome in &outcomes {
             if let Outcome::Retry { reason, .. } = outcome {
                 self.charged
                     .lock()

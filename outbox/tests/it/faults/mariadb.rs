@@ -1,5 +1,7 @@
 //! MariaDB dies and comes back.
 
+use std::time::Duration;
+
 use sqlx::{AssertSqlSafe, MySqlPool, mysql::MySqlPoolOptions};
 use tokio::time::sleep;
 
@@ -8,6 +10,10 @@ use super::{
     programs::Program,
     servers::Server,
     storm::{Lease, storm},
+};
+use crate::{
+    link::{Link, authority, through},
+    support::mariadb,
 };
 
 async fn pool(server: &Server) -> MySqlPool {
@@ -48,4 +54,25 @@ async fn a_server_that_is_away_past_the_leases_loses_nothing() {
     })
     .await;
     pool.close().await;
+}
+
+/// As on Postgres: what it is told comes to pass, and nobody hears of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs MAINSTAY_TEST_MARIADB_URL; tests/run provides it"]
+async fn answers_that_are_lost_repeat_nothing_and_charge_nobody() {
+    let database = mariadb().await;
+    let link = Link::to(authority(&database.url())).await;
+    let options = MySqlPoolOptions::new().max_connections(12);
+    let pool = options.connect(&through(&database.url(), &link)).await;
+    let pool = pool.unwrap();
+    storm(&pool, Lease::Outlasts, kills(6), async |_| {
+        link.mute().await;
+        // Long enough for whoever is at work to have said something.
+        sleep(Duration::from_millis(50)).await;
+        link.cut().await;
+        link.mend().await;
+    })
+    .await;
+    pool.close().await;
+    database.gone().await;
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use mainstay_outbox::{Admin, Event, EventId, Filter, MemorySink, Outbox, RelayHandle};
+use mainstay_outbox::{Admin, Event, EventId, Filter, MemorySink, Message, Outbox, RelayHandle};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres, postgres::PgPoolOptions};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -200,7 +200,7 @@ async fn a_sequence_that_is_cached_loses_nothing() {
     })
     .await;
     assert_eq!(relay.drain(SOON).await.unsettled, 0);
-    let delivered: Vec<EventId> = sink.messages().iter().map(|of| of.id()).collect();
+    let delivered: Vec<EventId> = sink.messages().iter().map(Message::id).collect();
     assert_eq!(delivered.len(), written.len(), "nothing twice");
     assert_eq!(written, delivered.into_iter().collect());
     drop(operator);

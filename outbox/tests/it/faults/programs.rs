@@ -1,6 +1,15 @@
 //! The programs of the servers: where they are, how they are started, and how one knows that they answer.
 //!
 //! As `tests/servers` has them, where the same programs are found and started for tests that kill nothing.
+#![cfg_attr(
+    not(all(
+        feature = "mysql",
+        feature = "nats",
+        feature = "rabbitmq",
+        feature = "redis"
+    )),
+    allow(dead_code, reason = "for the servers that are left out")
+)]
 
 use std::{
     env, fs,
@@ -210,7 +219,8 @@ async fn talk(port: u16, say: &str, expect: &str) -> bool {
     talk.await.unwrap_or(false)
 }
 
-/// Where `tests/servers` looks: the newest Postgres, the scripts of RabbitMQ that do not change the user, then the path.
+/// Where `tests/servers` looks: first for RabbitMQ's scripts that do not change the user, then in the path, then for the newest
+/// Postgres.
 pub fn find(name: &str, of: Program) -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     let mut versions: Vec<PathBuf> = versions.flatten().map(|found| found.path()).collect();
@@ -220,11 +230,11 @@ pub fn find(name: &str, of: Program) -> PathBuf {
     });
     let path = env::var_os("PATH").unwrap_or_default();
     let mut folders = vec![PathBuf::from("/usr/lib/rabbitmq/bin")];
-    folders.extend(versions.into_iter().rev().map(|path| path.join("bin")));
     folders.extend(env::split_paths(&path));
+    folders.extend(versions.into_iter().rev().map(|path| path.join("bin")));
     folders.push(PathBuf::from("/usr/sbin"));
-    let found = folders.into_iter().map(|folder| folder.join(name));
-    let found = found.filter(|path| path.is_file()).next();
+    let mut found = folders.into_iter().map(|folder| folder.join(name));
+    let found = found.find(|path| path.is_file());
     let of = of.name();
     found.unwrap_or_else(|| {
         panic!(

@@ -52,7 +52,7 @@ impl Server {
         let folder = env::temp_dir().join(format!("mainstay-{name}-{}", Uuid::now_v7().simple()));
         fs::create_dir_all(&folder).unwrap();
         if is_root() {
-            run(&mut Command::new("chown").arg("nobody").arg(&folder));
+            run(Command::new("chown").arg("nobody").arg(&folder));
         }
         let port = free_port();
         let start = program.prepare(&folder, port);

@@ -176,7 +176,7 @@ impl<Db: Ledger> Writer<Db> {
             }
             drop(number);
             // Slower than the relays are: what is measured here is not speed.
-            sleep(Duration::from_millis(self.dice.roll(30))).await;
+            sleep(Duration::from_millis(self.dice.roll(20))).await;
         }
         history
     }
@@ -207,6 +207,8 @@ impl<Db: Ledger> Writer<Db> {
             self.outbox.enqueue(&mut savepoint, gone).await?;
             savepoint.rollback().await?;
         }
+        // What else a transaction does: at any moment some are open.
+        sleep(Duration::from_millis(self.dice.roll(20))).await;
         Ok((tx, Written { name, events }))
     }
 }
