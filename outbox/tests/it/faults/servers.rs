@@ -12,7 +12,7 @@ use std::{
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use super::programs::{Program, Start, find, free_port, is_ready, is_root, run};
+use super::programs::{Program, Start, free_port, is_ready, is_root, run};
 
 /// A server on a free port with a folder of its own. Dropped, both are gone.
 ///
@@ -114,7 +114,7 @@ impl Server {
     pub async fn control(&self, arguments: &[&str]) {
         let mut command = self
             .start
-            .as_server_user(&find("rabbitmqctl", self.program));
+            .as_server_user(&super::programs::find("rabbitmqctl", self.program));
         command.args(arguments);
         let told = tokio::process::Command::from(command)
             .output()
