@@ -72,7 +72,7 @@
 //! - What waits for a sink that is down, or for topics that are paused, is stepped over once when that is found out, and
 //!   lane by lane with the sweep; between, claims for the other sinks start behind it. What is younger than a second (on
 //!   MySQL and MariaDB, than five) is stepped over by each of them. Where ids are not in order, all of it is. When one of
-//!   several such sinks comes back, what waits for the others is stepped over once more.
+//!   several such sinks is probed or comes back, what waits for the others is stepped over once more.
 //! - What is on the wire when a sink goes away is charged an attempt where the outage cannot be told from a failure of the
 //!   message: where others that were sent with it were still answered and it was not, and where `publish` does not return
 //!   within [`publish_timeout`](RelayBuilder::publish_timeout). What would be sent after that is charged nothing. A

@@ -376,6 +376,9 @@ mod tests {
                 Outcome::NotTried,
             ];
             sent("hooks.*", outcomes.iter(), true, Duration::from_millis(250));
+            for millis in [250, 1_500] {
+                delivered("hooks.*", Duration::from_millis(millis));
+            }
             let tally = Tally::default();
             let buried = |cause| Buried {
                 id: 1,
@@ -404,6 +407,8 @@ mod tests {
         });
         for line in [
             r#"mainstay_outbox_published 2"#,
+            r#"mainstay_outbox_delivery_duration_sum{messaging_destination_template="hooks.*"} 1.75"#,
+            r#"mainstay_outbox_delivery_duration_count{messaging_destination_template="hooks.*"} 2"#,
             r#"mainstay_outbox_attempts{outcome="acked"} 2"#,
             r#"mainstay_outbox_attempts{outcome="rejected"} 1"#,
             r#"mainstay_outbox_dead{cause="rejected"} 1"#,

@@ -285,6 +285,11 @@ pub(super) async fn what_is_due_moves_into_its_lane_in_the_order_of_the_times<Db
     );
     let sequences: Vec<_> = rows.iter().map(|row| row.message.sequence()).collect();
     assert!(sequences.is_sorted() && sequences.iter().all(Option::is_some));
+    let places: Vec<_> = rows
+        .iter()
+        .map(|row| Some(format!("{:019}", row.id)))
+        .collect();
+    assert_eq!(sequences, places);
 }
 
 /// Where an operator would find what was given up.

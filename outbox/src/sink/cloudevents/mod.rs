@@ -15,7 +15,7 @@
 //! | payload | the body, or `data` / `data_base64` in structured mode: the same bytes are read back |
 //!
 //! The extension `sequence` is yours to set, as a header of that name, padded with zeros so that it sorts as text: a row's id
-//! would tell of gaps that are none.
+//! would tell of gaps that are none. A sink of your own for which that is no matter can send [`Message::sequence`].
 //!
 //! # Bindings
 //! | | attributes travel as | values | in structured mode |
