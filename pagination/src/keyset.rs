@@ -190,7 +190,7 @@ impl KeysetDef {
 
     /// The columns, first to last; the last one is unique.
     pub fn columns(&self) -> impl Iterator<Item = &OrderColumn> {
-        self.columns.iter().flatten()
+        self.columns.iter().map_while(Option::as_ref)
     }
 
     /// The columns as a page in this direction meets them: backward, every direction and NULL placement is

@@ -119,7 +119,7 @@
 //!
 //! | | instructions | ns | allocations | characters |
 //! |---|---|---|---|---|
-//! | unsigned | 1,243 | 88 | 1 | 47 |
+//! | unsigned | 1,183 | 88 | 1 | 47 |
 //! | signed | | 468 | 1 | 70, with an expiry 75 |
 //! | signed, written by hand for this order alone | | 418 | 1 | 70 |
 //! | sealed | | 1,216 | 1 | 86 |
@@ -130,8 +130,8 @@
 //! their columns. Signed, the goal was 1.15 times the time of what is written by hand; it is 1.12.)
 //!
 //! Planning a page (its cursor read, its statement written and its parameters bound, with the driver's own buffers) costs
-//! 7,304 instructions and 1.0 µs for a row value on Postgres, 9,184 and 1.2 µs for three ranges on SQLite, 12,278 and
-//! 1.5 µs for OR on MariaDB, 17,390 and 2.1 µs with an exact probe on Postgres (the same bench, `sql_*`, medians of 11
+//! 7,207 instructions and 1.0 µs for a row value on Postgres, 9,086 and 1.2 µs for three ranges on SQLite, 12,180 and
+//! 1.5 µs for OR on MariaDB, 17,293 and 2.1 µs with an exact probe on Postgres (the same bench, `sql_*`, medians of 11
 //! runs on a busy machine). Of the last, 41 % is the driver's binding of parameters. 1 µs was the goal.
 //!
 //! # Derived orders
