@@ -141,9 +141,22 @@ impl<C> RetryPolicy<C> {
         deadline: Option<Deadline>,
         now: impl Fn() -> Instant,
     ) -> Option<Duration> {
-        let Failed::Retryable(kind, hint) = failed else {
-            return None;
-        };
+        match failed {
+            Failed::Retryable(kind, hint) => self.decide_on(kind, hint, repeat, deadline, now),
+            Failed::Finally => None,
+        }
+    }
+
+    /// Apart, so that the way of a success stays short; and with the failure in pieces, which are registers.
+    #[inline(never)]
+    fn decide_on(
+        &self,
+        kind: Kind,
+        hint: Option<Duration>,
+        repeat: &mut Option<Repeat>,
+        deadline: Option<Deadline>,
+        now: impl Fn() -> Instant,
+    ) -> Option<Duration> {
         let number = Repeat::number(repeat);
         if number >= self.max_attempts {
             return None;

@@ -178,8 +178,8 @@ where
     }
 }
 
-/// The wait before the next attempt, if there is one. Apart, so that the way of a success stays short.
-#[inline(never)]
+/// The wait before the next attempt, if there is one.
+#[inline(always)]
 fn after<S, Req, C, R, T, E: 'static>(
     rules: &Rules<C, R>,
     failed: Failed,
