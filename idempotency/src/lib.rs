@@ -53,9 +53,9 @@
 //! | COMMIT sent, no answer | the key is read again on another connection; a replay, or a run, or 503 with `outcome: unknown` |
 //!
 //! A first run costs its bare transaction and two round trips, a replay costs one. Where duplicates are rare and every effect is in the
-//! transaction, [`optimistic`](IdempotencyLayer::optimistic) claims the key in the statement that records the answer: one round trip
-//! less, and a duplicate's handler runs for nothing. An answer that is known before anything is written needs neither: the one
-//! statement that has the effect and the record in it (a CTE, say) is the service's own to write, and the record's table is public.
+//! transaction, `IdempotencyLayer::optimistic` on Postgres claims the key in the statement that records the answer: one round trip
+//! less, and a duplicate's handler runs for nothing. What needs a transaction of several statements anyway gains nothing from a
+//! claim, effect and record in one statement, so there is none.
 //!
 //! For effects elsewhere (another service, a mail) one transaction cannot speak: put an event into the outbox in the
 //! same transaction, or, where the answer depends on them, use the **[Leased](leased)** protocol: named steps, a token that is

@@ -51,6 +51,21 @@ pub(crate) enum Opened<D: IdempotencyDb> {
     Replay(Recorded),
 }
 
+/// What a key stands for, as seen by an attempt that has ended without an answer to keep.
+#[cfg_attr(
+    not(feature = "axum"),
+    expect(dead_code, reason = "jobs claim their keys first")
+)]
+pub(crate) enum Standing {
+    /// Nothing: the attempt had the key.
+    Nothing,
+    /// Nothing yet: another attempt may be at work.
+    NotYet,
+    Recorded(Recorded),
+    /// Another request, or nobody knows.
+    Refused(IdempotencyError),
+}
+
 /// What became of an answer.
 #[derive(Debug)]
 pub(crate) enum Kept {
@@ -222,7 +237,13 @@ impl<D: IdempotencyDb> Local<D> {
             }
             Ok(Err(error)) => {
                 self.roll_back(tx).await;
-                return Err(error.into());
+                return Err(match claiming {
+                    // Somebody else has the key, or this one was in the way of who has.
+                    Claiming::Last if error.kind() == ErrorKind::Busy => {
+                        IdempotencyError::KeyInFlight
+                    }
+                    _ => error.into(),
+                });
             }
             Err(elapsed) => {
                 self.roll_back_cut_off(tx).await;
@@ -263,35 +284,35 @@ impl<D: IdempotencyDb> Local<D> {
         }
     }
 
+    #[cfg_attr(
+        not(feature = "axum"),
+        expect(dead_code, reason = "jobs claim their keys first")
+    )]
     /// What the key stands for, where an attempt has ended without an answer to keep. One that had claimed its key knows that
-    /// there is nothing; one that had not may have failed because another one's effects are there, or is a duplicate of it.
-    pub(crate) async fn standing(
-        &self,
-        claim: &Claim,
-    ) -> Option<Result<Recorded, IdempotencyError>> {
-        match self.claiming {
-            Claiming::First => None,
-            Claiming::Last => match self.lookup(claim).await {
-                Ok(Some((fingerprint, recorded))) => {
-                    Some(if fingerprint.matches(&claim.fingerprint) {
-                        Ok(recorded)
-                    } else {
-                        Err(IdempotencyError::KeyReused)
-                    })
-                }
-                Ok(None) => None,
-                // What the attempt has to say of itself is "try again", at the worst.
-                Err(error) => {
-                    tracing::warn!(key = ?claim.key, error = %Chain(&error), "the key's record was not read");
-                    None
-                }
-            },
+    /// there is nothing; one that had not may have failed because another one's effects are there.
+    pub(crate) async fn standing(&self, claim: &Claim) -> Standing {
+        if self.claiming == Claiming::First {
+            return Standing::Nothing;
+        }
+        let (pool, of) = (self.pool.clone(), claim.clone());
+        let reading = async move { D::lookup(&pool, &of.scope, &of.key).await };
+        match within(&self.tracker, self.resolve_max, reading).await {
+            Ok(Some((fingerprint, recorded))) if fingerprint.matches(&claim.fingerprint) => {
+                Standing::Recorded(recorded)
+            }
+            Ok(Some(_)) => Standing::Refused(IdempotencyError::KeyReused),
+            Ok(None) => Standing::NotYet,
+            Err(error) => Standing::Refused(IdempotencyError::OutcomeUnknown(error)),
         }
     }
 
     /// The unique index refused our record, so another one is committed.
     async fn theirs(&self, claim: &Claim) -> Result<Kept, IdempotencyError> {
-        match self.lookup(claim).await? {
+        let found = self.lookup(claim).await.map_err(|refusal| match refusal {
+            IdempotencyError::Store(error) => IdempotencyError::OutcomeUnknown(error),
+            other => other,
+        });
+        match found? {
             Some((fingerprint, recorded)) if fingerprint.matches(&claim.fingerprint) => {
                 Ok(Kept::Theirs(recorded))
             }

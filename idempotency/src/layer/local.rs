@@ -1,5 +1,6 @@
 //! The Local protocol: the handler works in the transaction that holds the key, and the layer commits.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +18,11 @@ use super::lazy::Asked;
 use super::protocol::{BoxError, Ended, Runs};
 use super::run::Ran;
 use crate::inflight::Ticket;
-use crate::local::{Kept, Local, Opened};
+use crate::local::{Claiming, Kept, Local, Opened, Standing};
 use crate::policy::Keep;
 use crate::store::{Claim, IdempotencyDb};
 use crate::tx::{Returned, Slot};
-use crate::{IdempotencyError, Wait, telemetry};
+use crate::{Error, ErrorKind, IdempotencyError, Wait, telemetry};
 
 impl<D: IdempotencyDb> Runs for D {
     type Keys = Pool<D>;
@@ -47,22 +48,18 @@ impl<D: IdempotencyDb> Runs for D {
         let tx = match local.open(claim).await {
             Ok(Opened::Run(tx)) => tx,
             Ok(Opened::Replay(found)) => return Ran::Answer(replay_stored(config, claim, found)),
-            Err(refusal) => return Ran::Answer(refuse(Some(claim), refusal)),
+            Err(refusal) => return told(config, &local, claim, Attempt::Refused(refusal)).await,
         };
-        ticket.running(claim.fingerprint);
+        if local.claiming == Claiming::First {
+            ticket.running(claim.fingerprint);
+        }
         let slot = Slot::ready(&config.keys, tx);
         request.extensions_mut().insert(slot.clone());
         let answer = handle(config.limits, inner, request).await;
         // From here on the key may pass to another process, which may record another request.
         ticket.claiming();
-        match end_attempt(config, &local, claim, &slot, answer).await {
-            Ok(answer) => Ran::Answer(answer),
-            Err(not_kept) => match local.standing(claim).await {
-                None => not_kept,
-                Some(Ok(found)) => Ran::Answer(replay_stored(config, claim, found)),
-                Some(Err(refusal)) => Ran::Answer(refuse(Some(claim), refusal)),
-            },
-        }
+        let attempt = end(config, &local, claim, &slot, answer).await;
+        told(config, &local, claim, attempt).await
     }
 
     fn end(asked: Asked, response: Response<Body>) -> Ended {
@@ -77,21 +74,30 @@ impl<D: IdempotencyDb> Runs for D {
     }
 }
 
-/// Commits, or rolls back. `Err` with what is to be said of an attempt that leaves no answer to its key.
-async fn end_attempt<D: IdempotencyDb, E>(
+/// How an attempt ended.
+enum Attempt<E> {
+    /// With the answer that its key stands for.
+    Answered(Response<Body>),
+    Released(Response<Bytes>),
+    ServiceError(E),
+    Panicked(Box<dyn Any + Send>),
+    Refused(IdempotencyError),
+}
+
+/// Commits, or rolls back.
+async fn end<D: IdempotencyDb, E>(
     config: &Config<D>,
     local: &Local<D>,
     claim: &Claim,
     slot: &Slot<D>,
     answer: Result<Response<Bytes>, Unanswered<E>>,
-) -> Result<Response<Body>, Ran<E>> {
-    let refused = |refusal| Err(Ran::Answer(refuse(Some(claim), refusal)));
+) -> Attempt<E> {
     let tx = match slot.close() {
         Returned::Tx(tx) => tx,
         Returned::NeverOpened | Returned::Leaked => {
             return match answer {
-                Err(Unanswered::Panicked(panic)) => Err(Ran::Panicked(panic)),
-                _ => refused(IdempotencyError::TransactionLost),
+                Err(Unanswered::Panicked(panic)) => Attempt::Panicked(panic),
+                _ => Attempt::Refused(IdempotencyError::TransactionLost),
             };
         }
     };
@@ -105,21 +111,20 @@ async fn end_attempt<D: IdempotencyDb, E>(
                 }
             }
             return match unanswered {
-                Unanswered::Panicked(panic) => Err(Ran::Panicked(panic)),
-                Unanswered::ServiceError(error) => Err(Ran::ServiceError(error)),
-                Unanswered::Refused(refusal) => refused(refusal),
+                Unanswered::Panicked(panic) => Attempt::Panicked(panic),
+                Unanswered::ServiceError(error) => Attempt::ServiceError(error),
+                Unanswered::Refused(refusal) => Attempt::Refused(refusal),
             };
         }
     };
     let keep = config.policy.keep(answered.status().as_u16());
     if keep == Keep::Release {
         local.roll_back(tx).await;
-        telemetry::request("released");
-        return Err(Ran::Answer(answered.map(Body::from)));
+        return Attempt::Released(answered);
     }
     let Some(recorded) = to_keep(config, claim, &answered) else {
         local.roll_back(tx).await;
-        return refused(IdempotencyError::ResponseNotKept);
+        return Attempt::Refused(IdempotencyError::ResponseNotKept);
     };
     let kept = if keep == Keep::Commit {
         local.commit(tx, claim, &recorded).await
@@ -132,10 +137,60 @@ async fn end_attempt<D: IdempotencyDb, E>(
                 config.on_commit.call();
             }
             telemetry::request("ran");
-            Ok(answered.map(Body::from))
+            Attempt::Answered(answered.map(Body::from))
         }
-        Ok(Kept::Theirs(found)) => Ok(replay_stored(config, claim, found)),
-        Err(refusal) => refused(refusal),
+        Ok(Kept::Theirs(found)) => Attempt::Answered(replay_stored(config, claim, found)),
+        Err(refusal) => Attempt::Refused(refusal),
+    }
+}
+
+/// What is said of it. Nobody is told of an attempt's failure while its key has an answer.
+async fn told<D: IdempotencyDb, E>(
+    config: &Config<D>,
+    local: &Local<D>,
+    claim: &Claim,
+    attempt: Attempt<E>,
+) -> Ran<E> {
+    let standing = match attempt {
+        Attempt::Answered(answer) => return Ran::Answer(answer),
+        // Both come from a look at the key.
+        Attempt::Refused(IdempotencyError::OutcomeUnknown(_) | IdempotencyError::KeyReused) => {
+            Standing::Nothing
+        }
+        _ => local.standing(claim).await,
+    };
+    match (standing, attempt) {
+        (Standing::Recorded(found), _) => Ran::Answer(replay_stored(config, claim, found)),
+        (Standing::Refused(refusal), _) => Ran::Answer(refuse(Some(claim), refusal)),
+        (Standing::Nothing | Standing::NotYet, Attempt::Answered(answer)) => Ran::Answer(answer),
+        (Standing::Nothing | Standing::NotYet, Attempt::Released(answer)) => {
+            telemetry::request("released");
+            Ran::Answer(answer.map(Body::from))
+        }
+        (Standing::Nothing | Standing::NotYet, Attempt::ServiceError(error)) => {
+            Ran::ServiceError(error)
+        }
+        (Standing::Nothing | Standing::NotYet, Attempt::Panicked(panic)) => Ran::Panicked(panic),
+        (Standing::Nothing, Attempt::Refused(refusal)) => Ran::Answer(refuse(Some(claim), refusal)),
+        (Standing::NotYet, Attempt::Refused(refusal)) => {
+            Ran::Answer(refuse(Some(claim), in_doubt(refusal)))
+        }
+    }
+}
+
+/// Another attempt may be at work that nobody sees before it records: what stopped this one for now says nothing of that. What is
+/// wrong with the handler stops the others too.
+fn in_doubt(refusal: IdempotencyError) -> IdempotencyError {
+    match refusal {
+        IdempotencyError::Store(error)
+            if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Unavailable) =>
+        {
+            IdempotencyError::OutcomeUnknown(error)
+        }
+        IdempotencyError::HandlerTimeout => {
+            IdempotencyError::OutcomeUnknown(Error::new(ErrorKind::Unavailable, refusal))
+        }
+        other => other,
     }
 }
 

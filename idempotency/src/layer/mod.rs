@@ -82,33 +82,40 @@ impl<D: IdempotencyDb> IdempotencyLayer<D, Unscoped> {
     }
 }
 
-impl<D: IdempotencyDb, S> IdempotencyLayer<D, S> {
-    /// Claims keys last: nothing is looked up first, and the statement that records the answer claims the key as well. On
-    /// Postgres a first run then takes one round trip more than its bare transaction, instead of two. Default: keys are claimed
-    /// first.
+#[cfg(feature = "postgres")]
+impl<S> IdempotencyLayer<sqlx::Postgres, S> {
+    /// Claims keys last: nothing is looked up first, and the statement that records the answer claims the key as well. A first
+    /// run then takes one round trip more than its bare transaction, instead of two. Default: keys are claimed first. On other
+    /// databases it would save nothing.
     ///
-    /// The promise is the same, for effects in the transaction: whichever attempt commits first stands, what another one has done is
-    /// rolled back, and its client gets the answer that stands. The price is paid by duplicates:
+    /// For effects in the transaction the promise is the same: whichever attempt commits first stands, what another one has done
+    /// is rolled back, and its client gets the answer that stands. The price is paid by duplicates:
     ///
     /// - **Their handler runs**, also when the key has long had its record, and is rolled back. So it is for handlers whose every
     ///   effect is in the transaction: what a handler does elsewhere is done again for each duplicate.
     /// - It may fail, for the first one's effects are there. Whatever such an attempt ends in, a failure or a panic, the record is
-    ///   looked for then, and is the answer.
-    /// - One that another process is working on is not refused at once, but waits with its record for what becomes of
-    ///   the other. Within this process [`wait`](Self::wait) decides, as ever.
-    /// - A key that is too old, or reused for another request, is refused after its handler has run.
+    ///   looked for then, and is the answer. Where there is none yet, a failure of the database or of time is told as
+    ///   `outcome: unknown`: another attempt may be at work.
+    /// - One that another process is working on is not refused at once, but waits with its record for what becomes of the other.
+    ///   Within this process [`wait`](Self::wait) decides, as ever; but a key that is reused for another request meanwhile is a 409.
+    /// - A key that is too old, or reused, is refused after its handler has run.
+    /// - A handler that answers a refusal because of what its own duplicate has locked (`SKIP LOCKED`, `NOWAIT`) may have that
+    ///   refusal recorded, and the duplicate is rolled back.
     ///
-    /// On MySQL, MariaDB and SQLite it works the same and saves nothing.
+    /// While some processes, or routes of one scope, claim first and others last, two attempts of one key may wait for each other, one
+    /// with the key and one with a row. Postgres ends one of them after its `deadlock_timeout`, with a 409 or what the handler makes
+    /// of it.
     ///
     /// ```
     /// # use mainstay_idempotency::{IdempotencyLayer, Scope};
-    /// # fn f(pool: sqlx::SqlitePool) {
-    /// let layer = IdempotencyLayer::<sqlx::Sqlite>::local(pool)
+    /// # fn f(pool: sqlx::PgPool) {
+    /// let layer = IdempotencyLayer::<sqlx::Postgres>::local(pool)
     ///     .scope(|_| Ok(Scope::new("tenant", "", "operation")))
     ///     .route("/orders", |route| route.optimistic());
     /// # }
     /// ```
     #[must_use]
+    #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
     pub fn optimistic(self) -> Self {
         self.with(|config| config.claiming = Claiming::Last)
     }

@@ -119,8 +119,8 @@ pub enum Seen {
 ///
 /// None of these futures is cancel-safe: [`begin`](Self::begin) may leave an open transaction on a pooled connection when
 /// dropped (sqlx 0.9, Postgres). The layer and the webhook receiver run them in spawned tasks; so must other callers.
-/// [`record`](Self::record) and [`check_open`](Self::check_open) may be dropped when they take too long, if
-/// [`rollback`](Self::rollback) follows.
+/// [`record`](Self::record), [`claim_and_record`](Self::claim_and_record) and [`check_open`](Self::check_open) may be dropped when
+/// they take too long, if [`rollback_cut_off`](Self::rollback_cut_off) follows.
 pub trait IdempotencyDb: Database {
     /// Creates and updates the tables. Several processes may do so at once.
     fn migrate(pool: &Pool<Self>) -> impl Future<Output = Result<(), Error>> + Send;
@@ -177,7 +177,7 @@ pub trait IdempotencyDb: Database {
     ) -> impl Future<Output = Result<Inserted, Error>> + Send;
 
     /// Begins a transaction that claims its key no sooner than [`claim_and_record`](Self::claim_and_record): nothing is looked
-    /// up, and `idle_max` bounds it as in [`claim`](Self::claim).
+    /// up. On Postgres, where the layer can do this, `idle_max` bounds it as in [`claim`](Self::claim); by default nothing does.
     fn begin_unclaimed(
         pool: &Pool<Self>,
         claim: &Claim,
@@ -192,8 +192,8 @@ pub trait IdempotencyDb: Database {
     ///
     /// The claim is held until the transaction ends, as any other is, so that a commit that goes unanswered can be looked up.
     ///
-    /// Fails with [`ErrorKind::Busy`] where the holder is not done in time, and with [`ErrorKind::TransactionEnded`] as
-    /// [`record`](Self::record) does.
+    /// Fails with [`ErrorKind::Busy`] where the database ends the wait for the holder (on Postgres by `lock_timeout`, or to resolve a
+    /// deadlock; by default after `idle_max`), and with [`ErrorKind::TransactionEnded`] as [`record`](Self::record) does.
     fn claim_and_record(
         tx: &mut Transaction<'static, Self>,
         claim: &Claim,

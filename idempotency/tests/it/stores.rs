@@ -94,7 +94,7 @@ async fn a_database_of_the_first_version_is_brought_up_with_its_records<D: TestD
         D::raw(
             &mut conn,
             "do $$ begin for n in 0..15 loop execute format('drop table %I', 'mainstay_key_day_' || lpad(n::text, 2, '0')); end loop; end $$; \
-             drop function mainstay_keep; drop function mainstay_empty_day; \
+             drop function mainstay_keep; drop function mainstay_empty_day; drop function mainstay_key_has; \
              drop function mainstay_claim(bigint, bigint, bytea, bytea, text); \
              drop function mainstay_claim(bigint, bigint, bytea, bytea, int, text)",
         )

@@ -117,23 +117,26 @@ pub(super) fn insert(day: Option<u8>) -> &'static str {
     }
 }
 
-/// As [`insert`], with the claim in it. Of a key with a day, a record that is older than the days' tables has the key as well.
+/// As [`insert`], with the claim in it. Of a key with a day, a record that is older than the days' tables has the key as well: no
+/// index finds that one, and a function does, whose snapshot is of the moment when it is called, with the locks held.
+///
+/// The row's time is that of the look at the key's age, which the reaper goes by, and not that of a BEGIN long before.
 pub(super) fn claim_and_insert(day: Option<u8>) -> &'static str {
     macro_rules! text {
         ($table:literal, $unless:literal) => {
             concat!(
                 "with held as materialized (select pg_advisory_xact_lock_shared($8), pg_advisory_xact_lock($9)) insert into ",
                 $table,
-                " (scope, key, fingerprint, status, headers, body) \
-                 select $1, $2, $3, $4, $5, $6 from held where current_setting('mainstay.claim', true) = $7",
+                " (scope, key, fingerprint, status, headers, body, created_at) \
+                 select $1, $2, $3, $4, $5, $6, clock_timestamp() from held where current_setting('mainstay.claim', true) = $7",
                 $unless,
-                " returning (extract(epoch from clock_timestamp()) * 1000)::bigint"
+                " returning (extract(epoch from created_at) * 1000)::bigint"
             )
         };
         ($table:literal) => {
             text!(
                 $table,
-                " and not exists (select from only mainstay_key where scope = $1 and key = $2)"
+                " and not mainstay_key_has($1, $2)"
             )
         };
     }
@@ -247,7 +250,7 @@ mod tests {
 
     #[test]
     fn each_day_has_texts_of_its_own() {
-        for text in [read, look, insert, delete] {
+        for text in [read, look, insert, claim_and_insert, delete] {
             let texts: std::collections::HashSet<_> = [None]
                 .into_iter()
                 .chain((0..DAYS).map(Some))

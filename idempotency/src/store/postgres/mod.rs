@@ -31,6 +31,10 @@ const MIGRATIONS: &[(i32, &str)] = &[
         4,
         include_str!("../../../migrations/postgres/0004_days.sql"),
     ),
+    (
+        5,
+        include_str!("../../../migrations/postgres/0005_claim_last.sql"),
+    ),
 ];
 
 /// `READ WRITE` refuses a standby: its snapshot may lack the record that the primary has.
