@@ -15,7 +15,8 @@ use mainstay_idempotency::leased::{Claimed, LeasedDb, Leases, Work};
 use mainstay_idempotency::store::Claim;
 use mainstay_idempotency::webhook::{Received, Secret, Verifier, Webhooks, sign};
 use mainstay_idempotency::{
-    Fingerprint, IdemTx, Inbox, Jobs, Key, Ran, Scope, Seen, Wait, migrate, reap, reap_inbox,
+    Fingerprint, IdemTx, IdempotencyLayer, Inbox, Jobs, Key, Ran, Scope, Seen, Wait, migrate, reap,
+    reap_inbox,
 };
 use sqlx::{MySql, Pool, Postgres, Sqlite};
 use tokio_util::task::TaskTracker;
@@ -138,7 +139,7 @@ async fn dropped_at_every_poll_a_keyed_request_is_done_or_never_was<D: Asked>(po
 #[ignore = "needs MAINSTAY_TEST_POSTGRES_URL; tests/run provides it"]
 async fn dropped_at_every_poll_a_request_that_claims_last_is_done_or_never_was_on_postgres() {
     crate::db::on::<Postgres, _>(|pool| async move {
-        done_or_never_was(App::with(pool, |layer| layer.optimistic())).await;
+        done_or_never_was(App::with(pool, IdempotencyLayer::optimistic)).await;
     })
     .await;
 }

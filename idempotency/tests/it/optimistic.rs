@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use mainstay_errors::Outcome;
 use mainstay_idempotency::store::Claim;
-use mainstay_idempotency::{Fingerprint, IdempotencyDb, Key, Scope, Wait};
+use mainstay_idempotency::{Fingerprint, IdempotencyDb, IdempotencyLayer, Key, Scope, Wait};
 use sqlx::{Pool, Postgres};
 use uuid::{Builder, Uuid};
 
@@ -41,7 +41,7 @@ on_postgres!(
 );
 
 fn app(pool: Pool<Postgres>) -> App<Postgres> {
-    App::with(pool, |layer| layer.optimistic())
+    App::with(pool, IdempotencyLayer::optimistic)
 }
 
 /// What is kept of it.

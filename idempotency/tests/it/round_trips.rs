@@ -1,7 +1,7 @@
 //! What the Local protocol costs on Postgres: round trips counted at the wire, and bytes of its log.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::StatusCode;
 use mainstay_idempotency::store::{Claim, Claimed};
@@ -10,6 +10,7 @@ use mainstay_idempotency::{
 };
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Pool, Postgres};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::app::App;
@@ -93,7 +94,7 @@ async fn a_first_run_takes_two_round_trips_more_and_a_replay_takes_one_on_postgr
             );
             assert_eq!(replay, select, "a record is one primary key's look");
         }
-        let last = App::with(pool.clone(), |layer| layer.optimistic());
+        let last = App::with(pool.clone(), IdempotencyLayer::optimistic);
         for key in ["warm-last", "last"] {
             let run = round_trips(&wire, &pool, async {
                 assert_eq!(last.post(key, "ok").await.status, StatusCode::CREATED);

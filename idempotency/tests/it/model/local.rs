@@ -128,7 +128,7 @@ impl search::Model for Model {
         for n in 0..ATTEMPTS {
             match state.attempts[n] {
                 Attempt::Not if self.claims_last => {
-                    may("begins", n, state.with(n, Attempt::Running))
+                    may("begins", n, state.with(n, Attempt::Running));
                 }
                 Attempt::Not if state.recorded => {
                     may("replays", n, state.with(n, Attempt::ToldDone));
