@@ -41,6 +41,10 @@ pub(crate) enum Claiming {
     /// Before anything runs.
     First,
     /// With the record, in the same statement: what ran for nothing is rolled back.
+    #[cfg_attr(
+        not(all(feature = "axum", feature = "postgres")),
+        expect(dead_code, reason = "the layer's, on Postgres")
+    )]
     Last,
 }
 

@@ -34,7 +34,6 @@ pub use self::protocol::Protocol;
 pub use self::service::{IdempotencyService, ResponseFuture};
 use crate::codec::Codec;
 use crate::leased::{HANDLER_BYTES_MAX, LeasedStore, Leases};
-use crate::local::Claiming;
 use crate::on_commit::OnCommit;
 use crate::policy::OutcomePolicy;
 use crate::store::IdempotencyDb;
@@ -117,7 +116,7 @@ impl<S> IdempotencyLayer<sqlx::Postgres, S> {
     #[must_use]
     #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
     pub fn optimistic(self) -> Self {
-        self.with(|config| config.claiming = Claiming::Last)
+        self.with(|config| config.claiming = crate::local::Claiming::Last)
     }
 }
 
