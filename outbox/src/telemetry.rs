@@ -390,6 +390,7 @@ mod tests {
             };
             let settlement = Settlement {
                 held: Held { lane: 0, epoch: 1 },
+                batch: 1,
                 acked: vec![1, 2],
                 failed: Vec::new(),
                 dead: vec![buried(DeadCause::Rejected), buried(DeadCause::Parked)],

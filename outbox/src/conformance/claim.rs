@@ -127,6 +127,7 @@ pub(super) async fn heads_and_writers_are_of_one_moment<Db: OutboxDb>(pool: Pool
     let id = first.first().expect("a row").id;
     let batch = || InFlight {
         held: lane,
+        batch: 1,
         rewinds: 0,
         ids: vec![id],
     };
@@ -369,6 +370,7 @@ pub(super) async fn a_batch_seen_before_rows_were_put_back_is_not_recorded<Db: O
     let record = async |rewinds| {
         let batch = InFlight {
             held: lane,
+            batch: 1,
             rewinds,
             ids: seen.iter().map(|row| row.id).collect(),
         };
@@ -434,6 +436,7 @@ pub(super) async fn a_failure_is_added_to_the_history<Db: OutboxDb>(pool: Pool<D
     // A takeover adds its own.
     let batch = InFlight {
         held: lane,
+        batch: 1,
         rewinds: 0,
         ids: vec![row.id],
     };
@@ -621,6 +624,7 @@ pub(super) async fn a_settlement_that_is_repeated_undoes_nothing_that_came_after
     };
     let batch = InFlight {
         held: lane,
+        batch: 1,
         rewinds: 2,
         ids: Vec::new(),
     };
@@ -634,4 +638,80 @@ pub(super) async fn a_settlement_that_is_repeated_undoes_nothing_that_came_after
         names(&due(&pool, everything([0])).await),
         ["dead", "delivered"]
     );
+}
+
+/// A copy of a settlement, or of a record, that comes when the lane's next batch is recorded: it was long under way.
+pub(super) async fn a_settlement_is_of_its_own_batch_only<Db: OutboxDb>(pool: Pool<Db>) {
+    let outbox = migrated(&pool, 1).await;
+    for name in ["dead", "first", "second"] {
+        put(&pool, &outbox, named(name)).await;
+    }
+    let lane = own(&pool).await;
+    let rows = due(&pool, everything([0])).await;
+    let [dead, first, second] = rows.as_slice() else {
+        unreachable!("three rows");
+    };
+    let one = Settlement {
+        acked: vec![first.id],
+        dead: vec![buried(dead.id, DeadCause::Rejected)],
+        ..nothing(lane)
+    };
+    let two = Settlement {
+        batch: 2,
+        acked: vec![second.id],
+        ..nothing(lane)
+    };
+    let settle = async |keep, settlement: &Settlement| {
+        let settled = Db::settle(pool.clone(), keep, vec![settlement.clone()]).await;
+        settled.expect("the settlement runs")
+    };
+    let batch = |batch, rewinds, id| InFlight {
+        held: lane,
+        batch,
+        rewinds,
+        ids: vec![id],
+    };
+    let record = async |batch| {
+        let recorded = Db::record(pool.clone(), LONG, vec![batch]).await;
+        recorded.expect("recording runs");
+    };
+    let in_flight = async || {
+        let lanes = crate::Admin::new(pool.clone()).lanes().await;
+        lanes.expect("lanes are told")[0].in_flight
+    };
+    record(batch(1, 0, first.id)).await;
+    assert_eq!(settle(true, &one).await, [0]);
+    assert_eq!(in_flight().await, 0);
+    let admin = crate::Admin::new(pool.clone());
+    let all = crate::Filter::all;
+    admin.redrive(all()).await.expect("the letter is redriven");
+    admin.replay(all()).await.expect("what was kept is put back");
+
+    record(batch(2, 2, second.id)).await;
+    for keep in [true, false] {
+        assert!(settle(keep, &one).await.is_empty(), "another is recorded");
+    }
+    let plain = Settlement {
+        dead: Vec::new(),
+        ..one
+    };
+    assert!(settle(false, &plain).await.is_empty());
+    // The second of these would be cleared, as rows were put back since.
+    for rewinds in [2, 0] {
+        record(batch(1, rewinds, first.id)).await;
+    }
+    assert_eq!(in_flight().await, 1);
+    assert_eq!(
+        names(&due(&pool, everything([0])).await),
+        ["dead", "first", "second"],
+        "nothing was written"
+    );
+    assert_eq!(settle(false, &two).await, [0]);
+    assert_eq!(
+        names(&due(&pool, everything([0])).await),
+        ["dead", "first"],
+        "and this was, once"
+    );
+    assert_eq!(settle(false, &two).await, [0], "its answer was lost");
+    assert_eq!(in_flight().await, 0);
 }

@@ -68,6 +68,7 @@ pub(super) async fn a_takeover_charges_what_was_in_flight_and_nothing_else<Db: O
     let ids: Vec<i64> = rows.iter().take(2).map(|row| row.id).collect();
     let batch = InFlight {
         held: held(first),
+        batch: 1,
         rewinds: 0,
         ids,
     };
@@ -104,6 +105,7 @@ pub(super) async fn what_was_recorded_and_not_attempted_is_not_charged<Db: Outbo
         let rows = due(&pool, everything([0])).await;
         let batch = InFlight {
             held: lane,
+            batch: 1,
             rewinds: 0,
             ids: rows.iter().map(|row| row.id).collect(),
         };
@@ -156,6 +158,7 @@ pub(super) async fn a_zombie_settles_renews_records_and_releases_nothing<Db: Out
     assert!(kept.is_empty());
     let batch = InFlight {
         held: zombie,
+        batch: 1,
         rewinds: 0,
         ids: ids.clone(),
     };

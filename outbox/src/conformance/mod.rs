@@ -62,6 +62,7 @@ where
     claim::what_is_due_moves_into_its_lane_in_the_order_of_the_times(fresh().await).await;
     claim::settling_twice_charges_once(fresh().await).await;
     claim::a_settlement_that_is_repeated_undoes_nothing_that_came_after_it(fresh().await).await;
+    claim::a_settlement_is_of_its_own_batch_only(fresh().await).await;
     dead::dead_letters_move_there_and_back_whole(fresh().await).await;
     dead::a_filter_means_what_it_says(fresh().await).await;
     dead::a_change_in_many_batches_is_one_in_the_audit(fresh().await).await;
@@ -115,6 +116,7 @@ async fn due<Db: OutboxDb>(pool: &Pool<Db>, ask: Ask) -> Vec<Candidate> {
 async fn record<Db: OutboxDb>(pool: &Pool<Db>, settlement: &Settlement) {
     let Settlement {
         held,
+        batch,
         acked,
         failed,
         dead,
@@ -124,12 +126,13 @@ async fn record<Db: OutboxDb>(pool: &Pool<Db>, settlement: &Settlement) {
     let ids: Vec<i64> = acked.iter().copied().chain(failed).chain(dead).collect();
     let mut rewinds = 0;
     loop {
-        let batch = InFlight {
+        let recorded = InFlight {
             held: *held,
+            batch: *batch,
             rewinds,
             ids: ids.clone(),
         };
-        let recorded = Db::record(pool.clone(), LONG, vec![batch]).await;
+        let recorded = Db::record(pool.clone(), LONG, vec![recorded]).await;
         match recorded.expect("recording runs").lanes.first() {
             // Rows were put back meanwhile, and nothing was recorded.
             Some((_, now)) if *now != rewinds => rewinds = *now,
@@ -169,6 +172,7 @@ fn everything(lanes: impl IntoIterator<Item = i32>) -> Ask {
 fn nothing(held: Held) -> Settlement {
     Settlement {
         held,
+        batch: 1,
         acked: Vec::new(),
         failed: Vec::new(),
         dead: Vec::new(),

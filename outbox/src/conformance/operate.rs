@@ -84,6 +84,7 @@ pub(super) async fn each_message_says_what_it_waits_for<Db: OutboxDb>(pool: Pool
     settle(&pool, settlement).await;
     let batch = InFlight {
         held: lane,
+        batch: 1,
         rewinds: 0,
         ids: vec![flying.id],
     };
@@ -182,6 +183,7 @@ pub(super) async fn lanes_are_told_with_a_verdict<Db: OutboxDb>(pool: Pool<Db>) 
         .collect();
     let batch = InFlight {
         held: lane,
+        batch: 1,
         rewinds: 0,
         ids,
     };

@@ -63,6 +63,7 @@ impl Part {
 /// A batch that has come back.
 pub(super) struct Published {
     pub(super) held: Held,
+    pub(super) batch: i64,
     pub(super) results: Vec<Result>,
     /// Given up before publishing; written down together with the rest.
     pub(super) dead: Vec<Buried>,
@@ -89,6 +90,7 @@ pub(super) struct Result {
 /// Publishes a lane's batch, each sink's part beside the others.
 pub(super) async fn publish(
     lane: LaneRef,
+    batch: i64,
     parts: Vec<Part>,
     dead: Vec<Buried>,
     timeout: Duration,
@@ -107,6 +109,7 @@ pub(super) async fn publish(
     .await;
     Published {
         held,
+        batch,
         results,
         dead,
     }
@@ -197,7 +200,7 @@ mod tests {
         let before = Instant::now();
         let limit = Duration::from_secs(60);
         let lane = LaneRef::detached();
-        let published = publish(lane, vec![part], Vec::new(), limit).await;
+        let published = publish(lane, 1, vec![part], Vec::new(), limit).await;
         let result = &published.results[0];
         assert!(!result.crashed, "what was acked is lost, the rest charged");
         let acked = result

@@ -154,6 +154,8 @@ pub trait Claim: Database {
 
     /// Records the batches that are about to be published, or to be given up, and renews their lanes. Says which lanes are
     /// still held.
+    ///
+    /// The record of a later batch stays: then this is a copy that was long under way, and nobody waits for its answer.
     fn record(
         pool: Pool<Self>,
         lease: Duration,
@@ -169,11 +171,14 @@ pub trait Claim: Database {
         running: bool,
     ) -> impl Future<Output = Result<Heads, Error>> + Send;
 
-    /// Writes down what became of batches and clears their records, lane by lane, where the epoch still matches. With
-    /// `keep`, what was delivered is kept for operators. Says which lanes are held; the others are fenced.
+    /// Writes down what became of batches and clears their records, lane by lane, where the epoch still matches and the
+    /// record is that of the batch. With `keep`, what was delivered is kept for operators. Says which are written; the
+    /// others are fenced.
     ///
     /// In a lane that has no record nothing is written, as that was done before, by a call whose answer was lost: since
-    /// then operators may have put back what it wrote down.
+    /// then operators may have put back what it wrote down. That counts as written. Where another batch is recorded nothing
+    /// is written either, and it does not count: of a caller that waits for the answer to each settlement before it records
+    /// the lane's next batch, only a copy that was long under way can meet a later record, and nobody waits for its answer.
     fn settle(
         pool: Pool<Self>,
         keep: bool,

@@ -156,12 +156,23 @@ pub struct Candidate {
 pub struct InFlight {
     /// The lane and epoch.
     pub held: Held,
+    /// The batch's number: positive, and higher than that of any before it in this lane and epoch.
+    pub batch: i64,
     /// How often rows had been put back in the lane before it was looked at. If it was once more since, nothing is
     /// recorded: what was put back may have to go first.
     pub rewinds: i64,
     /// The places in the lane of the messages that will be published: none where all are given up. What is recorded, even
     /// if it is nothing, is what a settlement can be of.
     pub ids: Vec<i64>,
+}
+
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+impl InFlight {
+    /// What a lane's record holds: the batch's number, negative as no id is, and the ids.
+    pub(crate) fn entry(&self) -> Vec<i64> {
+        let number = std::iter::once(-self.batch);
+        number.chain(self.ids.iter().copied()).collect()
+    }
 }
 
 /// What recording batches told.
@@ -196,6 +207,8 @@ pub struct Heads {
 pub struct Settlement {
     /// The lane and epoch.
     pub held: Held,
+    /// The number that the batch was recorded with.
+    pub batch: i64,
     /// Delivered: these rows go.
     pub acked: Vec<i64>,
     /// Failed: these rows wait.

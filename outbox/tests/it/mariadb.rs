@@ -327,6 +327,7 @@ async fn a_mark_does_not_pass_an_id_whose_statement_is_held_up() {
     .await;
     let batch = InFlight {
         held: held[1],
+        batch: 1,
         rewinds: 0,
         ids: vec![22],
     };

@@ -148,6 +148,7 @@ async fn claim_and_die<Db: OutboxDb>(pool: &Pool<Db>) {
         brief,
         vec![InFlight {
             held,
+            batch: 1,
             rewinds: 0,
             ids,
         }],

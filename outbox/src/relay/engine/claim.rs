@@ -118,11 +118,15 @@ impl<Db: OutboxDb> Engine<Db> {
     ///
     /// `last` is the highest id that was seen, and the messages' ages are those at the time `looked`.
     async fn start(&mut self, cuts: Vec<(Held, Cut)>, last: Option<i64>, looked: Instant) -> bool {
+        // One that was not recorded, as far as this relay was told, is never heard of again under this number.
+        self.flight.batch += 1;
+        let batch = self.flight.batch;
         let batches: Vec<InFlight> = cuts
             .iter()
             .filter(|(_, cut)| !cut.publish.is_empty() || !cut.dead.is_empty())
             .map(|(held, cut)| InFlight {
                 held: *held,
+                batch,
                 rewinds: self.lanes.get(&held.lane).map_or(0, |slot| slot.rewinds),
                 ids: cut
                     .publish
@@ -171,6 +175,7 @@ impl<Db: OutboxDb> Engine<Db> {
             if cut.publish.is_empty() {
                 self.flight.unsettled.push(Settlement {
                     held,
+                    batch,
                     acked: Vec::new(),
                     failed: Vec::new(),
                     dead: cut.dead,
@@ -187,6 +192,7 @@ impl<Db: OutboxDb> Engine<Db> {
                 }
                 self.flight.publishing.spawn(publish(
                     lane,
+                    batch,
                     parts,
                     cut.dead,
                     self.config.publish_timeout,

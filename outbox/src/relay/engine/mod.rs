@@ -75,6 +75,8 @@ pub(super) struct Engine<Db: OutboxDb> {
 #[derive(Default)]
 struct Flight {
     publishing: JoinSet<Published>,
+    /// The number of the batches that were recorded last.
+    batch: i64,
     /// Messages in `publishing`.
     messages: usize,
     /// Their payloads' bytes.

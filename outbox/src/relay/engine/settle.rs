@@ -33,6 +33,7 @@ impl<Db: OutboxDb> Engine<Db> {
         let now = Instant::now();
         let mut settlement = Settlement {
             held: published.held,
+            batch: published.batch,
             acked: Vec::new(),
             failed: Vec::new(),
             dead: published.dead,

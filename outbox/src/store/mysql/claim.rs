@@ -114,7 +114,7 @@ impl Claim for MySql {
     ) -> Result<Recorded, Error> {
         let of = |batch: &InFlight| {
             let Held { lane, epoch } = batch.held;
-            (lane, epoch, batch.rewinds, json(&batch.ids))
+            (lane, epoch, batch.rewinds, json(&batch.entry()), -batch.batch)
         };
         let mut list: Vec<_> = batches.iter().map(of).collect();
         list.sort_unstable();
@@ -124,9 +124,13 @@ impl Claim for MySql {
             Box::pin(async move {
                 sqlx::query(
                     "UPDATE JSON_TABLE(?, '$[*]' COLUMNS
-                         (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]', rewinds BIGINT PATH '$[2]', ids LONGTEXT PATH '$[3]')) w
+                         (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]', rewinds BIGINT PATH '$[2]', ids LONGTEXT PATH '$[3]',
+                          number BIGINT PATH '$[4]')) w
                      STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
-                     SET l.in_flight = CASE WHEN l.rewinds = w.rewinds THEN w.ids END,
+                     SET l.in_flight = CASE
+                             WHEN CAST(json_extract(l.in_flight, '$[0]') AS SIGNED) < w.number THEN l.in_flight -- of a later batch
+                             WHEN l.rewinds = w.rewinds THEN w.ids
+                         END,
                          l.lease_until = utc_timestamp(6) + INTERVAL ? MICROSECOND
                      WHERE l.epoch = w.epoch",
                 )

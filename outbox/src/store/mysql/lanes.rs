@@ -212,7 +212,7 @@ impl Lanes for MySql {
 }
 
 /// Lanes and epochs as JSON, in the order of the lanes, which is the order in which everybody locks them.
-pub(super) fn pairs(held: &[Held]) -> String {
+fn pairs(held: &[Held]) -> String {
     let mut pairs: Vec<(i32, i64)> = held.iter().map(|held| (held.lane, held.epoch)).collect();
     pairs.sort_unstable();
     json(&pairs)

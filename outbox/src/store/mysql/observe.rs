@@ -111,7 +111,7 @@ impl Observe for MySql {
             let rows = sqlx::query(
                 "SELECT l.lane, l.owner, l.epoch,
                      timestampdiff(MICROSECOND, utc_timestamp(6), l.lease_until) AS lease_micros,
-                     CAST(coalesce(json_length(l.in_flight), 0) AS SIGNED) AS in_flight,
+                     CAST(greatest(coalesce(json_length(l.in_flight), 0) - 1, 0) AS SIGNED) AS in_flight,
                      timestampdiff(MICROSECOND, l.settled_at, utc_timestamp(6)) AS settled_micros,
                      h.topic, h.attempts, h.last_reason,
                      timestampdiff(MICROSECOND, h.enqueued_at, utc_timestamp(6)) AS age_micros,

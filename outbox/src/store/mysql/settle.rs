@@ -5,30 +5,32 @@ use sqlx::MySqlConnection;
 use super::{
     super::{Settlement, micros},
     json,
-    lanes::pairs,
 };
 
 /// The lanes are locked first, in order, and looked at in their newest versions: from there on no takeover can come between,
-/// no operator releases a parked key, and of a lane that has changed hands nothing is touched. Neither is anything of one
-/// that has no record: it was settled before, by a call whose answer was lost.
+/// no operator releases a parked key, and of a lane that has changed hands, or has the record of another batch, nothing is
+/// touched. Neither is anything of one that has no record: it was settled before, by a call whose answer was lost.
 pub(super) async fn settle(
     tx: &mut MySqlConnection,
     keep: bool,
     settlements: &[Settlement],
 ) -> Result<Vec<i32>, sqlx::Error> {
-    let wanted: Vec<_> = settlements
+    let mut wanted: Vec<_> = settlements
         .iter()
-        .map(|settlement| settlement.held)
+        .map(|one| (one.held.lane, one.held.epoch, -one.batch))
         .collect();
+    wanted.sort_unstable();
     let held: Vec<(i32, bool, bool)> = sqlx::query_as(
         "SELECT l.lane, l.in_flight IS NOT NULL,
              EXISTS (SELECT 1 FROM mainstay_outbox_waiting b WHERE b.lane = l.lane)
-         FROM JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]')) w
+         FROM JSON_TABLE(?, '$[*]' COLUMNS
+             (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]', number BIGINT PATH '$[2]')) w
          STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
          WHERE l.epoch = w.epoch
+             AND (l.in_flight IS NULL OR CAST(json_extract(l.in_flight, '$[0]') AS SIGNED) = w.number)
          FOR UPDATE",
     )
-    .bind(pairs(&wanted))
+    .bind(json(&wanted))
     .fetch_all(&mut *tx)
     .await?;
     let open = held.iter().filter(|(_, open, _)| *open);

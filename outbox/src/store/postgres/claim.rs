@@ -78,10 +78,14 @@ impl Claim for Postgres {
         lease: Duration,
         batches: Vec<InFlight>,
     ) -> Result<Recorded, Error> {
-        let (ids, first, last) = flat(batches.iter().map(|batch| batch.ids.as_slice()));
+        let entries = column(&batches, InFlight::entry);
+        let (ids, first, last) = flat(entries.iter().map(Vec::as_slice));
         let held: Vec<(i32, i64, i64)> = sqlx::query_as(
             "UPDATE mainstay_outbox_lane l
-             SET in_flight = CASE WHEN l.rewinds = w.rewinds THEN ($5::bigint[])[w.first:w.last] END,
+             SET in_flight = CASE
+                     WHEN l.in_flight[1] < ($5::bigint[])[w.first] THEN l.in_flight -- of a later batch
+                     WHEN l.rewinds = w.rewinds THEN ($5::bigint[])[w.first:w.last]
+                 END,
                  lease_until = clock_timestamp() + $6 * interval '1 microsecond'
              FROM unnest($1::integer[], $2::bigint[], $3::integer[], $4::integer[], $7::bigint[])
                  AS w(lane, epoch, first, last, rewinds)

@@ -88,7 +88,7 @@ impl Observe for Postgres {
         let rows = sqlx::query(
             "SELECT l.lane, l.owner, l.epoch,
                  (extract(epoch FROM l.lease_until - clock_timestamp()) * 1000000)::bigint AS lease_micros,
-                 coalesce(cardinality(l.in_flight), 0)::bigint AS in_flight,
+                 greatest(cardinality(l.in_flight) - 1, 0)::bigint AS in_flight,
                  (extract(epoch FROM clock_timestamp() - l.settled_at) * 1000000)::bigint AS settled_micros,
                  (SELECT count(*) FROM (
                      SELECT FROM mainstay_outbox_message WHERE lane = l.lane ORDER BY id LIMIT $1) p) AS pending,

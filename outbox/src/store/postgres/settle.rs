@@ -1,8 +1,9 @@
 //! The outbox on Postgres: writing down what became of batches, in one statement.
 //!
 //! Both statements begin alike. The lanes are locked first, in order, and looked at in their newest versions: from there on
-//! no takeover can come between, and a lane that has changed hands is not `held`, so nothing of it is touched. One that is
-//! held and has no record was settled by a call whose answer was lost: it is not `open`, and nothing of it is touched either.
+//! no takeover can come between, and a lane that has changed hands, or has the record of another batch, is not `held`, so
+//! nothing of it is touched. One that has no record was settled by a call whose answer was lost: it is not `open`, and nothing
+//! of it is touched either.
 
 use serde::Serialize;
 use sqlx::PgPool;
@@ -59,8 +60,9 @@ async fn forget_acked(pool: PgPool, settlements: Vec<Settlement>) -> Result<Vec<
         "WITH held AS (
              SELECT l.lane, l.in_flight IS NOT NULL AS open, w.first, w.last
              FROM mainstay_outbox_lane l
-             JOIN unnest($1::integer[], $2::bigint[], $3::integer[], $4::integer[]) AS w(lane, epoch, first, last)
-                 ON l.lane = w.lane AND l.epoch = w.epoch
+             JOIN unnest($1::integer[], $2::bigint[], $3::integer[], $4::integer[], $6::bigint[])
+                     AS w(lane, epoch, first, last, batch)
+                 ON l.lane = w.lane AND l.epoch = w.epoch AND (l.in_flight IS NULL OR l.in_flight[1] = -w.batch)
              ORDER BY l.lane
              FOR UPDATE OF l
          ), cleared AS (
@@ -78,6 +80,7 @@ async fn forget_acked(pool: PgPool, settlements: Vec<Settlement>) -> Result<Vec<
     .bind(first)
     .bind(last)
     .bind(ids)
+    .bind(column(&settlements, |settlement| settlement.batch))
     .fetch_all(&pool)
     .await?;
     Ok(lanes)
@@ -127,8 +130,8 @@ async fn write_down(
         "WITH held AS (
              SELECT l.lane, l.in_flight IS NOT NULL AS open
              FROM mainstay_outbox_lane l
-             JOIN unnest($1::integer[], $2::bigint[]) AS w(lane, epoch)
-                 ON l.lane = w.lane AND l.epoch = w.epoch
+             JOIN unnest($1::integer[], $2::bigint[], $8::bigint[]) AS w(lane, epoch, batch)
+                 ON l.lane = w.lane AND l.epoch = w.epoch AND (l.in_flight IS NULL OR l.in_flight[1] = -w.batch)
              ORDER BY l.lane
              FOR UPDATE OF l
          ), cleared AS (
@@ -204,6 +207,7 @@ async fn write_down(
     .bind(json(&failed))
     .bind(json(&dead))
     .bind(keep)
+    .bind(column(&settlements, |settlement| settlement.batch))
     .fetch_all(&pool)
     .await?;
     Ok(lanes)

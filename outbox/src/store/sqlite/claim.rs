@@ -91,19 +91,23 @@ impl Claim for Sqlite {
         immediate(pool, move |tx| {
             Box::pin(async move {
                 let mut lanes = Vec::with_capacity(batches.len());
-                for InFlight { held, rewinds, ids } in batches {
+                for batch in batches {
+                    let held = batch.held;
                     let now: Option<i64> = sqlx::query_scalar(
                         "UPDATE mainstay_outbox_lane
-                     SET in_flight = CASE WHEN rewinds = ?5 THEN ?3 END,
+                     SET in_flight = CASE
+                             WHEN (in_flight ->> 0) < (?3 ->> 0) THEN in_flight -- of a later batch
+                             WHEN rewinds = ?5 THEN ?3
+                         END,
                          lease_until = CAST(round(unixepoch('subsec') * 1000000) AS INTEGER) + ?4
                      WHERE lane = ?1 AND epoch = ?2
                      RETURNING rewinds",
                     )
                     .bind(held.lane)
                     .bind(held.epoch)
-                    .bind(json(&ids))
+                    .bind(json(&batch.entry()))
                     .bind(micros(lease))
-                    .bind(rewinds)
+                    .bind(batch.rewinds)
                     .fetch_optional(&mut *tx)
                     .await?;
                     lanes.extend(now.map(|now| (held.lane, now)));
@@ -219,7 +223,7 @@ impl Claim for Sqlite {
     }
 }
 
-/// Settles one lane if it is still in its epoch. Says whether it is.
+/// Settles one lane if it is still in its epoch and has the record of this batch or none. Says whether it has.
 async fn settle_lane(
     tx: &mut SqliteConnection,
     keep: bool,
@@ -227,13 +231,15 @@ async fn settle_lane(
 ) -> Result<bool, sqlx::Error> {
     let Held { lane, epoch } = settlement.held;
     let open: Option<bool> = sqlx::query_scalar(
-        "SELECT in_flight IS NOT NULL FROM mainstay_outbox_lane WHERE lane = ?1 AND epoch = ?2",
+        "SELECT in_flight IS NOT NULL FROM mainstay_outbox_lane
+         WHERE lane = ?1 AND epoch = ?2 AND (in_flight IS NULL OR (in_flight ->> 0) = ?3)",
     )
     .bind(lane)
     .bind(epoch)
+    .bind(-settlement.batch)
     .fetch_optional(&mut *tx)
     .await?;
-    // Held without a record, it was settled before, by a call whose answer was lost.
+    // Without a record, it was settled before, by a call whose answer was lost.
     if open != Some(true) {
         return Ok(open.is_some());
     }

@@ -90,7 +90,7 @@ impl Observe for Sqlite {
         let rows = sqlx::query(
             "SELECT l.lane, l.owner, l.epoch,
                  l.lease_until - CAST(round(unixepoch('subsec') * 1000000) AS INTEGER) AS lease_micros,
-                 json_array_length(coalesce(l.in_flight, '[]')) AS in_flight,
+                 json_array_length(coalesce(l.in_flight, '[0]')) - 1 AS in_flight,
                  CAST(round(unixepoch('subsec') * 1000000) AS INTEGER) - l.settled_at AS settled_micros,
                  (SELECT count(*) FROM (
                      SELECT 1 FROM mainstay_outbox_message WHERE lane = l.lane ORDER BY id LIMIT ?1)) AS pending,
