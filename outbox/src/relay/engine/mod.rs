@@ -36,7 +36,7 @@ use crate::{
     mark::{Horizon, Mark, Passed},
     pattern::Pattern,
     sink::Lease,
-    store::{OutboxDb, Settlement},
+    store::{Held, OutboxDb, Settlement},
     telemetry::Tally,
 };
 
@@ -334,9 +334,20 @@ impl<Db: OutboxDb> Engine<Db> {
         None
     }
 
+    /// A batch of which its sinks tried nothing is nobody's attempt: its lane is idle. A lane that was lost and won again
+    /// since may have another batch under way.
+    fn free_untried(&mut self) {
+        let untried = self.flight.unsettled.iter().filter(|s| written(s) == 0);
+        for Held { lane, epoch } in untried.map(|s| s.held) {
+            let slot = self.lanes.get_mut(&lane);
+            if let Some(slot) = slot.filter(|slot| slot.epoch == epoch) {
+                slot.busy = false;
+            }
+        }
+    }
+
     /// Gives everything back. What was cut off stays recorded in flight, for the next owner to charge.
     async fn leave(mut self) -> Drained {
-        let written = |s: &Settlement| s.acked.len() + s.failed.len() + s.dead.len();
         let cut_off =
             self.flight.messages + self.flight.unsettled.iter().map(written).sum::<usize>();
         for slot in self.lanes.values() {
@@ -345,19 +356,7 @@ impl<Db: OutboxDb> Engine<Db> {
         // Nothing may still be publishing when the next owner begins; a sink that blocks its thread is not waited for.
         let cut = self.flight.publishing.shutdown();
         let _ = tokio::time::timeout(Duration::from_secs(1), cut).await;
-        // A batch of which its sinks tried nothing is nobody's attempt.
-        let untried = |s: &&Settlement| written(s) == 0;
-        let untried = self
-            .flight
-            .unsettled
-            .iter()
-            .filter(untried)
-            .map(|s| s.held.lane);
-        for lane in untried.collect::<Vec<_>>() {
-            if let Some(slot) = self.lanes.get_mut(&lane) {
-                slot.busy = false;
-            }
-        }
+        self.free_untried();
         // A few tries: if the database is away, the leases run out by themselves.
         for _ in 0..3 {
             let gone = self.handed_over || self.hand_over().await;
@@ -383,6 +382,11 @@ impl<Db: OutboxDb> Engine<Db> {
             unsettled: cut_off as u64,
         }
     }
+}
+
+/// Messages of which something is to be written down.
+fn written(settlement: &Settlement) -> usize {
+    settlement.acked.len() + settlement.failed.len() + settlement.dead.len()
 }
 
 /// Waits for a commit; for ever when nobody can tell.

@@ -135,6 +135,23 @@ async fn a_lane_whose_release_may_yet_come_to_pass_is_worked_on_no_longer() {
     assert!(engine.lanes.is_empty());
 }
 
+#[tokio::test]
+async fn a_batch_that_nobody_tried_frees_its_lane_in_its_own_epoch_only() {
+    for (epoch, busy) in [(0, true), (1, false)] {
+        let mut engine = engine();
+        engine.lanes.get_mut(&0).unwrap().busy = true;
+        engine.flight.unsettled.push(Settlement {
+            held: Held { lane: 0, epoch },
+            batch: 1,
+            acked: Vec::new(),
+            failed: Vec::new(),
+            dead: Vec::new(),
+        });
+        engine.free_untried();
+        assert_eq!(engine.lanes[&0].busy, busy);
+    }
+}
+
 /// The engine against a database, turn by turn.
 mod postgres {
     use sqlx::{

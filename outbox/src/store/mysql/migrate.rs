@@ -137,8 +137,9 @@ async fn fill(conn: &mut MySqlConnection, lanes: u16) -> Result<(), Error> {
 /// written, which would wait for whoever has them locked.
 async fn rows(conn: &mut MySqlConnection, lanes: u16) -> Result<(), Error> {
     let all: bool = sqlx::query_scalar(
-        "SELECT (SELECT count(*) FROM mainstay_outbox_lane) >= ? AND (SELECT count(*) FROM mainstay_outbox_key_lock) >= ?",
+        "SELECT (SELECT count(*) FROM mainstay_outbox_lane WHERE lane < ?) >= ? AND (SELECT count(*) FROM mainstay_outbox_key_lock) >= ?",
     )
+    .bind(lanes)
     .bind(lanes)
     .bind(KEY_LOCKS)
     .fetch_one(&mut *conn)
