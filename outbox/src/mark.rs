@@ -24,10 +24,13 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::store::Heads;
+use crate::store::{Head, Heads};
 
 /// How long a mark waits for writers before it passes them.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
+
+/// How long it may take until it is first known which ids can still appear.
+const FIRST: Duration = Duration::from_secs(6);
 
 /// The most writers that are remembered as passed.
 const STRAGGLERS_MAX: usize = 64;
@@ -60,6 +63,16 @@ impl Horizon {
                 since: now,
             });
         }
+    }
+
+    /// Whether a higher id is wanted to be known, so that marks may go further.
+    pub(crate) fn seeks(&self) -> bool {
+        self.pending.is_none()
+    }
+
+    /// Whether it will soon be known for the first time which ids can still appear.
+    fn begins(&self, now: Instant) -> bool {
+        self.safe == 0 && self.pending.is_some_and(|p| now - p.since < FIRST)
     }
 
     /// Whether there is something that the lanes' heads would tell.
@@ -122,9 +135,13 @@ impl Horizon {
         true
     }
 
-    /// The mark of a lane that was `above` and has its lowest row at `head`, in the snapshot that was last told.
-    fn mark(&self, above: i64, head: Option<i64>) -> i64 {
-        let done = head.map_or(self.safe, |head| self.safe.min(head.saturating_sub(1)));
+    /// The mark of a lane that was `above` and has this head, in the snapshot that was last told.
+    fn mark(&self, above: i64, head: Head) -> i64 {
+        let done = match head {
+            Head::Row(id) => self.safe.min(id.saturating_sub(1)),
+            Head::NothingUpTo(id) => self.safe.min(id),
+            Head::Nothing => self.safe,
+        };
         above.max(done)
     }
 }
@@ -148,14 +165,22 @@ impl Mark {
         }
     }
 
-    /// Goes up to what a look that began here found at the head.
-    pub(crate) fn rise(&mut self, horizon: &Horizon, head: Option<i64>, passing: bool) {
+    /// Goes up to what a look that began here found at the head. Says whether it is on its way: it went as far as was looked,
+    /// or will as soon as it may, and has more of the same before it.
+    pub(crate) fn rise(
+        &mut self,
+        horizon: &Horizon,
+        head: Head,
+        passing: bool,
+        now: Instant,
+    ) -> bool {
         let to = horizon.mark(self.above(passing), head);
         if passing {
             self.passed = to;
         } else {
             self.done = to;
         }
+        matches!(head, Head::NothingUpTo(id) if to == id || horizon.begins(now))
     }
 
     /// Whether it rises as soon as what stands above it is gone.
@@ -228,17 +253,25 @@ mod tests {
         let mut horizon = Horizon::default();
         horizon.saw(10, 100, now);
         assert_eq!(horizon.told(&heads(90, Some(&[90])), now), None);
-        assert_eq!(horizon.mark(0, Some(8)), 0, "90 may hold an id below 8");
+        assert_eq!(
+            horizon.mark(0, Head::Row(8)),
+            0,
+            "90 may hold an id below 8"
+        );
         let later = now + GRACE;
         assert!(horizon.asks_running(later));
         assert_eq!(horizon.told(&heads(90, Some(&[90, 120])), later), None);
-        assert_eq!(horizon.mark(0, Some(8)), 7);
-        assert_eq!(horizon.mark(0, None), 10, "nothing above what was seen");
+        assert_eq!(horizon.mark(0, Head::Row(8)), 7);
+        assert_eq!(
+            horizon.mark(0, Head::Nothing),
+            10,
+            "nothing above what was seen"
+        );
 
         horizon.saw(20, 200, later);
         assert_eq!(horizon.told(&heads(90, Some(&[90])), later), None);
         assert_eq!(
-            horizon.mark(7, Some(30)),
+            horizon.mark(7, Head::Row(30)),
             20,
             "a known straggler is no news"
         );
@@ -254,10 +287,13 @@ mod tests {
         horizon.saw(10, 100, now);
         let later = now + GRACE;
         assert_eq!(horizon.told(&heads(1, Some(&many)), later), None);
-        assert_eq!(horizon.mark(0, None), 0);
+        assert_eq!(horizon.mark(0, Head::Nothing), 0);
         assert_eq!(horizon.told(&heads(2, Some(&many[1..])), later), None);
-        assert_eq!(horizon.mark(0, None), 10);
+        assert_eq!(horizon.mark(0, Head::Nothing), 10);
     }
+
+    /// How many rows a look at the head takes in.
+    const WINDOW: usize = 5;
 
     /// A database as far as the mark is concerned. A third of the ids is of a topic whose sink may be down.
     #[derive(Debug, Default)]
@@ -288,10 +324,14 @@ mod tests {
             !(self.down && of_that_topic(id))
         }
 
-        fn heads(&mut self, above: i64, running: bool) -> Heads {
-            let live = self.live.iter().copied();
-            let head = live.filter(|id| *id > above && self.goes(*id)).min();
-            let last = self.live.iter().copied().max().filter(|_| self.down);
+        fn heads(&mut self, above: i64, running: bool, newest: bool) -> Heads {
+            let mut seen: Vec<i64> = self.live.iter().copied().filter(|id| *id > above).collect();
+            seen.sort_unstable();
+            let last = seen.last().copied().filter(|_| newest);
+            let more = seen.len() >= WINDOW;
+            seen.truncate(WINDOW);
+            let row = seen.iter().copied().find(|id| self.goes(*id));
+            let head = Head::new(row, seen.last().copied().filter(|_| more));
             let ended_below = self.open.keys().next().copied();
             Heads {
                 ended_below: ended_below.unwrap_or(self.next_writer + 1),
@@ -338,7 +378,8 @@ mod tests {
             let skipped = world.skipped();
             let passing = self.passed.within(&skipped);
             let above = self.mark.above(passing);
-            let heads = world.heads(above, self.horizon.asks_running(now));
+            let newest = passing && self.horizon.seeks();
+            let heads = world.heads(above, self.horizon.asks_running(now), newest);
             let back = self.horizon.told(&heads, now);
             if let Some((id, stamp)) = heads.newest {
                 self.horizon.saw(id, stamp, now);
@@ -347,7 +388,8 @@ mod tests {
                 self.mark.fall(floor);
             } else {
                 self.passed.set(&skipped);
-                self.mark.rise(&self.horizon, heads.heads[0].1, passing);
+                self.mark
+                    .rise(&self.horizon, heads.heads[0].1, passing, now);
             }
         }
     }
@@ -434,13 +476,15 @@ mod tests {
             ..World::default()
         };
         let mut relay = Relay::default();
-        for _ in 0..3 {
+        for _ in 0..=333 / WINDOW + 2 {
             relay.asks_heads(&mut world, now);
         }
         assert_eq!((relay.mark.done, relay.mark.passed), (0, 999));
         world.live.push(998);
         relay.mark.fall(900);
-        relay.asks_heads(&mut world, now);
+        for _ in 0..=33 / WINDOW + 1 {
+            relay.asks_heads(&mut world, now);
+        }
         assert_eq!(relay.mark.passed, 997, "what came back is not passed");
     }
 }

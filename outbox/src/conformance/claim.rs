@@ -10,7 +10,8 @@ use super::{
 use crate::{
     DeadCause, Event,
     store::{
-        Ask, Buried, Candidate, Failed, Heads, Held, InFlight, Look, Note, OutboxDb, Settlement,
+        Ask, AskHeads, Buried, Candidate, Failed, Head, Heads, Held, InFlight, Look, Note,
+        OutboxDb, Settlement,
     },
 };
 
@@ -137,7 +138,7 @@ pub(super) async fn heads_and_writers_are_of_one_moment<Db: OutboxDb>(pool: Pool
     };
     let heads = async || {
         let look = Look { lane: 0, above: 0 };
-        let heads = Db::heads(pool.clone(), vec![look], Vec::new(), true).await;
+        let heads = Db::heads(pool.clone(), ask_heads(look, &[])).await;
         heads.expect("heads are read")
     };
     // Where one transaction writes at a time, nobody has to be waited for.
@@ -152,7 +153,7 @@ pub(super) async fn heads_and_writers_are_of_one_moment<Db: OutboxDb>(pool: Pool
     let after = record().await.expect("there are marks here");
     assert!(before < after);
     let seen = heads().await;
-    assert_eq!(seen.heads, [(0, Some(id))]);
+    assert_eq!(seen.heads, [(0, Head::Row(id))]);
     let late_is_at_work = |heads: &Heads| match &heads.running {
         Some(running) => {
             assert!(running.iter().all(|writer| *writer >= heads.ended_below));
@@ -160,7 +161,10 @@ pub(super) async fn heads_and_writers_are_of_one_moment<Db: OutboxDb>(pool: Pool
                 .iter()
                 .any(|writer| (before..after).contains(writer))
         }
-        None => heads.heads.iter().any(|(_, head)| *head > Some(id)),
+        None => heads
+            .heads
+            .iter()
+            .any(|(_, head)| matches!(head, Head::Row(head) if *head > id)),
     };
     let done = Settlement {
         acked: vec![id],
@@ -171,17 +175,28 @@ pub(super) async fn heads_and_writers_are_of_one_moment<Db: OutboxDb>(pool: Pool
     assert!(late_is_at_work(&open));
     assert!(open.ended_below < after, "the mark does not pass yet");
     if open.running.is_some() {
-        assert_eq!(open.heads, [(0, None)]);
+        assert_eq!(open.heads, [(0, Head::Nothing)]);
     }
 
     late.commit().await.expect("the transaction commits");
     let seen = heads().await;
     let row = due(&pool, everything([0])).await;
-    assert_eq!(seen.heads, [(0, row.first().map(|row| row.id))]);
+    assert_eq!(seen.heads, [(0, Head::Row(row.first().expect("a row").id))]);
     // Others may have begun to write at the same time, in other databases of the server.
     let deadline = Instant::now() + LONG;
     while seen.running.is_some() && late_is_at_work(&heads().await) {
         assert!(Instant::now() < deadline, "it has ended");
+    }
+}
+
+/// All that can be asked of one lane.
+fn ask_heads(look: Look, skipped: &[&str]) -> AskHeads {
+    AskHeads {
+        lanes: vec![look],
+        skip_topics: skipped.iter().map(ToString::to_string).collect(),
+        window: 1_000,
+        running: true,
+        newest: !skipped.is_empty(),
     }
 }
 
@@ -197,18 +212,38 @@ pub(super) async fn heads_skip_topics_and_say_how_far_they_looked<Db: OutboxDb>(
         unreachable!("four rows");
     };
     let heads = async |above, skipped: &[&str]| {
-        let skipped = skipped.iter().map(ToString::to_string).collect();
-        let heads = Db::heads(pool.clone(), vec![Look { lane: 0, above }], skipped, true).await;
+        let look = Look { lane: 0, above };
+        let heads = Db::heads(pool.clone(), ask_heads(look, skipped)).await;
         heads.expect("heads are read")
     };
     let none = heads(0, &[]).await;
-    assert_eq!((none.heads, none.newest), (vec![(0, Some(first))], None));
+    assert_eq!(
+        (none.heads, none.newest),
+        (vec![(0, Head::Row(first))], None)
+    );
     let skipping = heads(0, &["down", "it's"]).await;
-    assert_eq!(skipping.heads, [(0, Some(third))]);
+    assert_eq!(skipping.heads, [(0, Head::Row(third))]);
     let (newest, stamp) = skipping.newest.expect("there is a last one");
     assert_eq!(newest, last, "whatever its topic");
-    assert_eq!(heads(third, &["down"]).await.heads, [(0, None)]);
-    assert_eq!(heads(first, &[]).await.heads, [(0, Some(second))]);
+    assert_eq!(heads(third, &["down"]).await.heads, [(0, Head::Nothing)]);
+    assert_eq!(heads(first, &[]).await.heads, [(0, Head::Row(second))]);
+
+    let last_of_all = heads(last, &["down"]).await;
+    assert_eq!(last_of_all.newest.filter(|(id, _)| *id > last), None);
+
+    let window = async |above, window| {
+        let ask = AskHeads {
+            window,
+            ..ask_heads(Look { lane: 0, above }, &["down"])
+        };
+        let heads = Db::heads(pool.clone(), ask).await;
+        heads.expect("heads are read").heads[0].1
+    };
+    // Where all lanes are looked at together, that may have shown more than the window.
+    let seen = window(0, 2).await;
+    assert!([Head::NothingUpTo(second), Head::Row(third)].contains(&seen));
+    assert_eq!(window(0, 3).await, Head::Row(third));
+    assert_eq!(window(second, 1).await, Head::Row(third));
 
     let mut late = pool.begin().await.expect("a transaction begins");
     outbox
@@ -220,11 +255,11 @@ pub(super) async fn heads_skip_topics_and_say_how_far_they_looked<Db: OutboxDb>(
         // What a snapshot has for the last writer may be one that began before.
         let running = heads(third, &["down"]).await.running.unwrap_or_default();
         assert!(running.iter().any(|writer| *writer >= stamp));
-        assert_eq!(open.heads, [(0, None)]);
+        assert_eq!(open.heads, [(0, Head::Nothing)]);
     }
     late.commit().await.expect("the transaction commits");
     let seen = heads(third, &["down"]).await;
-    assert!(matches!(seen.heads[..], [(0, Some(id))] if id > last));
+    assert!(matches!(seen.heads[..], [(0, Head::Row(id))] if id > last));
 }
 
 pub(super) async fn what_is_due_moves_into_its_lane_in_the_order_of_the_times<Db: OutboxDb>(
@@ -685,7 +720,10 @@ pub(super) async fn a_settlement_is_of_its_own_batch_only<Db: OutboxDb>(pool: Po
     let admin = crate::Admin::new(pool.clone());
     let all = crate::Filter::all;
     admin.redrive(all()).await.expect("the letter is redriven");
-    admin.replay(all()).await.expect("what was kept is put back");
+    admin
+        .replay(all())
+        .await
+        .expect("what was kept is put back");
 
     record(batch(2, 2, second.id)).await;
     for keep in [true, false] {

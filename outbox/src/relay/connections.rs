@@ -16,15 +16,18 @@ pub(super) struct Connections<Db: OutboxDb> {
     /// The relay's own, where it has any.
     own: Option<Pool<Db>>,
     wants_own: bool,
+    /// How long the relay waits for a statement.
+    limit: Duration,
 }
 
 impl<Db: OutboxDb> Connections<Db> {
-    pub(super) fn new(shared: Pool<Db>, only_shared: bool) -> Self {
+    pub(super) fn new(shared: Pool<Db>, only_shared: bool, limit: Duration) -> Self {
         let wants_own = !only_shared;
         Self {
-            own: wants_own.then(|| Db::dedicated(&shared)).flatten(),
+            own: wants_own.then(|| Db::dedicated(&shared, limit)).flatten(),
             shared,
             wants_own,
+            limit,
         }
     }
 
@@ -35,7 +38,7 @@ impl<Db: OutboxDb> Connections<Db> {
     /// After a failure: the application may have given its pool another address or password since.
     pub(super) fn renew(&mut self) {
         if self.wants_own {
-            self.own = Db::dedicated(&self.shared);
+            self.own = Db::dedicated(&self.shared, self.limit);
         }
     }
 

@@ -58,6 +58,13 @@ struct Config {
     rules: Rules,
 }
 
+impl Config {
+    /// How long the relay waits for a statement.
+    fn statement_limit(&self) -> Duration {
+        self.lease.max(Duration::from_secs(5))
+    }
+}
+
 /// What becomes of messages once they are delivered and that is written down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -392,7 +399,9 @@ impl<Db: OutboxDb> RelayBuilder<Db> {
             });
         }
         // Over the connection that the relay will use: one that is refused is better known now.
-        let connections = Connections::new(self.pool.clone(), self.config.shared_connections);
+        let limit = self.config.statement_limit();
+        let shared = self.config.shared_connections;
+        let connections = Connections::new(self.pool.clone(), shared, limit);
         let stored = Db::lanes(connections.get()).await;
         connections.close().await;
         let stored = stored.map_err(BuildError::Store)?;

@@ -97,10 +97,10 @@ pub trait Signal: Database {
 
 /// Who holds which lanes, on the database's clock.
 pub trait Lanes: Database {
-    /// Connections of a relay's own: few, and set up for its statements. `None` where there is nothing to set up: then it
-    /// works over the application's.
-    fn dedicated(pool: &Pool<Self>) -> Option<Pool<Self>> {
-        let _ = pool;
+    /// Connections of a relay's own: few, and set up for its statements, for which it waits no longer than `limit`. `None`
+    /// where there is nothing to set up: then it works over the application's.
+    fn dedicated(pool: &Pool<Self>, limit: Duration) -> Option<Pool<Self>> {
+        let _ = (pool, limit);
         None
     }
 
@@ -162,14 +162,9 @@ pub trait Claim: Database {
         batches: Vec<InFlight>,
     ) -> impl Future<Output = Result<Recorded, Error>> + Send;
 
-    /// What is left of lanes above the ids given but for `skip_topics`, and which writers are at work; with `running`, all
-    /// of them.
-    fn heads(
-        pool: Pool<Self>,
-        looks: Vec<Look>,
-        skip_topics: Vec<String>,
-        running: bool,
-    ) -> impl Future<Output = Result<Heads, Error>> + Send;
+    /// What is left of lanes above the ids given but for topics that are skipped, and which writers are at work. Its cost is
+    /// bounded by the window, whatever waits of topics that are skipped.
+    fn heads(pool: Pool<Self>, ask: AskHeads) -> impl Future<Output = Result<Heads, Error>> + Send;
 
     /// Writes down what became of batches and clears their records, lane by lane, where the epoch still matches and the
     /// record is that of the batch. With `keep`, what was delivered is kept for operators. Says which are written; the

@@ -110,6 +110,21 @@ pub struct Look {
     pub above: i64,
 }
 
+/// What to ask of the lanes' heads, to move low-water marks.
+#[derive(Clone, Debug)]
+pub struct AskHeads {
+    /// The lanes.
+    pub lanes: Vec<Look>,
+    /// Topics of which what waits is no head.
+    pub skip_topics: Vec<String>,
+    /// Of each lane no more than this many rows are looked at, at least one.
+    pub window: u32,
+    /// Whether all running writers are to be told, and not only the first.
+    pub running: bool,
+    /// Whether [`Heads::newest`] is to be told.
+    pub newest: bool,
+}
+
 /// What to look for at the lanes' heads.
 #[derive(Clone, Debug)]
 pub struct Ask {
@@ -195,11 +210,34 @@ pub struct Heads {
     pub ended_below: u64,
     /// The stamps of all writers that had not ended, if they were asked for and have any of their own.
     pub running: Option<Vec<u64>>,
-    /// For each lane the lowest id above the one asked about, of a topic that is not skipped; `None` when there is none.
-    pub heads: Vec<(i32, Option<i64>)>,
-    /// Only told where topics are skipped: the highest id there is, whatever its topic, and a stamp that is higher than that
-    /// of whoever has drawn one up to it.
+    /// For each lane what is left above the id asked about, of topics that are not skipped.
+    pub heads: Vec<(i32, Head)>,
+    /// Only told if asked for: the highest id of these lanes above those asked about, whatever its topic, and a stamp that is
+    /// higher than that of whoever has drawn one up to it.
     pub newest: Option<(i64, u64)>,
+}
+
+/// The lowest row that is left of a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// It has this id.
+    Row(i64),
+    /// There is none.
+    Nothing,
+    /// There is none up to this id, and no further was looked.
+    NothingUpTo(i64),
+}
+
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+impl Head {
+    /// From the lowest row that was found, or else the last of those that were looked at, if there may be more.
+    pub(crate) fn new(row: Option<i64>, last: Option<i64>) -> Self {
+        match (row, last) {
+            (Some(row), _) => Self::Row(row),
+            (None, Some(last)) => Self::NothingUpTo(last),
+            (None, None) => Self::Nothing,
+        }
+    }
 }
 
 /// What became of a lane's batch.

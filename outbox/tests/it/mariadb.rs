@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mainstay_outbox::{
     Admin, EnqueueError, ErrorKind, Event, EventId, Ordering, Outbox, OutboxConfig, conformance,
-    store::{Claim, Held, InFlight, Lanes, Look},
+    store::{AskHeads, Claim, Held, InFlight, Lanes, Look},
 };
 use sqlx::{MySql, MySqlConnection, MySqlPool, mysql::MySqlPoolOptions};
 use tokio::time::{Instant, sleep};
@@ -334,8 +334,14 @@ async fn a_mark_does_not_pass_an_id_whose_statement_is_held_up() {
     let recorded = MySql::record(pool.clone(), Duration::from_secs(60), vec![batch]).await;
     let stamp = recorded.unwrap().stamp.unwrap();
     let ended_below = async || {
-        let look = Look { lane: 0, above: 0 };
-        let heads = MySql::heads(pool.clone(), vec![look], Vec::new(), true).await;
+        let ask = AskHeads {
+            lanes: vec![Look { lane: 0, above: 0 }],
+            skip_topics: Vec::new(),
+            window: 1,
+            running: true,
+            newest: false,
+        };
+        let heads = MySql::heads(pool.clone(), ask).await;
         heads.unwrap().ended_below
     };
     let now = async || {

@@ -208,7 +208,8 @@ impl<Db: OutboxDb> Engine<Db> {
         let idle = |(&lane, slot): (&i32, &Slot)| {
             let rested = slot.rest_until.is_none_or(|until| now >= until);
             let above = slot.mark.above(passing);
-            (!slot.busy && rested).then_some(Look { lane, above })
+            let behind = passing && slot.behind;
+            (!slot.busy && rested && !behind).then_some(Look { lane, above })
         };
         let after = self
             .lanes

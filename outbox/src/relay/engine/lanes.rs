@@ -100,6 +100,7 @@ impl<Db: OutboxDb> Engine<Db> {
                 lease: Arc::new(Lease::new(asked, self.config.lease)),
                 rewinds: grant.rewinds,
                 mark: Mark::default(),
+                behind: false,
                 busy: false,
                 rest_until: None,
             };

@@ -7,11 +7,18 @@ use tokio::time::Instant;
 use super::Engine;
 use crate::{
     mark::{Horizon, Mark},
-    store::{Look, OutboxDb},
+    store::{AskHeads, Look, OutboxDb},
 };
 
 /// How often a busy relay asks for the lanes' heads.
 const HEADS_EVERY: Duration = Duration::from_millis(50);
+
+/// How many rows are looked at for that, over all lanes: it takes some tens of milliseconds, and the next step has its turn.
+/// In tests few, so that they come to its end.
+const WINDOW: usize = if cfg!(test) { 256 } else { 16_384 };
+
+/// The fewest of one lane.
+const WINDOW_MIN: usize = 64;
 
 impl<Db: OutboxDb> Engine<Db> {
     /// Before a look that skips these topics: moves the marks if it is time, and always if a late commit may have to be found.
@@ -32,17 +39,21 @@ impl<Db: OutboxDb> Engine<Db> {
             lane,
             above: slot.mark.above(passing),
         });
-        let heads = Db::heads(
-            self.connections.get(),
-            looks.collect(),
-            skipped.to_vec(),
-            self.marks.horizon.asks_running(now),
-        );
+        let window = (WINDOW / self.lanes.len().max(1)).max(WINDOW_MIN);
+        let ask = AskHeads {
+            lanes: looks.collect(),
+            skip_topics: skipped.to_vec(),
+            window: u32::try_from(window).unwrap_or(u32::MAX),
+            running: self.marks.horizon.asks_running(now),
+            // It takes a transaction's number on Postgres, and steps over what was deleted last.
+            newest: passing && self.marks.ids_in_order && self.marks.horizon.seeks(),
+        };
+        let heads = Db::heads(self.connections.get(), ask);
         let Some(heads) = self.ask("heads", heads).await else {
             return false;
         };
         let back = self.marks.horizon.told(&heads, now);
-        if let (true, Some((id, stamp))) = (self.marks.ids_in_order, heads.newest) {
+        if let Some((id, stamp)) = heads.newest {
             self.marks.horizon.saw(id, stamp, now);
         }
         self.marks.fell = back.is_some();
@@ -53,10 +64,19 @@ impl<Db: OutboxDb> Engine<Db> {
             return true;
         }
         self.shut.passed.set(skipped);
+        let mut rises = false;
         for (lane, head) in heads.heads {
             if let Some(slot) = self.lanes.get_mut(&lane) {
-                slot.mark.rise(&self.marks.horizon, head, passing);
+                let before = slot.mark;
+                slot.behind = slot.mark.rise(&self.marks.horizon, head, passing, now);
+                rises |= slot.behind && slot.mark != before;
             }
+        }
+        if rises {
+            self.clock.heads = now;
+        }
+        if self.lanes.values().any(|slot| slot.behind) {
+            self.clock.poll = self.clock.heads;
         }
         true
     }
@@ -81,6 +101,7 @@ impl<Db: OutboxDb> Engine<Db> {
         if let Some(slot) = self.lanes.get_mut(&lane) {
             slot.mark = Mark::default();
             self.marks.fell = true;
+            self.clock.heads = now;
         }
     }
 
@@ -97,5 +118,6 @@ impl<Db: OutboxDb> Engine<Db> {
             slot.mark = Mark::default();
         }
         self.marks.fell = true;
+        self.clock.heads = Instant::now();
     }
 }

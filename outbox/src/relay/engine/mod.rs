@@ -129,6 +129,8 @@ struct Slot {
     /// How often rows had been put back in it, as far as this relay knows.
     rewinds: i64,
     mark: Mark,
+    /// Its mark is on its way through what it passes, and the lane is not looked at where that is not yet passed.
+    behind: bool,
     /// Has a batch in `publishing` or `unsettled`.
     busy: bool,
     /// Not to be claimed before: its last batch got nowhere.
@@ -164,7 +166,11 @@ impl<Db: OutboxDb> Engine<Db> {
     ) -> Self {
         let now = Instant::now();
         Self {
-            connections: Connections::new(pool, config.shared_connections),
+            connections: Connections::new(
+                pool,
+                config.shared_connections,
+                config.statement_limit(),
+            ),
             relay,
             config,
             lanes_total,
@@ -308,9 +314,9 @@ impl<Db: OutboxDb> Engine<Db> {
         what: &'static str,
         operation: impl Future<Output = Result<T, Error>>,
     ) -> Option<T> {
-        let limit = self.config.lease.max(Duration::from_secs(5));
+        let mut late = false;
         let error: Box<dyn std::error::Error + Send + Sync> =
-            match tokio::time::timeout(limit, operation).await {
+            match tokio::time::timeout(self.config.statement_limit(), operation).await {
                 Ok(Ok(answer)) => {
                     if self.database.failures > 0 {
                         info!(target: TARGET, relay = %self.relay, "the database is back");
@@ -319,9 +325,16 @@ impl<Db: OutboxDb> Engine<Db> {
                     return Some(answer);
                 }
                 Ok(Err(error)) => error.into(),
-                Err(elapsed) => elapsed.into(),
+                Err(elapsed) => {
+                    late = true;
+                    elapsed.into()
+                }
             };
-        self.forget_marks();
+        // A statement that takes too long says nothing about the database, and without the marks the next takes longer. A
+        // database that is gone does not answer the next one either.
+        if !late || self.database.failures > 0 {
+            self.forget_marks();
+        }
         self.connections.renew();
         let failures = self.database.failures.saturating_add(1);
         let wait = DATABASE_BACKOFF.delay(failures, Duration::ZERO, &mut rand::rng());

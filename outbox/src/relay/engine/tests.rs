@@ -30,6 +30,7 @@ fn engine() -> Engine<Sqlite> {
         lease: Arc::new(Lease::new(Instant::now(), second)),
         rewinds: 0,
         mark: Mark::default(),
+        behind: false,
         busy: false,
         rest_until: None,
     };

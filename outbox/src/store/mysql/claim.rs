@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use sqlx::{MySql, MySqlConnection, MySqlPool};
 
 use super::{
-    super::{Ask, Candidate, Claim, Heads, Held, InFlight, Look, Recorded, Settlement, micros},
+    super::{
+        Ask, AskHeads, Candidate, Claim, Head, Heads, Held, InFlight, Look, Recorded, Settlement,
+        micros,
+    },
     apart, candidate, json,
     settle::settle,
     transaction,
@@ -114,7 +117,13 @@ impl Claim for MySql {
     ) -> Result<Recorded, Error> {
         let of = |batch: &InFlight| {
             let Held { lane, epoch } = batch.held;
-            (lane, epoch, batch.rewinds, json(&batch.entry()), -batch.batch)
+            (
+                lane,
+                epoch,
+                batch.rewinds,
+                json(&batch.entry()),
+                -batch.batch,
+            )
         };
         let mut list: Vec<_> = batches.iter().map(of).collect();
         list.sort_unstable();
@@ -158,12 +167,7 @@ impl Claim for MySql {
         .await
     }
 
-    async fn heads(
-        pool: MySqlPool,
-        looks: Vec<Look>,
-        skip_topics: Vec<String>,
-        running: bool,
-    ) -> Result<Heads, Error> {
+    async fn heads(pool: MySqlPool, ask: AskHeads) -> Result<Heads, Error> {
         apart(async move {
             let mut tx = pool.begin_with(BEGIN_DIRTY).await?;
             let now: i64 = sqlx::query_scalar(
@@ -173,27 +177,28 @@ impl Claim for MySql {
             .await?;
             // Whoever is at it since before an id was seen may have drawn a lower one. Asked before the heads: what it has
             // written by then is among them. Nobody wants to know before `DRAWN_TO_WRITTEN` is nearly over.
-            let ended_below = if running {
+            let ended_below = if ask.running {
                 let longest = longest_statement(&mut tx).await?;
                 now.min(now.saturating_sub(longest) + micros(DRAWN_TO_WRITTEN))
             } else {
                 0
             };
-            let skip = between_zeros(&skip_topics);
-            let glance = glance(&mut tx, lowest(&looks), &skip).await?;
-            let mut heads = Vec::with_capacity(looks.len());
-            for look in looks {
+            let skip = between_zeros(&ask.skip_topics);
+            let lowest = lowest(&ask.lanes);
+            let glance = glance(&mut tx, lowest, &skip).await?;
+            let mut heads = Vec::with_capacity(ask.lanes.len());
+            for look in &ask.lanes {
                 let head = match glance.heads.get(&look.lane) {
-                    Some(id) if *id > look.above => Some(*id),
-                    None if glance.all => None,
-                    _ => head(&mut tx, look, &skip).await?,
+                    Some(id) if *id > look.above => Head::Row(*id),
+                    None if glance.all => Head::Nothing,
+                    _ => head(&mut tx, *look, &skip, ask.window).await?,
                 };
                 heads.push((look.lane, head));
             }
-            let newest = if skip_topics.is_empty() {
-                None
+            let newest = if ask.newest {
+                newest(&mut tx, lowest).await?
             } else {
-                newest(&mut tx).await?
+                None
             };
             tx.commit().await?;
             Ok(Heads {
@@ -281,29 +286,38 @@ fn lowest(looks: &[Look]) -> i64 {
     looks.iter().map(|look| look.above).min().unwrap_or(0)
 }
 
-/// The first row of one lane.
+/// The first row of one lane, of so many.
 async fn head(
     conn: &mut MySqlConnection,
     look: Look,
     skip: &[u8],
-) -> Result<Option<i64>, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT m.id FROM mainstay_outbox_message m
-         WHERE m.lane = ? AND m.id > ? AND locate(concat(0x00, m.topic, 0x00), ?) = 0 ORDER BY m.id LIMIT 1",
+    window: u32,
+) -> Result<Head, sqlx::Error> {
+    let (row, rows, last): (Option<i64>, i64, Option<i64>) = sqlx::query_as(
+        "SELECT min(CASE WHEN locate(concat(0x00, r.topic, 0x00), ?) = 0 THEN r.id END), count(*), max(r.id)
+         FROM (
+             SELECT m.id, m.topic FROM mainstay_outbox_message m
+             WHERE m.lane = ? AND m.id > ? ORDER BY m.id LIMIT ?
+         ) r",
     )
+    .bind(skip)
     .bind(look.lane)
     .bind(look.above)
-    .bind(skip)
-    .fetch_optional(conn)
-    .await
+    // Without anything to skip the first row is the head.
+    .bind(if skip.len() > 1 { window } else { 1 })
+    .fetch_one(conn)
+    .await?;
+    let full = rows >= i64::from(window);
+    Ok(Head::new(row, last.filter(|_| full)))
 }
 
-/// The last row of all, with the time by which all that are before it stand.
-async fn newest(conn: &mut MySqlConnection) -> Result<Option<(i64, u64)>, sqlx::Error> {
+/// The last row of all above that, with the time by which all that are before it stand.
+async fn newest(conn: &mut MySqlConnection, above: i64) -> Result<Option<(i64, u64)>, sqlx::Error> {
     let last: Option<(i64, i64)> = sqlx::query_as(
         "SELECT id, timestampdiff(MICROSECOND, '1970-01-01', utc_timestamp(6))
-         FROM mainstay_outbox_message ORDER BY id DESC LIMIT 1",
+         FROM mainstay_outbox_message WHERE id > ? ORDER BY id DESC LIMIT 1",
     )
+    .bind(above)
     .fetch_optional(conn)
     .await?;
     Ok(last.map(|(id, now)| (id, written_by(now))))

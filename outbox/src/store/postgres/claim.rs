@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{PgPool, Postgres, postgres::PgRow};
 
 use super::{
-    super::{Ask, Candidate, Claim, Heads, InFlight, Look, Recorded, Settlement, micros},
+    super::{Ask, AskHeads, Candidate, Claim, Head, Heads, InFlight, Recorded, Settlement, micros},
     candidate, column, flat,
     settle::settle,
 };
@@ -107,18 +107,15 @@ impl Claim for Postgres {
         })
     }
 
-    async fn heads(
-        pool: PgPool,
-        looks: Vec<Look>,
-        skip_topics: Vec<String>,
-        running: bool,
-    ) -> Result<Heads, Error> {
+    async fn heads(pool: PgPool, ask: AskHeads) -> Result<Heads, Error> {
         // Heads and writers must be of one snapshot, hence of one statement. The writers are those of the whole server,
         // since their numbers are; readers have none, however old their snapshot. The number after them is drawn here, when
         // the snapshot is taken already: what the snapshot itself has for it may be lower than that of who has begun.
-        // A lane and its head; the first running writer and, in the first row, all of them; the last id and the next number.
+        // A lane, its head, or else the last row of its window; the first running writer and, in the first row, all of them;
+        // the last id and the next number. OFFSET 0: or the head would be looked for once more to say that there is none.
         type Row = (
             i32,
+            Option<i64>,
             Option<i64>,
             i64,
             Option<Vec<i64>>,
@@ -127,24 +124,40 @@ impl Claim for Postgres {
         );
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT w.lane,
-                 (SELECT m.id FROM mainstay_outbox_message m
-                  WHERE m.lane = w.lane AND m.id > w.above AND CASE WHEN m.topic = ANY ($4) THEN false ELSE true END
-                  ORDER BY m.id LIMIT 1),
+                 h.id,
+                 CASE WHEN h.id IS NULL THEN
+                     (SELECT m.id FROM mainstay_outbox_message m WHERE m.lane = w.lane AND m.id > w.above
+                      ORDER BY m.id OFFSET $5 - 1 LIMIT 1)
+                 END,
                  pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
                  CASE WHEN $3 AND w.place = 1
                      THEN ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot())::text::bigint)
                  END,
-                 CASE WHEN cardinality($4) > 0
-                     THEN (SELECT m.id FROM mainstay_outbox_message m WHERE m.lane = w.lane ORDER BY m.id DESC LIMIT 1)
+                 CASE WHEN $6 THEN
+                     (SELECT m.id FROM mainstay_outbox_message m WHERE m.lane = w.lane AND m.id > w.above
+                      ORDER BY m.id DESC LIMIT 1)
                  END,
-                 CASE WHEN cardinality($4) > 0 THEN pg_current_xact_id()::text::bigint END
+                 CASE WHEN $6 THEN pg_current_xact_id()::text::bigint END
              FROM unnest($1::integer[], $2::bigint[]) WITH ORDINALITY AS w(lane, above, place)
+             CROSS JOIN LATERAL (
+                 SELECT (
+                     SELECT r.id
+                     FROM (
+                         SELECT m.id, m.topic FROM mainstay_outbox_message m WHERE m.lane = w.lane AND m.id > w.above
+                         ORDER BY m.id LIMIT $5
+                     ) r
+                     WHERE CASE WHEN r.topic = ANY ($4) THEN false ELSE true END
+                     ORDER BY r.id LIMIT 1) AS id
+                 OFFSET 0
+             ) h
              ORDER BY w.place",
         )
-        .bind(column(&looks, |look| look.lane))
-        .bind(column(&looks, |look| look.above))
-        .bind(running)
-        .bind(skip_topics)
+        .bind(column(&ask.lanes, |look| look.lane))
+        .bind(column(&ask.lanes, |look| look.above))
+        .bind(ask.running)
+        .bind(ask.skip_topics)
+        .bind(i64::from(ask.window))
+        .bind(ask.newest)
         .fetch_all(&pool)
         .await?;
         let first = rows.first();
@@ -152,9 +165,13 @@ impl Claim for Postgres {
         let last = rows.iter().filter_map(|(.., last, _)| *last).max();
         let next = first.and_then(|(.., next)| *next);
         Ok(Heads {
-            ended_below: first.map_or(0, |(_, _, first_running, ..)| first_running.unsigned_abs()),
+            ended_below: first.map_or(0, |(_, _, _, first_running, ..)| {
+                first_running.unsigned_abs()
+            }),
             running: all.map(|all| column(all, |writer| writer.unsigned_abs())),
-            heads: column(&rows, |(lane, head, ..)| (*lane, *head)),
+            heads: column(&rows, |(lane, row, last, ..)| {
+                (*lane, Head::new(*row, *last))
+            }),
             newest: last.zip(next).map(|(id, next)| (id, next.unsigned_abs())),
         })
     }

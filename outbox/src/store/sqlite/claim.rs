@@ -6,8 +6,8 @@ use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 
 use super::{
     super::{
-        Ask, Buried, Candidate, Claim, Failed, Heads, Held, InFlight, Look, Recorded, Settlement,
-        micros,
+        Ask, AskHeads, Buried, Candidate, Claim, Failed, Head, Heads, Held, InFlight, Recorded,
+        Settlement, micros,
     },
     candidate, immediate, json,
 };
@@ -118,36 +118,42 @@ impl Claim for Sqlite {
         .await
     }
 
-    async fn heads(
-        pool: SqlitePool,
-        looks: Vec<Look>,
-        skip_topics: Vec<String>,
-        _running: bool,
-    ) -> Result<Heads, Error> {
+    async fn heads(pool: SqlitePool, ask: AskHeads) -> Result<Heads, Error> {
         // One transaction writes at a time, so ids are drawn in the order of the commits: what one can see is all there will
         // be up to the last of it, and no writer has to be waited for.
-        let looks: Vec<(i32, i64)> = looks.iter().map(|look| (look.lane, look.above)).collect();
-        let rows: Vec<(i32, Option<i64>, Option<i64>)> = sqlx::query_as(
+        let looks = ask.lanes.iter().map(|look| (look.lane, look.above));
+        let looks: Vec<(i32, i64)> = looks.collect();
+        type Row = (i32, Option<i64>, Option<i64>, Option<i64>);
+        let rows: Vec<Row> = sqlx::query_as(
             "SELECT w.value ->> 0,
+                 (SELECT r.id
+                  FROM (
+                      SELECT m.id, m.topic FROM mainstay_outbox_message m
+                      WHERE m.lane = (w.value ->> 0) AND m.id > (w.value ->> 1)
+                      ORDER BY m.id LIMIT ?3
+                  ) r
+                  WHERE r.topic NOT IN (SELECT value FROM json_each(?2))
+                  ORDER BY r.id LIMIT 1),
                  (SELECT m.id FROM mainstay_outbox_message m
                   WHERE m.lane = (w.value ->> 0) AND m.id > (w.value ->> 1)
-                      AND m.topic NOT IN (SELECT value FROM json_each(?2))
-                  ORDER BY m.id LIMIT 1),
-                 (SELECT max(id) FROM mainstay_outbox_message)
+                  ORDER BY m.id LIMIT 1 OFFSET ?3 - 1),
+                 CASE WHEN ?4 THEN (SELECT max(id) FROM mainstay_outbox_message) END
              FROM json_each(?1) w",
         )
         .bind(json(&looks))
-        .bind(json(&skip_topics))
+        .bind(json(&ask.skip_topics))
+        .bind(i64::from(ask.window))
+        .bind(ask.newest)
         .fetch_all(&pool)
         .await?;
         let last = rows.first().and_then(|(.., last)| *last);
         Ok(Heads {
             ended_below: 1,
             running: None,
-            newest: last.filter(|_| !skip_topics.is_empty()).map(|id| (id, 1)),
+            newest: last.map(|id| (id, 1)),
             heads: rows
                 .into_iter()
-                .map(|(lane, head, _)| (lane, head))
+                .map(|(lane, row, last, _)| (lane, Head::new(row, last)))
                 .collect(),
         })
     }
