@@ -199,7 +199,7 @@ impl Mark {
     }
 }
 
-/// The topics that marks have passed, over all lanes: those that were shut when that was last asked for.
+/// The topics that marks have passed, over all lanes: those that were shut to stay so when that was last asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Passed(HashSet<String>);
 
@@ -211,11 +211,24 @@ impl Passed {
         !skipped.is_empty() && self.0.iter().all(|topic| skipped.contains(topic.as_str()))
     }
 
-    /// From now on marks pass these topics, among them all that they have passed so far.
-    pub(crate) fn set(&mut self, skipped: &[String]) {
-        if self.0.len() < skipped.len() {
-            self.0 = skipped.iter().cloned().collect();
-        }
+    /// From now on marks pass, of those that are skipped, these: all that they have passed so far, and what is shut to stay so.
+    /// What is shut only until something comes back that is under way is soon looked for again.
+    pub(crate) fn grow(&mut self, skipped: &[String], stays: impl Fn(&str) -> bool) -> Vec<String> {
+        let passes = |topic: &&String| self.0.contains(topic.as_str()) || stays(topic);
+        let passed: Vec<String> = skipped.iter().filter(passes).cloned().collect();
+        self.0 = passed.iter().cloned().collect();
+        passed
+    }
+
+    /// Whether one of them is like that.
+    pub(crate) fn any(&self, which: impl Fn(&str) -> bool) -> bool {
+        self.0.iter().any(|topic| which(topic))
+    }
+
+    /// Passes nothing any more.
+    pub(crate) fn forget<'m>(&mut self, marks: impl Iterator<Item = &'m mut Mark>) {
+        self.0.clear();
+        marks.for_each(Mark::forget_passed);
     }
 
     /// Gives up what was passed if a topic of it is not shut any more. Not when it is merely probed: what was passed is then
@@ -226,8 +239,7 @@ impl Passed {
         marks: impl Iterator<Item = &'m mut Mark>,
     ) {
         if !self.0.iter().all(|topic| shut(topic)) {
-            self.0.clear();
-            marks.for_each(Mark::forget_passed);
+            self.forget(marks);
         }
     }
 }
@@ -295,7 +307,39 @@ mod tests {
     /// How many rows a look at the head takes in.
     const WINDOW: usize = 5;
 
-    /// A database as far as the mark is concerned. A third of the ids is of a topic whose sink may be down.
+    /// What a topic's sink is at. Only when it is open all that was passed is forgotten.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Way {
+        Down,
+        Probe,
+        Probing,
+    }
+
+    /// How many rows a look at the head takes in.
+    const WINDOW: usize = 5;
+
+    /// What a topic's sink is at. Only when it is open all that was passed is forgotten.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Way {
+        Down,
+        Probe,
+        Probing,
+    }
+
+    /// A clock that is set forward says that all have had their time.
+    #[tokio::test(start_paused = true)]
+    async fn stamps_that_are_times_do_not_pass_before_their_time() {
+        let mut now = Instant::now();
+        let mut horizon = Horizon::new(5 * GRACE);
+        horizon.saw(10, 100, now);
+        for passed in [0, 0, 0, 0, 0, 10] {
+            assert_eq!(horizon.told(&heads(200, None), now), None);
+            assert_eq!(horizon.mark(0, Head::Nothing), passed);
+            now += GRACE;
+        }
+    }
+
+    /// A database as far as the mark is concerned. Two thirds of the ids are of topics whose sinks may be down.
     #[derive(Debug, Default)]
     struct World {
         next_writer: u64,
@@ -303,11 +347,12 @@ mod tests {
         /// Writers at work and the ids they have drawn.
         open: BTreeMap<u64, Vec<i64>>,
         live: Vec<i64>,
-        down: bool,
+        /// Those that are not open.
+        topics: BTreeMap<&'static str, Way>,
     }
 
-    fn of_that_topic(id: i64) -> bool {
-        id % 3 == 0
+    fn topic(id: i64) -> &'static str {
+        ["a", "b", "open"][id.unsigned_abs() as usize % 3]
     }
 
     impl World {
@@ -317,20 +362,22 @@ mod tests {
         }
 
         fn skipped(&self) -> Vec<String> {
-            Vec::from_iter(self.down.then(|| "down".to_owned()))
+            let shut = self.topics.iter().filter(|(_, way)| **way != Way::Probe);
+            shut.map(|(topic, _)| (*topic).to_owned()).collect()
         }
 
         fn goes(&self, id: i64) -> bool {
-            !(self.down && of_that_topic(id))
+            !self.skipped().iter().any(|skipped| skipped == topic(id))
         }
 
-        fn heads(&mut self, above: i64, running: bool, newest: bool) -> Heads {
+        fn heads(&mut self, above: i64, skipped: &[String], running: bool, newest: bool) -> Heads {
             let mut seen: Vec<i64> = self.live.iter().copied().filter(|id| *id > above).collect();
             seen.sort_unstable();
             let last = seen.last().copied().filter(|_| newest);
             let more = seen.len() >= WINDOW;
             seen.truncate(WINDOW);
-            let row = seen.iter().copied().find(|id| self.goes(*id));
+            let passes = |id: &i64| skipped.iter().any(|skipped| skipped == topic(*id));
+            let row = seen.iter().copied().find(|id| !passes(id));
             let head = Head::new(row, seen.last().copied().filter(|_| more));
             let ended_below = self.open.keys().next().copied();
             Heads {
@@ -350,7 +397,8 @@ mod tests {
         Claim(usize),
         Heads,
         Wait,
-        Down(bool),
+        Turn(&'static str, Option<Way>),
+        Restart,
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -361,7 +409,17 @@ mod tests {
             3 => (0..4usize).prop_map(Step::Claim),
             3 => Just(Step::Heads),
             1 => Just(Step::Wait),
-            1 => any::<bool>().prop_map(Step::Down),
+            2 => (
+                prop_oneof![Just("a"), Just("b")],
+                prop_oneof![
+                    Just(None),
+                    Just(Some(Way::Down)),
+                    Just(Some(Way::Probe)),
+                    Just(Some(Way::Probing)),
+                ],
+            )
+                .prop_map(|(topic, way)| Step::Turn(topic, way)),
+            1 => Just(Step::Restart),
         ]
     }
 
@@ -376,10 +434,15 @@ mod tests {
     impl Relay {
         fn asks_heads(&mut self, world: &mut World, now: Instant) {
             let skipped = world.skipped();
-            let passing = self.passed.within(&skipped);
+            let stays = |topic: &str| world.topics.get(topic) == Some(&Way::Down);
+            let passed = match self.passed.within(&skipped) {
+                true => self.passed.grow(&skipped, stays),
+                false => Vec::new(),
+            };
+            let passing = !passed.is_empty();
             let above = self.mark.above(passing);
             let newest = passing && self.horizon.seeks();
-            let heads = world.heads(above, self.horizon.asks_running(now), newest);
+            let heads = world.heads(above, &passed, self.horizon.asks_running(now), newest);
             let back = self.horizon.told(&heads, now);
             if let Some((id, stamp)) = heads.newest {
                 self.horizon.saw(id, stamp, now);
@@ -387,7 +450,6 @@ mod tests {
             if let Some(floor) = back {
                 self.mark.fall(floor);
             } else {
-                self.passed.set(&skipped);
                 self.mark
                     .rise(&self.horizon, heads.heads[0].1, passing, now);
             }
@@ -434,15 +496,21 @@ mod tests {
                     }
                     Step::Heads => relay.asks_heads(&mut world, now),
                     Step::Wait => now += GRACE,
-                    Step::Down(down) => {
-                        world.down = down;
-                        relay.passed.retain(|_| down, std::iter::once(&mut relay.mark));
+                    Step::Turn(topic, way) => {
+                        match way {
+                            Some(way) => world.topics.insert(topic, way),
+                            None => world.topics.remove(topic),
+                        };
+                        let shut = |topic: &str| world.topics.contains_key(topic);
+                        relay.passed.retain(shut, std::iter::once(&mut relay.mark));
                     }
+                    Step::Restart => relay.passed.forget(std::iter::once(&mut relay.mark)),
                 }
                 let passing = relay.passed.within(&world.skipped());
                 let above = relay.mark.above(passing);
                 for id in &world.live {
-                    let looked_for = *id > relay.mark.above(false) && (*id > above || !world.goes(*id));
+                    let passes = relay.passed.any(|passed| passed == topic(*id)) && !world.goes(*id);
+                    let looked_for = *id > relay.mark.above(false) && (*id > above || passes);
                     prop_assert!(looked_for || relay.horizon.has_stragglers(), "{id} is behind {:?}", relay.mark);
                 }
                 for (writer, ids) in &world.open {
@@ -458,11 +526,25 @@ mod tests {
             for (_, ids) in std::mem::take(&mut world.open) {
                 world.live.extend(ids);
             }
-            world.down = false;
+            world.topics.clear();
             relay.passed.retain(|_| false, std::iter::once(&mut relay.mark));
             relay.asks_heads(&mut world, now);
             prop_assert!(world.live.iter().all(|id| *id > relay.mark.above(false)));
         }
+    }
+
+    #[test]
+    fn what_is_shut_for_a_moment_is_not_passed() {
+        let skipped = ["down", "probing"].map(str::to_owned);
+        let mut passed = Passed::default();
+        let down = |topic: &str| topic == "down";
+        assert_eq!(passed.grow(&skipped, down), ["down"]);
+        assert!(passed.within(&skipped[..1]), "as its probe is out");
+        assert_eq!(passed.grow(&skipped, |_| true), skipped);
+        assert_eq!(passed.grow(&skipped, |_| false), skipped, "it was passed");
+        assert!(!passed.within(&skipped[..1]), "it is to be looked for");
+        passed.forget(std::iter::empty());
+        assert_eq!(passed.grow(&skipped[..1], down), ["down"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -472,7 +554,7 @@ mod tests {
             next_writer: 1,
             next_id: 999,
             live: (1..=333).map(|nth| nth * 3).collect(),
-            down: true,
+            topics: BTreeMap::from([("a", Way::Down)]),
             ..World::default()
         };
         let mut relay = Relay::default();

@@ -90,15 +90,25 @@ impl Routes {
 
     /// The way of a topic: by the longest pattern that fits, an exact one before any prefix.
     pub(super) fn way(&self, topic: &str, now: Instant) -> Way {
-        let all = self.0.iter().enumerate();
-        let fitting = all.filter(|(_, route)| route.pattern.fits(topic));
-        match fitting.max_by_key(|(_, route)| route.pattern.rank()) {
+        match self.of(topic) {
             Some((at, route)) => Way::Route {
                 route: at,
                 pass: route.gate.pass(now),
             },
             None => Way::None,
         }
+    }
+
+    /// Whether the sink of a topic is down and not to be probed yet.
+    pub(super) fn waits(&self, topic: &str, now: Instant) -> bool {
+        self.of(topic)
+            .is_some_and(|(_, route)| route.gate.waits(now))
+    }
+
+    fn of(&self, topic: &str) -> Option<(usize, &Route)> {
+        let all = self.0.iter().enumerate();
+        let fitting = all.filter(|(_, route)| route.pattern.fits(topic));
+        fitting.max_by_key(|(_, route)| route.pattern.rank())
     }
 
     pub(super) fn any_open(&self, now: Instant) -> bool {

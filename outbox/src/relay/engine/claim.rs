@@ -27,6 +27,7 @@ impl<Db: OutboxDb> Engine<Db> {
         self.schedule_poll(now);
         self.shut.hold_probes = self.shut.probed_last && self.routes.any_open(now);
         let skip_topics = self.topics_shut(now);
+        let walks = self.walks_what_was_passed(&skip_topics, now);
         if !self.move_marks(now, &skip_topics).await {
             return;
         }
@@ -64,6 +65,9 @@ impl<Db: OutboxDb> Engine<Db> {
             .any(|one| one.message.payload.len() as u64 > fair);
         let last = due.iter().map(|candidate| candidate.id).max();
         let (cuts, news) = self.cut(due, now);
+        if walks {
+            self.shut.probed_in_vain = !self.shut.probed_last;
+        }
         if self.start(cuts, last, now).await {
             let soon = Instant::now() + POLL_MIN;
             self.clock.poll = self.clock.poll.min(soon);
@@ -257,6 +261,34 @@ impl<Db: OutboxDb> Engine<Db> {
         self.shut.passed.retain(|topic| kept.contains(topic), marks);
         self.shut.met = kept;
         shut
+    }
+
+    /// Whether a look that skips these topics steps over the others once more that marks have passed, for the sake of one that
+    /// may go. Once is enough: where it has nothing to send, or has something with every look, what was passed is given up, and
+    /// passed again without it.
+    pub(super) fn walks_what_was_passed(&mut self, skipped: &[String], now: Instant) -> bool {
+        if skipped.is_empty() || self.shut.passed.within(skipped) {
+            return false;
+        }
+        let paced = |topic: &str| {
+            let way = self.way(topic, now);
+            matches!(
+                way,
+                Way::Route {
+                    pass: Pass::Paced(_),
+                    ..
+                }
+            )
+        };
+        if !self.shut.probed_in_vain && !self.shut.passed.any(paced) {
+            return true;
+        }
+        let marks = self.lanes.values_mut().map(|slot| &mut slot.mark);
+        self.shut.passed.forget(marks);
+        self.shut.probed_in_vain = false;
+        self.marks.fell = true;
+        self.clock.heads = now;
+        false
     }
 
     /// Looks again ever later, while nothing is found.

@@ -27,8 +27,16 @@ impl<Db: OutboxDb> Engine<Db> {
     /// probe skips less than was passed, and moves the marks of what is done entirely.
     pub(super) async fn move_marks(&mut self, now: Instant, skipped: &[String]) -> bool {
         self.sweep(now);
-        let passing = self.shut.passed.within(skipped);
-        let skipped = if passing { skipped } else { &[] };
+        let passed = if self.shut.passed.within(skipped) {
+            let stays = |topic: &str| {
+                let paused = self.shut.paused.iter().any(|paused| paused.fits(topic));
+                paused || self.routes.waits(topic, now)
+            };
+            self.shut.passed.grow(skipped, stays)
+        } else {
+            Vec::new()
+        };
+        let passing = !passed.is_empty();
         let late = self.marks.horizon.has_stragglers();
         let asks = self.marks.horizon.asks() || self.marks.fell || passing;
         if !late && (!asks || now < self.clock.heads) {
@@ -42,7 +50,7 @@ impl<Db: OutboxDb> Engine<Db> {
         let window = (WINDOW / self.lanes.len().max(1)).max(WINDOW_MIN);
         let ask = AskHeads {
             lanes: looks.collect(),
-            skip_topics: skipped.to_vec(),
+            skip_topics: passed,
             window: u32::try_from(window).unwrap_or(u32::MAX),
             running: self.marks.horizon.asks_running(now),
             // It takes a transaction's number on Postgres, and steps over what was deleted last.
@@ -63,7 +71,6 @@ impl<Db: OutboxDb> Engine<Db> {
             }
             return true;
         }
-        self.shut.passed.set(skipped);
         let mut rises = false;
         for (lane, head) in heads.heads {
             if let Some(slot) = self.lanes.get_mut(&lane) {

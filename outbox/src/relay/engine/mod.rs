@@ -96,6 +96,8 @@ struct Shut {
     paused: Vec<Pattern>,
     /// Whether the last look sent a probe to a sink that was down.
     probed_last: bool,
+    /// Whether the last look at what marks have passed, for a topic that may be probed, sent no probe.
+    probed_in_vain: bool,
     /// Whether this look sends none, because it is the turn of what stands behind.
     hold_probes: bool,
 }

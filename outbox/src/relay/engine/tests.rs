@@ -153,6 +153,32 @@ async fn a_batch_that_nobody_tried_frees_its_lane_in_its_own_epoch_only() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_was_passed_is_walked_for_a_probe_once() {
+    let mut engine = engine();
+    let now = Instant::now();
+    let both = ["a", "b"].map(str::to_owned);
+    engine.shut.passed.grow(&both, |_| true);
+    assert!(!engine.walks_what_was_passed(&both, now), "neither may go");
+    assert!(!engine.walks_what_was_passed(&[], now), "nothing is shut");
+    assert!(
+        engine.walks_what_was_passed(&both[..1], now),
+        "for b's probe"
+    );
+    assert!(engine.walks_what_was_passed(&both[..1], now), "it was sent");
+    engine.shut.probed_in_vain = true;
+    assert!(!engine.walks_what_was_passed(&both[..1], now));
+    assert!(!engine.shut.passed.any(|topic| topic == "b"));
+    assert!(!engine.shut.probed_in_vain && engine.marks.fell);
+
+    // The gate lets through as many as it has shown that it can take: there is something of it with every look.
+    engine.shut.passed.grow(&both, |_| true);
+    engine.judge(&result(false, false, Some(SinkDown::new("gone"))), now);
+    engine.judge(&result(false, false, None), now);
+    assert_eq!(pass(&engine), Pass::Paced(1));
+    assert!(!engine.walks_what_was_passed(&both[..1], now));
+}
+
 /// The engine against a database, turn by turn.
 mod postgres {
     use sqlx::{
