@@ -15,7 +15,10 @@
 //!
 //! While a sink is down, what waits for it stands at the heads, and a second mark per lane says up to where there is nothing
 //! else. What holds for the first holds for it, of the rows of all other topics: so each row that waits is stepped over once
-//! and not with every look.
+//! and not with every look. A look at the heads takes in so many rows and no more; a mark goes as far as that, and the lane is
+//! claimed from when it has arrived. What is shut for a moment only, because its probe is out, is not passed. When a topic that
+//! was passed may go, one look steps over all that waits for the sake of a probe; if it finds none, or the topic is given its
+//! batches one by one, the second mark begins again without it.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -38,6 +41,8 @@ const STRAGGLERS_MAX: usize = 64;
 /// What is known of the ids that can still appear, over all lanes.
 #[derive(Debug, Default)]
 pub(crate) struct Horizon {
+    /// How long an id is waited for at least, whatever its stamp says, on this process's clock.
+    wait: Duration,
     /// No id up to here will appear any more, except of stragglers.
     safe: i64,
     pending: Option<Pending>,
@@ -54,6 +59,13 @@ struct Pending {
 }
 
 impl Horizon {
+    pub(crate) fn new(wait: Duration) -> Self {
+        Self {
+            wait,
+            ..Self::default()
+        }
+    }
+
     /// A look saw `id`, and `stamp` is higher than that of whoever had drawn one by then.
     pub(crate) fn saw(&mut self, id: i64, stamp: u64, now: Instant) {
         if id > self.safe && self.pending.is_none() {
@@ -113,6 +125,9 @@ impl Horizon {
 
     /// Whether nobody, or nobody but stragglers, can still write an id up to the pending one.
     fn passes(&mut self, pending: Pending, heads: &Heads, now: Instant) -> bool {
+        if now - pending.since < self.wait {
+            return false;
+        }
         if heads.ended_below >= pending.stamp {
             return true;
         }
@@ -302,17 +317,6 @@ mod tests {
         assert_eq!(horizon.mark(0, Head::Nothing), 0);
         assert_eq!(horizon.told(&heads(2, Some(&many[1..])), later), None);
         assert_eq!(horizon.mark(0, Head::Nothing), 10);
-    }
-
-    /// How many rows a look at the head takes in.
-    const WINDOW: usize = 5;
-
-    /// What a topic's sink is at. Only when it is open all that was passed is forgotten.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    enum Way {
-        Down,
-        Probe,
-        Probing,
     }
 
     /// How many rows a look at the head takes in.

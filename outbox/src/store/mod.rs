@@ -145,6 +145,10 @@ pub trait Lanes: Database {
 
 /// From the head of a lane to what is written down of it.
 pub trait Claim: Database {
+    /// How long after an id was drawn its row may still be unwritten without a stamp that would tell. The relay waits as long on
+    /// its own clock, as that of the database may be set forward.
+    const DRAWN_TO_WRITTEN: Duration = Duration::ZERO;
+
     /// What the lanes hold that is due, each from its head or the id given, in order. Reads only: nothing is claimed
     /// until `record`.
     fn candidates(

@@ -376,3 +376,61 @@ async fn a_mark_does_not_pass_an_id_whose_statement_is_held_up() {
     );
     database.gone().await;
 }
+
+/// A report and a rebuilt index draw no ids of events, however long they take.
+#[tokio::test]
+#[ignore = "needs MAINSTAY_TEST_MARIADB_URL; tests/run provides it"]
+async fn a_mark_waits_for_no_report() {
+    let database = mariadb().await;
+    let pool = database.pool.clone();
+    outbox(&pool, 1).await;
+    let ended_below = async || {
+        let ask = AskHeads {
+            lanes: vec![Look { lane: 0, above: 0 }],
+            skip_topics: Vec::new(),
+            window: 1,
+            running: true,
+            newest: false,
+        };
+        MySql::heads(pool.clone(), ask).await.unwrap().ended_below
+    };
+    let now = async || {
+        let now: i64 =
+            sqlx::query_scalar("SELECT timestampdiff(MICROSECOND, '1970-01-01', utc_timestamp(6))")
+                .fetch_one(&pool)
+                .await
+                .unwrap();
+        now.unsigned_abs()
+    };
+    for (text, counts) in [
+        (" (SELECT sleep(60))", false),
+        ("with t as (select sleep(60) as s) select s from t", false),
+        ("DO sleep(60)", true),
+    ] {
+        let mut conn = pool.acquire().await.unwrap().detach();
+        let id: u64 = sqlx::query_scalar("SELECT connection_id()")
+            .fetch_one(&mut conn)
+            .await
+            .unwrap();
+        let busy = tokio::spawn(async move { sqlx::raw_sql(text).execute(&mut conn).await });
+        until("it has been at it for six seconds", async || {
+            let at: Option<i64> = sqlx::query_scalar(
+                "SELECT CAST(time AS SIGNED) FROM information_schema.processlist
+                 WHERE id = ? AND command = 'Query'",
+            )
+            .bind(id)
+            .fetch_optional(&pool)
+            .await
+            .unwrap();
+            assert!(!busy.is_finished(), "{text}");
+            at.is_some_and(|seconds| seconds >= 6)
+        })
+        .await;
+        let before = now().await;
+        assert_eq!(ended_below().await < before, counts, "{text}");
+        let kill = sqlx::AssertSqlSafe(format!("KILL {id}"));
+        sqlx::raw_sql(kill).execute(&pool).await.unwrap();
+        _ = busy.await;
+    }
+    database.gone().await;
+}

@@ -115,7 +115,7 @@ impl<Db: OutboxDb> Engine<Db> {
     /// Every lane is looked at from its beginning once more. After the database was away it may be another one, or one
     /// that was set back.
     pub(super) fn forget_marks(&mut self) {
-        self.marks.horizon = Horizon::default();
+        self.marks.horizon = Horizon::new(Db::DRAWN_TO_WRITTEN);
         self.look_from_the_start();
     }
 

@@ -188,7 +188,7 @@ impl<Db: OutboxDb> Engine<Db> {
                 large: false,
             },
             marks: Marks {
-                horizon: Horizon::default(),
+                horizon: Horizon::new(Db::DRAWN_TO_WRITTEN),
                 fell: false,
                 ids_in_order: false,
                 rewinds: None,

@@ -27,6 +27,9 @@ const GLANCE: usize = 1_000;
 /// time is found by the sweep.
 const DRAWN_TO_WRITTEN: Duration = Duration::from_secs(5);
 
+/// For how many seconds a statement that may write is waited for. By default InnoDB ends the wait for a lock after 50.
+const HELD_UP_MAX: i64 = 120;
+
 /// A look that locks nothing and sees what is not committed yet; of what is deleted it sees nothing.
 const BEGIN_DIRTY: &str =
     "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED; START TRANSACTION READ ONLY";
@@ -71,6 +74,8 @@ const WHOLE: &str = "
     ORDER BY c.id";
 
 impl Claim for MySql {
+    const DRAWN_TO_WRITTEN: Duration = DRAWN_TO_WRITTEN;
+
     async fn candidates(pool: MySqlPool, ask: Ask) -> Result<Vec<Candidate>, Error> {
         // No locks: only a lane's owner reads it here, and `record` checks that it still is. There is no LATERAL in MariaDB,
         // and only a range that is written into the statement seeks: one statement for each lane that may have something,
@@ -328,14 +333,19 @@ fn written_by(now: i64) -> u64 {
     now.saturating_add(micros(DRAWN_TO_WRITTEN)).unsigned_abs()
 }
 
-/// For how many microseconds, at the most, somebody has been at a statement that may write here. What begins with SELECT does
-/// not, and may take hours.
+/// For how many microseconds, at the most, somebody has been at a statement that may write here. What begins like a report or
+/// the upkeep of tables does not, and may take hours; a stored function or a trigger that it calls might.
+///
+/// Nobody is waited for longer than [`HELD_UP_MAX`], or one CALL that takes a day would hold the marks for as long.
 async fn longest_statement(conn: &mut MySqlConnection) -> Result<i64, sqlx::Error> {
     let seconds: i64 = sqlx::query_scalar(
         "SELECT CAST(coalesce(max(p.time), 0) AS SIGNED) FROM information_schema.processlist p
          WHERE p.command IN ('Query', 'Execute') AND p.db = database() AND p.id <> connection_id()
-             AND coalesce(p.info, '') NOT LIKE 'SELECT%'",
+             AND p.time <= ?
+             AND coalesce(p.info, '') NOT REGEXP
+                 '^[[:space:](]*(SELECT|WITH|VALUES|TABLE|SHOW|ALTER|CREATE|DROP|OPTIMIZE|ANALYZE|CHECK)[^A-Za-z]'",
     )
+    .bind(HELD_UP_MAX)
     .fetch_one(conn)
     .await?;
     // Whole seconds, rounded down.
