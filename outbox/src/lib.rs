@@ -70,9 +70,15 @@
 //! - Claims start behind what is known to be done. That mark stops at a message that waits for its retry: what was
 //!   delivered behind such a message is stepped over until VACUUM has been there.
 //! - What waits for a sink that is down, or for topics that are paused, is stepped over once when that is found out, and
-//!   lane by lane with the sweep; between, claims for the other sinks start behind it. What is younger than a second (on
-//!   MySQL and MariaDB, than five) is stepped over by each of them. Where ids are not in order, all of it is. When one of
-//!   several such sinks is probed or comes back, what waits for the others is stepped over once more.
+//!   lane by lane with the sweep, some 16,000 rows at a time; a lane is not claimed from while that goes on, and between,
+//!   claims for the other sinks start behind it. What is younger than a second (on MySQL and MariaDB, than five) is stepped
+//!   over by each of them. Where ids are not in order, all of it is. When one of several such sinks is probed or comes back,
+//!   what waits for the others is stepped over once more. A relay remembers 10,000 topics as shut; where there are more it
+//!   forgets them all and learns them again, and steps over what waits each time.
+//! - A database that fails over and loses commits is noticed by the connection that breaks; then lanes are looked at from
+//!   their beginning. Over [`shared_connections`](RelayBuilder::shared_connections) a pool that tests its connections may
+//!   replace one unnoticed, as may a proxy anywhere: what was written with ids below those that had been seen before waits
+//!   for the sweep.
 //! - What is on the wire when a sink goes away is charged an attempt where the outage cannot be told from a failure of the
 //!   message: where others that were sent with it were still answered and it was not, and where `publish` does not return
 //!   within [`publish_timeout`](RelayBuilder::publish_timeout). What would be sent after that is charged nothing. A
@@ -92,7 +98,9 @@
 //!   that is written on two of them has no order, and claims begin at the lanes' heads.
 //! - There nobody is told which ids were drawn and not written yet, and claims pass an id five seconds after it was drawn
 //!   unless its row is written by then, committed or not, or the statement is seen that is still at it. Statements are seen
-//!   of the relay's own database user, and of all users with the privilege `PROCESS`. So this can go wrong where a producer
+//!   of the relay's own database user, and of all users with the privilege `PROCESS`, for two minutes; those that begin like
+//!   a report (`SELECT`, `WITH`) or the upkeep of tables (`ALTER`) are taken to write no events. So this can go wrong where
+//!   events are enqueued by a stored function that such a statement calls, or a producer
 //!   has another user, the relay does not have the privilege, and an INSERT takes more than five seconds between drawing its
 //!   id and writing its row: behind a lock on a gap, as those take who read `FOR UPDATE` above READ COMMITTED, or a disk that
 //!   stands still. And where the whole server stood still, as in a snapshot of its machine, in the moment in which it goes
@@ -102,7 +110,8 @@
 //!   Whatever makes the table anew, a dump or a tool that changes tables online, has to keep that default.
 //! - The messages of a key that is held back are stepped over by every claim of their lane.
 //! - Between sinks there is no order: of one key's messages, those for a sink that is up do not wait for those before them
-//!   that go to one that is down, and both may go at once.
+//!   that go to one that is down, and both may go at once. Nor is there between topics of one sink while one of them is
+//!   [paused](Admin::pause).
 //! - A batch of a lane ends when its slowest sink has answered; until then the lane's messages for other sinks wait.
 //!
 //! # What is not here

@@ -26,7 +26,8 @@ impl<Db: OutboxDb> Admin<Db> {
     /// Tells relays to leave topics alone: a topic, a prefix such as `hooks.*`, or `*` for all. Says whether that is news.
     ///
     /// In effect on all relays within their `poll_interval`; what is in flight ends first. Events can still be enqueued,
-    /// and wait without spending attempts.
+    /// and wait without spending attempts. Order is kept within what is paused and within what is not: of one key, later
+    /// events of another topic go before those that wait here, to the same sink as well.
     ///
     /// # Errors
     /// [`ErrorKind::Pattern`] when it is none; [`Error`] of the database.
