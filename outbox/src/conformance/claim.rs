@@ -237,7 +237,8 @@ pub(super) async fn heads_skip_topics_and_say_how_far_they_looked<Db: OutboxDb>(
             ..ask_heads(Look { lane: 0, above }, &["down"])
         };
         let heads = Db::heads(pool.clone(), ask).await;
-        heads.expect("heads are read").heads[0].1
+        let heads = heads.expect("heads are read").heads;
+        heads.first().expect("a lane").1
     };
     // Where all lanes are looked at together, that may have shown more than the window.
     let seen = window(0, 2).await;
@@ -712,7 +713,8 @@ pub(super) async fn a_settlement_is_of_its_own_batch_only<Db: OutboxDb>(pool: Po
     };
     let in_flight = async || {
         let lanes = crate::Admin::new(pool.clone()).lanes().await;
-        lanes.expect("lanes are told")[0].in_flight
+        let lanes = lanes.expect("lanes are told");
+        lanes.first().expect("a lane").in_flight
     };
     record(batch(1, 0, first.id)).await;
     assert_eq!(settle(true, &one).await, [0]);
