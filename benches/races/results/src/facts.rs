@@ -5,7 +5,7 @@ use results::Measure;
 /// A line that contains the first part, and the name, unit and number of what follows a word in it.
 ///
 /// The tests assert these figures; here they are only read.
-const LINES: [(&str, &str, &str, &str); 13] = [
+const LINES: [(&str, &str, &str, &str); 14] = [
     ("log bytes: bare", "bare", "WAL: bare transaction", "bytes"),
     ("log bytes: bare", "first run", "WAL: first run", "bytes"),
     ("log bytes: bare", "replay", "WAL: replay", "bytes"),
@@ -21,6 +21,7 @@ const LINES: [(&str, &str, &str, &str); 13] = [
         "round trips: first run",
         "round trips",
     ),
+    ("k: nothing", "select", "round trips: SELECT", "round trips"),
     ("k: nothing", "replay", "round trips: replay", "round trips"),
     (
         "claimed last: nothing",

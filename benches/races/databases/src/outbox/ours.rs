@@ -15,7 +15,7 @@ use crate::servers::Postgres;
 /// In order per key, 64 lanes.
 pub const BATCH_1000: Drain = Drain {
     name: "mainstay, batch 1000",
-    messages: 20_000,
+    messages: 100_000,
     fill: |database, messages| Box::pin(fill(pool(database), messages)),
     run: |database, arrived| Box::pin(relay(pool(database), 1_000, arrived)),
 };

@@ -12,7 +12,7 @@ pub const TABLE: &str = "CREATE TABLE outbox (
 
 pub const SELECT_DELETE_1000: Drain = Drain {
     name: "raw SELECT + DELETE, 1000",
-    messages: 20_000,
+    messages: 100_000,
     fill: |database, messages| Box::pin(fill(connect(database), messages)),
     run: |database, arrived| Box::pin(select_delete(connect(database), 1_000, arrived)),
 };
