@@ -84,11 +84,11 @@ pub fn write(measures: &Measures, folder: &Path) {
     }
 }
 
-const WIDTH: f64 = 760.0;
+const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 420.0;
 const LEFT: f64 = 70.0;
-const RIGHT: f64 = 230.0;
-const TOP: f64 = 40.0;
+const RIGHT: f64 = 330.0;
+const TOP: f64 = 54.0;
 const BOTTOM: f64 = 50.0;
 /// Told apart by people who do not see all colours (Okabe and Ito's).
 const COLOURS: [&str; 8] = [
@@ -191,7 +191,7 @@ fn draw(plot: &Plot, points: &[&Measure]) -> String {
         "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{below}</text><text x=\"8\" y=\"{:.1}\">{beside}</text>",
         (WIDTH - RIGHT + LEFT) / 2.0,
         HEIGHT - 12.0,
-        TOP - 6.0
+        TOP - 14.0
     );
     let mut names: Vec<&str> = Vec::new();
     for point in points {
