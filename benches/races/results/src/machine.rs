@@ -43,7 +43,8 @@ pub fn paragraph(measures: &Measures) -> String {
          **{NOISE}.** Half of all quartiles lie within {spread:.0} % of their median or nearer; the load was {load} when it was over, \
          the races' own included.\n",
         date = said("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
-        kernel = said("uname", &["-r"]),
+        // Its version; what follows is the builder's own name.
+        kernel = said("uname", &["-r"]).split('-').next().unwrap_or_default(),
         rustc = said("rustc", &["-V"]),
         commit = said("git", &["rev-parse", "--short", "HEAD"]),
         spread = spread * 100.0,
