@@ -235,6 +235,10 @@ impl Passed {
         passed
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether one of them is like that.
     pub(crate) fn any(&self, which: impl Fn(&str) -> bool) -> bool {
         self.0.iter().any(|topic| which(topic))

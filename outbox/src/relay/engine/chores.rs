@@ -8,8 +8,8 @@ use tracing::debug;
 use super::Engine;
 use crate::{TARGET, pattern::Pattern, relay::Retention, store::OutboxDb};
 
-/// Delayed events that are let in with one statement.
-const PROMOTE_MAX: u32 = 1_000;
+/// Delayed events that are let in with one statement, at the most.
+pub(super) const PROMOTE_MAX: u32 = 1_000;
 
 /// Delivered events that are forgotten with one statement: little enough not to be noticed.
 const FORGET_MAX: u32 = 2_000;
@@ -51,13 +51,18 @@ impl<Db: OutboxDb> Engine<Db> {
 
     /// Lets delayed events in whose time has come.
     async fn promote(&mut self) -> bool {
-        let promote = Db::promote(self.connections.get(), PROMOTE_MAX);
+        let most = self.hints.promote;
+        let promote = Db::promote(self.connections.get(), most);
         let Some(moved) = self.ask("promote", promote).await else {
+            // They may be too large together for the time there is. What is due already has its turn first.
+            self.hints.promote = (most / 2).max(1);
+            self.clock.survey = self.database.retry_at + self.config.poll_interval;
             return false;
         };
+        self.hints.promote = most.saturating_mul(2).min(PROMOTE_MAX);
         debug!(target: TARGET, relay = %self.relay, moved, "delayed events are due");
         self.clock.poll = Instant::now();
-        if moved >= u64::from(PROMOTE_MAX) {
+        if moved >= u64::from(most) {
             self.clock.survey = Instant::now();
         }
         true

@@ -28,15 +28,14 @@ impl<Db: OutboxDb> Engine<Db> {
         self.shut.hold_probes = self.shut.probed_last && self.routes.any_open(now);
         let skip_topics = self.topics_shut(now);
         let walks = self.walks_what_was_passed(&skip_topics, now);
-        if !self.move_marks(now, &skip_topics).await {
+        let Some(passing) = self.move_marks(now, &skip_topics).await else {
             return;
-        }
+        };
         let room = (self.config.in_flight_max as usize).saturating_sub(self.flight.messages);
         let bytes = self
             .config
             .in_flight_bytes_max
             .saturating_sub(self.flight.bytes);
-        let passing = self.shut.passed.within(&skip_topics);
         let lanes = self.idle_lanes(now, passing);
         if room == 0 || bytes == 0 || lanes.is_empty() {
             return;
@@ -55,6 +54,8 @@ impl<Db: OutboxDb> Engine<Db> {
             held_back: self.hints.held_back,
             large: self.hints.large,
         };
+        // Also if it does not come to an end: the next look does not walk there again.
+        self.shut.probed_in_vain |= walks;
         let candidates = Db::candidates(self.connections.get(), ask);
         let Some(due) = self.ask("claim", candidates).await else {
             return;

@@ -100,12 +100,13 @@ impl<Db: OutboxDb> Engine<Db> {
                 lease: Arc::new(Lease::new(asked, self.config.lease)),
                 rewinds: grant.rewinds,
                 mark: Mark::default(),
-                behind: false,
+                behind: true,
                 busy: false,
                 rest_until: None,
             };
             self.lanes.insert(grant.lane, slot);
             self.clock.poll = Instant::now();
+            self.clock.heads = Instant::now();
         }
         self.tally.holds(self.lanes.len());
         debug!(target: TARGET, relay = %self.relay, lanes = self.lanes.len(), share, "lanes acquired");

@@ -25,8 +25,11 @@ impl<Db: OutboxDb> Engine<Db> {
     ///
     /// While topics are skipped it is always worth asking, as what newly waits is best passed at once. A look that sends a
     /// probe skips less than was passed, and moves the marks of what is done entirely.
-    pub(super) async fn move_marks(&mut self, now: Instant, skipped: &[String]) -> bool {
+    ///
+    /// Says whether the look may begin behind what was passed; `None` if the database did not answer.
+    pub(super) async fn move_marks(&mut self, now: Instant, skipped: &[String]) -> Option<bool> {
         self.sweep(now);
+        let known = self.shut.passed.count();
         let passed = if self.shut.passed.within(skipped) {
             let stays = |topic: &str| {
                 let paused = self.shut.paused.iter().any(|paused| paused.fits(topic));
@@ -37,10 +40,15 @@ impl<Db: OutboxDb> Engine<Db> {
             Vec::new()
         };
         let passing = !passed.is_empty();
+        if self.shut.passed.count() > known {
+            // The marks stop where such a topic begins: what waits there is passed first, and claimed past afterwards.
+            self.lanes.values_mut().for_each(|slot| slot.behind = true);
+            self.clock.heads = now;
+        }
         let late = self.marks.horizon.has_stragglers();
         let asks = self.marks.horizon.asks() || self.marks.fell || passing;
         if !late && (!asks || now < self.clock.heads) {
-            return true;
+            return Some(passing);
         }
         self.clock.heads = now + HEADS_EVERY;
         let looks = self.lanes.iter().map(|(&lane, slot)| Look {
@@ -57,9 +65,7 @@ impl<Db: OutboxDb> Engine<Db> {
             newest: passing && self.marks.ids_in_order && self.marks.horizon.seeks(),
         };
         let heads = Db::heads(self.connections.get(), ask);
-        let Some(heads) = self.ask("heads", heads).await else {
-            return false;
-        };
+        let heads = self.ask("heads", heads).await?;
         let back = self.marks.horizon.told(&heads, now);
         if let Some((id, stamp)) = heads.newest {
             self.marks.horizon.saw(id, stamp, now);
@@ -69,7 +75,7 @@ impl<Db: OutboxDb> Engine<Db> {
             for slot in self.lanes.values_mut() {
                 slot.mark.fall(floor);
             }
-            return true;
+            return Some(passing);
         }
         let mut rises = false;
         for (lane, head) in heads.heads {
@@ -85,7 +91,7 @@ impl<Db: OutboxDb> Engine<Db> {
         if self.lanes.values().any(|slot| slot.behind) {
             self.clock.poll = self.clock.heads;
         }
-        true
+        Some(passing)
     }
 
     /// Takes the next lane in turn from its beginning: for rows that came to lie below the marks in ways nobody told of.

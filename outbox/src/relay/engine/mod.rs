@@ -108,6 +108,8 @@ struct Hints {
     held_back: bool,
     /// Whether the last look found a payload larger than its share.
     large: bool,
+    /// How many delayed events are let in at once: fewer after a time that took too long.
+    promote: u32,
 }
 
 /// What moves the marks of the lanes.
@@ -186,6 +188,7 @@ impl<Db: OutboxDb> Engine<Db> {
             hints: Hints {
                 held_back: true,
                 large: false,
+                promote: chores::PROMOTE_MAX,
             },
             marks: Marks {
                 horizon: Horizon::new(Db::DRAWN_TO_WRITTEN),
@@ -332,9 +335,11 @@ impl<Db: OutboxDb> Engine<Db> {
                     elapsed.into()
                 }
             };
-        // A statement that takes too long says nothing about the database, and without the marks the next takes longer. A
-        // database that is gone does not answer the next one either.
-        if !late || self.database.failures > 0 {
+        // One that steps over rows may take too long for their number alone, and without the marks the next takes longer. A
+        // database that is gone does not answer the next one either. What is always short and late means that something else is
+        // wrong: the database may be another one by now.
+        let late_for_the_rows = late && WALKS.contains(&what);
+        if !late_for_the_rows || self.database.failures > 0 {
             self.forget_marks();
         }
         self.connections.renew();
@@ -398,6 +403,9 @@ impl<Db: OutboxDb> Engine<Db> {
         }
     }
 }
+
+/// Operations that step over rows that are not theirs.
+const WALKS: [&str; 2] = ["claim", "heads"];
 
 /// Messages of which something is to be written down.
 fn written(settlement: &Settlement) -> usize {

@@ -15,7 +15,7 @@ impl Lanes for Postgres {
     fn dedicated(pool: &PgPool, limit: Duration) -> Option<PgPool> {
         // There is one right plan for each statement of a relay: by the primary keys, in their order. Left to choose, the
         // planner sorts whole lanes when it believes that they end soon, plans lists of thousands of ids anew each time,
-        // and compiles what takes longer to compile than to run. What the application set up for its connections stays.
+        // and compiles what takes longer to compile than to run. What else the application set up for its connections stays.
         // A statement that was given up ends a moment later: nobody would hear of it, and the next ones would stand beside it.
         let given_up = limit + Duration::from_secs(1);
         let options = pool.connect_options().as_ref().clone().options([
