@@ -143,13 +143,20 @@ impl<D: IdempotencyDb> Local<D> {
         roll_back_cut_off(&self.tracker, &self.pool, tx).await;
     }
 
+    /// What is recorded under the key, for this request.
     async fn lookup(
         &self,
         claim: &Claim,
-    ) -> Result<Option<(Fingerprint, Recorded)>, IdempotencyError> {
-        let (pool, claim) = (self.pool.clone(), claim.clone());
-        let reading = async move { D::lookup(&pool, &claim.scope, &claim.key).await };
-        Ok(within(&self.tracker, self.idle_max, reading).await?)
+        patience: Duration,
+    ) -> Result<Option<Recorded>, IdempotencyError> {
+        let (pool, of) = (self.pool.clone(), claim.clone());
+        let reading = async move { D::lookup(&pool, &of.scope, &of.key).await };
+        match within(&self.tracker, patience, reading).await? {
+            Some((fingerprint, recorded)) => {
+                of_this_request(claim, fingerprint, recorded).map(Some)
+            }
+            None => Ok(None),
+        }
     }
 
     /// The writer's place is taken, perhaps by this very key. A record can be read past the writer; without one only
@@ -159,11 +166,8 @@ impl<D: IdempotencyDb> Local<D> {
         claim: &Claim,
         busy: Error,
     ) -> Result<Opened<D>, IdempotencyError> {
-        match self.lookup(claim).await? {
-            Some((fingerprint, recorded)) if fingerprint.matches(&claim.fingerprint) => {
-                Ok(Opened::Replay(recorded))
-            }
-            Some(_) => Err(IdempotencyError::KeyReused),
+        match self.lookup(claim, self.idle_max).await? {
+            Some(recorded) => Ok(Opened::Replay(recorded)),
             None => Err(busy.into()),
         }
     }
@@ -178,8 +182,8 @@ impl<D: IdempotencyDb> Local<D> {
             Claimed::Recorded {
                 fingerprint,
                 recorded,
-            } if fingerprint.matches(&claim.fingerprint) => Ok(Some(recorded)),
-            Claimed::Recorded { .. } | Claimed::OtherInFlight => Err(IdempotencyError::KeyReused),
+            } => of_this_request(claim, fingerprint, recorded).map(Some),
+            Claimed::OtherInFlight => Err(IdempotencyError::KeyReused),
             Claimed::InFlight => Err(IdempotencyError::KeyInFlight),
             Claimed::Fresh { now_ms } => self.check_age(claim, now_ms).map(|()| None),
         }
@@ -216,38 +220,20 @@ impl<D: IdempotencyDb> Local<D> {
     ) -> Result<Kept, IdempotencyError> {
         let inserting = async {
             match claiming {
-                Claiming::First => D::record(&mut tx, claim, recorded).await.map(Ok),
-                Claiming::Last => {
-                    let claiming = D::claim_and_record(&mut tx, claim, recorded, self.idle_max);
-                    let (inserted, now_ms) = claiming.await?;
-                    let stored = inserted == Inserted::Stored;
-                    Ok(match self.check_age(claim, now_ms) {
-                        Err(refusal) if stored => Err(refusal),
-                        _ => Ok(inserted),
-                    })
-                }
+                Claiming::First => Ok(D::record(&mut tx, claim, recorded).await?),
+                Claiming::Last => self.claim_and_record(&mut tx, claim, recorded).await,
             }
         };
         // Dropped when it takes too long, as a handler's statement is: what follows is a rollback.
         match timeout(self.idle_max, inserting).await {
-            Ok(Ok(Ok(Inserted::Stored))) => {}
-            Ok(Ok(Ok(Inserted::Taken))) => {
+            Ok(Ok(Inserted::Stored)) => {}
+            Ok(Ok(Inserted::Taken)) => {
                 self.roll_back(tx).await;
                 return self.theirs(claim).await;
             }
-            Ok(Ok(Err(refusal))) => {
+            Ok(Err(refusal)) => {
                 self.roll_back(tx).await;
                 return Err(refusal);
-            }
-            Ok(Err(error)) => {
-                self.roll_back(tx).await;
-                return Err(match claiming {
-                    // Somebody else has the key, or this one was in the way of who has.
-                    Claiming::Last if error.kind() == ErrorKind::Busy => {
-                        IdempotencyError::KeyInFlight
-                    }
-                    _ => error.into(),
-                });
             }
             Err(elapsed) => {
                 self.roll_back_cut_off(tx).await;
@@ -261,6 +247,23 @@ impl<D: IdempotencyDb> Local<D> {
                 self.resolve(claim, recorded, lost).await
             }
             Err(refused) => Err(refused.into()),
+        }
+    }
+
+    async fn claim_and_record(
+        &self,
+        tx: &mut Transaction<'static, D>,
+        claim: &Claim,
+        recorded: &Recorded,
+    ) -> Result<Inserted, IdempotencyError> {
+        match D::claim_and_record(tx, claim, recorded, self.idle_max).await {
+            Ok((Inserted::Stored, now_ms)) => {
+                self.check_age(claim, now_ms).map(|()| Inserted::Stored)
+            }
+            Ok((Inserted::Taken, _)) => Ok(Inserted::Taken),
+            // Somebody else has the key, or this one was in the way of who has.
+            Err(busy) if busy.kind() == ErrorKind::Busy => Err(IdempotencyError::KeyInFlight),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -288,41 +291,30 @@ impl<D: IdempotencyDb> Local<D> {
         }
     }
 
+    /// What the key stands for, where an attempt has ended without an answer to keep. One that had claimed its key knows that
+    /// there is nothing; one that had not may have failed because another one's effects are there.
     #[cfg_attr(
         not(feature = "axum"),
         expect(dead_code, reason = "jobs claim their keys first")
     )]
-    /// What the key stands for, where an attempt has ended without an answer to keep. One that had claimed its key knows that
-    /// there is nothing; one that had not may have failed because another one's effects are there.
     pub(crate) async fn standing(&self, claim: &Claim) -> Standing {
         if self.claiming == Claiming::First {
             return Standing::Nothing;
         }
-        let (pool, of) = (self.pool.clone(), claim.clone());
-        let reading = async move { D::lookup(&pool, &of.scope, &of.key).await };
-        match within(&self.tracker, self.resolve_max, reading).await {
-            Ok(Some((fingerprint, recorded))) if fingerprint.matches(&claim.fingerprint) => {
-                Standing::Recorded(recorded)
-            }
-            Ok(Some(_)) => Standing::Refused(IdempotencyError::KeyReused),
+        match self.lookup(claim, self.resolve_max).await {
+            Ok(Some(recorded)) => Standing::Recorded(recorded),
             Ok(None) => Standing::NotYet,
-            Err(error) => Standing::Refused(IdempotencyError::OutcomeUnknown(error)),
+            Err(refusal) => Standing::Refused(unknown_if_unread(refusal)),
         }
     }
 
     /// The unique index refused our record, so another one is committed.
     async fn theirs(&self, claim: &Claim) -> Result<Kept, IdempotencyError> {
-        let found = self.lookup(claim).await.map_err(|refusal| match refusal {
-            IdempotencyError::Store(error) => IdempotencyError::OutcomeUnknown(error),
-            other => other,
-        });
-        match found? {
-            Some((fingerprint, recorded)) if fingerprint.matches(&claim.fingerprint) => {
-                Ok(Kept::Theirs(recorded))
-            }
-            Some(_) => Err(IdempotencyError::KeyReused),
+        match self.lookup(claim, self.idle_max).await {
+            Ok(Some(recorded)) => Ok(Kept::Theirs(recorded)),
             // Reaped between the two statements, which no sane retention does.
-            None => Err(IdempotencyError::KeyInFlight),
+            Ok(None) => Err(IdempotencyError::KeyInFlight),
+            Err(refusal) => Err(unknown_if_unread(refusal)),
         }
     }
 
@@ -368,6 +360,27 @@ impl<D: IdempotencyDb> Local<D> {
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         }
+    }
+}
+
+/// A record's answer is for its own request only.
+fn of_this_request(
+    claim: &Claim,
+    fingerprint: Fingerprint,
+    recorded: Recorded,
+) -> Result<Recorded, IdempotencyError> {
+    if fingerprint.matches(&claim.fingerprint) {
+        Ok(recorded)
+    } else {
+        Err(IdempotencyError::KeyReused)
+    }
+}
+
+/// Where there may be a record, one that could not be read leaves open what the key stands for.
+fn unknown_if_unread(refusal: IdempotencyError) -> IdempotencyError {
+    match refusal {
+        IdempotencyError::Store(error) => IdempotencyError::OutcomeUnknown(error),
+        other => other,
     }
 }
 

@@ -151,10 +151,10 @@ async fn told<D: IdempotencyDb, E>(
     claim: &Claim,
     attempt: Attempt<E>,
 ) -> Ran<E> {
-    let standing = match attempt {
-        Attempt::Answered(answer) => return Ran::Answer(answer),
-        // Both come from a look at the key.
-        Attempt::Refused(IdempotencyError::OutcomeUnknown(_) | IdempotencyError::KeyReused) => {
+    let standing = match &attempt {
+        // All come from a look at the key.
+        Attempt::Answered(_)
+        | Attempt::Refused(IdempotencyError::OutcomeUnknown(_) | IdempotencyError::KeyReused) => {
             Standing::Nothing
         }
         _ => local.standing(claim).await,
