@@ -60,6 +60,15 @@ impl Link {
         self.set(State::Muted).await;
     }
 
+    /// What is asked for a moment comes to pass, and nobody hears of it; then all is as before.
+    pub async fn swallow_answers(&self) {
+        self.mute().await;
+        // Long enough for whoever is at work to have said something.
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        self.cut().await;
+        self.mend().await;
+    }
+
     pub async fn mend(&self) {
         self.set(State::Up).await;
     }
