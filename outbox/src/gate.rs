@@ -78,11 +78,6 @@ impl Gate {
         }
     }
 
-    /// Whether it is left alone: shut, and not because its probe, or as much as it may have, is under way.
-    pub(crate) fn waits(&self, now: Instant) -> bool {
-        matches!(self.state, State::Down { until, .. } if now < until)
-    }
-
     /// When a gate that is shut may be probed. While what it may have is under way, not before some of it is back.
     pub(crate) fn until(&self, now: Instant) -> Instant {
         match self.state {

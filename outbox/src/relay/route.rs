@@ -99,12 +99,6 @@ impl Routes {
         }
     }
 
-    /// Whether the sink of a topic is down and not to be probed yet.
-    pub(super) fn waits(&self, topic: &str, now: Instant) -> bool {
-        self.of(topic)
-            .is_some_and(|(_, route)| route.gate.waits(now))
-    }
-
     fn of(&self, topic: &str) -> Option<(usize, &Route)> {
         let all = self.0.iter().enumerate();
         let fitting = all.filter(|(_, route)| route.pattern.fits(topic));

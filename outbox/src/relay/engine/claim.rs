@@ -7,10 +7,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Engine, POLL_MIN, SHUT_TOPICS_MAX, Slot};
+use super::{Engine, Holds, POLL_MIN, SHUT_TOPICS_MAX, Slot};
 use crate::{
     gate::Pass,
-    mark::Mark,
+    mark::View,
     plan::{Cut, KeyPolicy, Permits, Way, cut},
     relay::{
         publish::{Part, publish},
@@ -25,18 +25,33 @@ impl<Db: OutboxDb> Engine<Db> {
     pub(super) async fn claim(&mut self) {
         let now = Instant::now();
         self.schedule_poll(now);
-        self.shut.hold_probes = self.shut.probed_last && self.routes.any_open(now);
-        let skip_topics = self.topics_shut(now);
-        let walks = self.walks_what_was_passed(&skip_topics, now);
-        let Some(passing) = self.move_marks(now, &skip_topics).await else {
+        let probed = self.shut.probed_last && self.routes.any_open(now);
+        self.shut.held = if probed {
+            Holds::Probes
+        } else {
+            Holds::Nothing
+        };
+        let Met { shut, closed } = self.topics_met(now);
+        if self.marks.layers.turn(&shut, &closed) {
+            // What waits there is passed first, and claimed past afterwards.
+            self.clock.heads = now;
+        }
+        if !self.move_marks(now).await {
             return;
+        }
+        let view = self.marks.layers.view(self.lanes.keys().copied());
+        let skip_topics = if view.holds {
+            self.shut.held = Holds::Returning;
+            closed
+        } else {
+            shut
         };
         let room = (self.config.in_flight_max as usize).saturating_sub(self.flight.messages);
         let bytes = self
             .config
             .in_flight_bytes_max
             .saturating_sub(self.flight.bytes);
-        let lanes = self.idle_lanes(now, passing);
+        let lanes = self.idle_lanes(now, view);
         if room == 0 || bytes == 0 || lanes.is_empty() {
             return;
         }
@@ -54,8 +69,6 @@ impl<Db: OutboxDb> Engine<Db> {
             held_back: self.hints.held_back,
             large: self.hints.large,
         };
-        // Also if it does not come to an end: the next look does not walk there again.
-        self.shut.probed_in_vain |= walks;
         let candidates = Db::candidates(self.connections.get(), ask);
         let Some(due) = self.ask("claim", candidates).await else {
             return;
@@ -66,9 +79,6 @@ impl<Db: OutboxDb> Engine<Db> {
             .any(|one| one.message.payload.len() as u64 > fair);
         let last = due.iter().map(|candidate| candidate.id).max();
         let (cuts, news) = self.cut(due, now);
-        if walks {
-            self.shut.probed_in_vain = !self.shut.probed_last;
-        }
         if self.start(cuts, last, now).await {
             let soon = Instant::now() + POLL_MIN;
             self.clock.poll = self.clock.poll.min(soon);
@@ -157,8 +167,9 @@ impl<Db: OutboxDb> Engine<Db> {
                     } else {
                         // Rows were put back since the look: they may have to go first.
                         slot.rewinds = rewinds;
-                        slot.mark = Mark::default();
+                        self.marks.layers.restart(lane);
                         self.marks.fell = true;
+                        self.clock.heads = asked;
                         self.clock.poll = asked;
                     }
                 }
@@ -207,14 +218,12 @@ impl<Db: OutboxDb> Engine<Db> {
         any
     }
 
-    /// Lanes without a batch under way, beginning after the one that was served last. `passing` says that the look skips what
-    /// the marks have passed.
-    fn idle_lanes(&self, now: Instant, passing: bool) -> Vec<Look> {
+    /// Lanes without a batch under way, beginning after the one that was served last.
+    fn idle_lanes(&self, now: Instant, view: View) -> Vec<Look> {
         let idle = |(&lane, slot): (&i32, &Slot)| {
             let rested = slot.rest_until.is_none_or(|until| now >= until);
-            let above = slot.mark.above(passing);
-            let behind = passing && slot.behind;
-            (!slot.busy && rested && !behind).then_some(Look { lane, above })
+            let above = self.marks.layers.begins(view, lane)?;
+            (!slot.busy && rested).then_some(Look { lane, above })
         };
         let after = self
             .lanes
@@ -227,69 +236,44 @@ impl<Db: OutboxDb> Engine<Db> {
     /// The way of a topic, which is shut while it is paused. While other sinks are up, no two looks in a row probe: what
     /// stands behind has its turn.
     pub(super) fn way(&self, topic: &str, now: Instant) -> Way {
-        let shut = |route| Way::Route {
-            route,
-            pass: Pass::Shut,
-        };
         match self.routes.way(topic, now) {
-            Way::Route { route, .. }
-                if self.shut.paused.iter().any(|paused| paused.fits(topic)) =>
-            {
-                shut(route)
-            }
-            Way::Route {
+            Way::Route { route, pass } if self.is_paused(topic) || self.waits(pass) => Way::Route {
                 route,
-                pass: Pass::Probe,
-            } if self.shut.hold_probes => shut(route),
+                pass: Pass::Shut,
+            },
             way => way,
         }
     }
 
-    /// The topics to pass over now. Those whose sink is up again are forgotten, and marks that have passed them.
-    pub(super) fn topics_shut(&mut self, now: Instant) -> Vec<String> {
-        let pass = |topic: &str| match self.way(topic, now) {
-            Way::Route { pass, .. } => pass,
-            Way::None => Pass::Open,
-        };
-        let mut kept = self.shut.met.clone();
-        kept.retain(|topic| pass(topic) != Pass::Open);
-        let shut = kept
-            .iter()
-            .filter(|topic| pass(topic) == Pass::Shut)
-            .cloned()
-            .collect();
-        let marks = self.lanes.values_mut().map(|slot| &mut slot.mark);
-        self.shut.passed.retain(|topic| kept.contains(topic), marks);
-        self.shut.met = kept;
-        shut
+    fn is_paused(&self, topic: &str) -> bool {
+        self.shut.paused.iter().any(|paused| paused.fits(topic))
     }
 
-    /// Whether a look that skips these topics steps over the others once more that marks have passed, for the sake of one that
-    /// may go. Once is enough: where it has nothing to send, or has something with every look, what was passed is given up, and
-    /// passed again without it.
-    pub(super) fn walks_what_was_passed(&mut self, skipped: &[String], now: Instant) -> bool {
-        if skipped.is_empty() || self.shut.passed.within(skipped) {
-            return false;
+    fn waits(&self, pass: Pass) -> bool {
+        match pass {
+            Pass::Probe => self.shut.held != Holds::Nothing,
+            Pass::Paced(_) => self.shut.held == Holds::Returning,
+            Pass::Open | Pass::Shut => false,
         }
-        let paced = |topic: &str| {
-            let way = self.way(topic, now);
-            matches!(
-                way,
-                Way::Route {
-                    pass: Pass::Paced(_),
-                    ..
-                }
-            )
-        };
-        if !self.shut.probed_in_vain && !self.shut.passed.any(paced) {
-            return true;
+    }
+
+    /// The topics that were found shut, as they are now. Those whose sink is up again are forgotten.
+    pub(super) fn topics_met(&mut self, now: Instant) -> Met {
+        let mut met = Met::default();
+        for topic in std::mem::take(&mut self.shut.met) {
+            let pass = match self.way(&topic, now) {
+                Way::Route { pass, .. } => pass,
+                Way::None => Pass::Open,
+            };
+            if pass == Pass::Shut {
+                met.shut.push(topic.clone());
+            }
+            if pass != Pass::Open {
+                met.closed.push(topic);
+            }
         }
-        let marks = self.lanes.values_mut().map(|slot| &mut slot.mark);
-        self.shut.passed.forget(marks);
-        self.shut.probed_in_vain = false;
-        self.marks.fell = true;
-        self.clock.heads = now;
-        false
+        self.shut.met = met.closed.iter().cloned().collect();
+        met
     }
 
     /// Looks again ever later, while nothing is found.
@@ -298,6 +282,15 @@ impl<Db: OutboxDb> Engine<Db> {
         self.clock.poll = now + delay;
         self.clock.poll_delay = (delay * 2).min(self.config.poll_interval);
     }
+}
+
+/// Topics that were found shut, in order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Met {
+    /// Those to pass over now.
+    pub(super) shut: Vec<String>,
+    /// Those as well that may have something now, a probe or so many batches, and will be shut again.
+    pub(super) closed: Vec<String>,
 }
 
 /// A batch by sink, each part in order.

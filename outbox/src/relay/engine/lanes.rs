@@ -8,7 +8,6 @@ use tracing::{debug, warn};
 use super::{Engine, Slot};
 use crate::{
     TARGET,
-    mark::Mark,
     sink::Lease,
     store::{Held, OutboxDb, Survey},
     telemetry,
@@ -99,12 +98,11 @@ impl<Db: OutboxDb> Engine<Db> {
                 epoch: grant.epoch,
                 lease: Arc::new(Lease::new(asked, self.config.lease)),
                 rewinds: grant.rewinds,
-                mark: Mark::default(),
-                behind: true,
                 busy: false,
                 rest_until: None,
             };
             self.lanes.insert(grant.lane, slot);
+            self.marks.layers.restart(grant.lane);
             self.clock.poll = Instant::now();
             self.clock.heads = Instant::now();
         }
@@ -123,8 +121,9 @@ impl<Db: OutboxDb> Engine<Db> {
         self.give_back(idle).await
     }
 
-    /// Gives lanes back in which nothing is under way, whatever is recorded there. They are not this relay's any more whatever the answer is: a release whose outcome is unknown may
-    /// still come to pass, under a batch that was begun since. If it does not, their leases run out.
+    /// Gives lanes back in which nothing is under way, whatever is recorded there. They are not this relay's any more whatever
+    /// the answer is: a release whose outcome is unknown may still come to pass, under a batch that was begun since. If it does
+    /// not, their leases run out.
     ///
     /// A drain begins nothing, and may try again.
     pub(super) async fn give_back(&mut self, held: Vec<Held>) -> bool {

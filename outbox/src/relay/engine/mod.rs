@@ -13,7 +13,7 @@ mod settle;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
@@ -33,7 +33,7 @@ use super::{Config, Drained, connections::Connections, publish::Published, route
 use crate::{
     TARGET,
     error::Error,
-    mark::{Horizon, Mark, Passed},
+    mark::{Horizon, Layers},
     pattern::Pattern,
     sink::Lease,
     store::{Held, OutboxDb, Settlement},
@@ -89,17 +89,23 @@ struct Flight {
 #[derive(Default)]
 struct Shut {
     /// Those whose sink was found down, or that are paused, as far as they have been met.
-    met: HashSet<String>,
-    /// Those that marks have passed.
-    passed: Passed,
+    met: BTreeSet<String>,
     /// Those that operators have paused.
     paused: Vec<Pattern>,
     /// Whether the last look sent a probe to a sink that was down.
     probed_last: bool,
-    /// Whether the last look at what marks have passed, for a topic that may be probed, sent no probe.
-    probed_in_vain: bool,
-    /// Whether this look sends none, because it is the turn of what stands behind.
-    hold_probes: bool,
+    /// What this look gives nothing to, though it may have something.
+    held: Holds,
+}
+
+/// What has to wait for another look, because it is the turn of what stands behind.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Holds {
+    #[default]
+    Nothing,
+    Probes,
+    /// Whatever is not simply up.
+    Returning,
 }
 
 /// What the next look has to reckon with, and is cheaper without.
@@ -116,6 +122,7 @@ struct Hints {
 struct Marks {
     /// Which ids can still appear.
     horizon: Horizon,
+    layers: Layers,
     /// Whether a mark may go up without anything new: it was set back, or what held it down is gone.
     fell: bool,
     /// Whether ids are drawn in order, so that there can be marks.
@@ -132,9 +139,6 @@ struct Slot {
     lease: Arc<Lease>,
     /// How often rows had been put back in it, as far as this relay knows.
     rewinds: i64,
-    mark: Mark,
-    /// Its mark is on its way through what it passes, and the lane is not looked at where that is not yet passed.
-    behind: bool,
     /// Has a batch in `publishing` or `unsettled`.
     busy: bool,
     /// Not to be claimed before: its last batch got nowhere.
@@ -192,6 +196,7 @@ impl<Db: OutboxDb> Engine<Db> {
             },
             marks: Marks {
                 horizon: Horizon::new(Db::DRAWN_TO_WRITTEN),
+                layers: Layers::default(),
                 fell: false,
                 ids_in_order: false,
                 rewinds: None,

@@ -132,7 +132,7 @@ impl<Db: OutboxDb> Engine<Db> {
                 slot.busy = false;
                 // What held it down may be gone, and in a lane that is idle from now on nothing else would ask.
                 let gone = !settlement.acked.is_empty() || !settlement.dead.is_empty();
-                self.marks.fell |= gone && slot.mark.may_rise(&self.marks.horizon);
+                self.marks.fell |= gone && self.marks.layers.may_rise(lane, &self.marks.horizon);
             }
             self.tally.settled(&settlement);
             for failed in &settlement.failed {

@@ -29,8 +29,6 @@ fn engine() -> Engine<Sqlite> {
         epoch: 1,
         lease: Arc::new(Lease::new(Instant::now(), second)),
         rewinds: 0,
-        mark: Mark::default(),
-        behind: false,
         busy: false,
         rest_until: None,
     };
@@ -87,13 +85,13 @@ async fn a_gate_that_opens_during_a_look_stays_shut_for_that_look() {
     engine.judge(&down, Instant::now());
     engine.shut.met.insert("earlier".to_owned());
     let looked = Instant::now();
-    assert_eq!(engine.topics_shut(looked), ["earlier"]);
+    assert_eq!(engine.topics_met(looked).shut, ["earlier"]);
     advance(Duration::from_secs(2)).await;
     assert_eq!(pass(&engine), Pass::Probe);
 
     let (cuts, _) = engine.cut(vec![candidate(2, "later")], looked);
     assert!(cuts.iter().all(|(_, cut)| cut.publish.is_empty()));
-    assert!(engine.topics_shut(Instant::now()).is_empty());
+    assert!(engine.topics_met(Instant::now()).shut.is_empty());
     let due = vec![candidate(1, "earlier"), candidate(2, "later")];
     let (cuts, _) = engine.cut(due, Instant::now());
     assert_eq!(cuts[0].1.publish[0].2.id, 1);
@@ -153,30 +151,23 @@ async fn a_batch_that_nobody_tried_frees_its_lane_in_its_own_epoch_only() {
     }
 }
 
+/// What is skipped beside a topic of the same sink must not go either: its key's earlier message may be among that.
 #[tokio::test(start_paused = true)]
-async fn what_was_passed_is_walked_for_a_probe_once() {
+async fn while_what_returns_is_held_nothing_of_its_sink_goes() {
     let mut engine = engine();
     let now = Instant::now();
-    let both = ["a", "b"].map(str::to_owned);
-    engine.shut.passed.grow(&both, |_| true);
-    assert!(!engine.walks_what_was_passed(&both, now), "neither may go");
-    assert!(!engine.walks_what_was_passed(&[], now), "nothing is shut");
-    assert!(
-        engine.walks_what_was_passed(&both[..1], now),
-        "for b's probe"
-    );
-    assert!(engine.walks_what_was_passed(&both[..1], now), "it was sent");
-    engine.shut.probed_in_vain = true;
-    assert!(!engine.walks_what_was_passed(&both[..1], now));
-    assert!(!engine.shut.passed.any(|topic| topic == "b"));
-    assert!(!engine.shut.probed_in_vain && engine.marks.fell);
-
-    // The gate lets through as many as it has shown that it can take: there is something of it with every look.
-    engine.shut.passed.grow(&both, |_| true);
     engine.judge(&result(false, false, Some(SinkDown::new("gone"))), now);
     engine.judge(&result(false, false, None), now);
     assert_eq!(pass(&engine), Pass::Paced(1));
-    assert!(!engine.walks_what_was_passed(&both[..1], now));
+    engine.shut.met.insert("earlier".to_owned());
+    for (held, goes) in [(Holds::Probes, true), (Holds::Returning, false)] {
+        engine.shut.held = held;
+        let met = engine.topics_met(now);
+        assert_eq!(met.closed, ["earlier"]);
+        assert_eq!(met.shut.is_empty(), goes);
+        let (cuts, _) = engine.cut(vec![candidate(2, "later")], now);
+        assert_eq!(!cuts[0].1.publish.is_empty(), goes);
+    }
 }
 
 /// The engine against a database, turn by turn.
@@ -274,10 +265,7 @@ mod postgres {
         }
 
         fn mark(&self) -> i64 {
-            self.engine
-                .lanes
-                .get(&0)
-                .map_or(0, |slot| slot.mark.above(false))
+            self.engine.marks.layers.marks(0)[0].0
         }
 
         fn has(&self, subject: &str) -> bool {
@@ -412,10 +400,7 @@ mod postgres {
             let event = of("paused", &n.to_string());
             world.outbox.enqueue(&mut conn, event).await.unwrap();
         }
-        let passed = |world: &World| {
-            let slot = world.engine.lanes.get(&0).unwrap();
-            slot.mark.above(true)
-        };
+        let passed = |world: &World| world.engine.marks.layers.above(0);
         world
             .turns_until("what waits is passed, but for what came last", |world| {
                 passed(world) > 1_400

@@ -1,0 +1,455 @@
+//! Marks against a world of writers.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use tokio::time::Instant;
+
+use super::{horizon::GRACE, *};
+use crate::store::{Head, Heads};
+
+fn heads(first_running: u64, running: Option<&[u64]>) -> Heads {
+    Heads {
+        ended_below: first_running,
+        running: running.map(<[u64]>::to_vec),
+        heads: Vec::new(),
+        newest: None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_mark_waits_for_writers_and_not_for_ever() {
+    let now = Instant::now();
+    let mut horizon = Horizon::default();
+    horizon.saw(10, 100, now);
+    assert_eq!(horizon.told(&heads(90, Some(&[90])), now), None);
+    assert_eq!(
+        horizon.mark(0, Head::Row(8)),
+        0,
+        "90 may hold an id below 8"
+    );
+    let later = now + GRACE;
+    assert!(horizon.asks_running(later));
+    assert_eq!(horizon.told(&heads(90, Some(&[90, 120])), later), None);
+    assert_eq!(horizon.mark(0, Head::Row(8)), 7);
+    assert_eq!(
+        horizon.mark(0, Head::Nothing),
+        10,
+        "nothing above what was seen"
+    );
+
+    horizon.saw(20, 200, later);
+    assert_eq!(horizon.told(&heads(90, Some(&[90])), later), None);
+    assert_eq!(
+        horizon.mark(7, Head::Row(30)),
+        20,
+        "a known straggler is no news"
+    );
+    assert_eq!(horizon.told(&heads(205, Some(&[205])), later), Some(0));
+    assert!(!horizon.asks());
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_many_stragglers_are_waited_for() {
+    let now = Instant::now();
+    let many: Vec<u64> = (1..=65).collect();
+    let mut horizon = Horizon::default();
+    horizon.saw(10, 100, now);
+    let later = now + GRACE;
+    assert_eq!(horizon.told(&heads(1, Some(&many)), later), None);
+    assert_eq!(horizon.mark(0, Head::Nothing), 0);
+    assert_eq!(horizon.told(&heads(2, Some(&many[1..])), later), None);
+    assert_eq!(horizon.mark(0, Head::Nothing), 10);
+}
+
+/// How many rows a look at the head takes in.
+const WINDOW: usize = 5;
+
+/// What a topic's sink is at, if it is not simply up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Down,
+    /// It may have something now, and will be shut again.
+    Returning,
+}
+
+/// The lane that all rows are in.
+const LANE: i32 = 0;
+
+/// A clock that is set forward says that all have had their time.
+#[tokio::test(start_paused = true)]
+async fn stamps_that_are_times_do_not_pass_before_their_time() {
+    let mut now = Instant::now();
+    let mut horizon = Horizon::new(5 * GRACE);
+    horizon.saw(10, 100, now);
+    for passed in [0, 0, 0, 0, 0, 10] {
+        assert_eq!(horizon.told(&heads(200, None), now), None);
+        assert_eq!(horizon.mark(0, Head::Nothing), passed);
+        now += GRACE;
+    }
+}
+
+/// A database as far as the mark is concerned. Three quarters of the ids are of topics whose sinks may be down.
+#[derive(Debug, Default)]
+struct World {
+    next_writer: u64,
+    next_id: i64,
+    /// Writers at work and the ids they have drawn.
+    open: BTreeMap<u64, Vec<i64>>,
+    live: Vec<i64>,
+    /// Those that are not open.
+    topics: BTreeMap<&'static str, Way>,
+}
+
+fn topic(id: i64) -> &'static str {
+    ["a", "b", "c", "open"][id.unsigned_abs() as usize % 4]
+}
+
+impl World {
+    fn begin(&mut self) -> u64 {
+        self.next_writer += 1;
+        self.next_writer
+    }
+
+    fn shut(&self) -> Vec<String> {
+        let shut = self.topics.iter().filter(|(_, way)| **way == Way::Down);
+        shut.map(|(topic, _)| (*topic).to_owned()).collect()
+    }
+
+    fn closed(&self) -> Vec<String> {
+        self.topics
+            .keys()
+            .map(|topic| (*topic).to_owned())
+            .collect()
+    }
+
+    fn heads(&mut self, above: i64, skipped: &[String], running: bool, newest: bool) -> Heads {
+        let mut seen: Vec<i64> = self.live.iter().copied().filter(|id| *id > above).collect();
+        seen.sort_unstable();
+        let last = seen.last().copied().filter(|_| newest);
+        let more = seen.len() >= WINDOW;
+        seen.truncate(WINDOW);
+        let passes = |id: &i64| skipped.iter().any(|skipped| skipped == topic(*id));
+        let row = seen.iter().copied().find(|id| !passes(id));
+        let head = Head::new(row, seen.last().copied().filter(|_| more));
+        let ended_below = self.open.keys().next().copied();
+        Heads {
+            ended_below: ended_below.unwrap_or(self.next_writer + 1),
+            running: running.then(|| self.open.keys().copied().collect()),
+            heads: vec![(0, head)],
+            newest: last.map(|id| (id, self.begin())),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Begin,
+    Draw(usize),
+    End(usize, bool),
+    Claim(usize),
+    Heads,
+    Wait,
+    Turn(&'static str, Option<Way>),
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => Just(Step::Begin),
+        4 => any::<usize>().prop_map(Step::Draw),
+        2 => (any::<usize>(), any::<bool>()).prop_map(|(at, commit)| Step::End(at, commit)),
+        3 => (0..4usize).prop_map(Step::Claim),
+        3 => Just(Step::Heads),
+        1 => Just(Step::Wait),
+        2 => (
+            prop_oneof![Just("a"), Just("b"), Just("c")],
+            prop_oneof![
+                1 => Just(None),
+                2 => Just(Some(Way::Down)),
+                2 => Just(Some(Way::Returning)),
+            ],
+        )
+            .prop_map(|(topic, way)| Step::Turn(topic, way)),
+        1 => Just(Step::Restart),
+    ]
+}
+
+/// A relay as far as its marks are concerned.
+#[derive(Default)]
+struct Relay {
+    horizon: Horizon,
+    layers: Layers,
+}
+
+impl Relay {
+    fn turn(&mut self, world: &World) {
+        self.layers.turn(&world.shut(), &world.closed());
+    }
+
+    fn asks_heads(&mut self, world: &mut World, now: Instant) {
+        self.turn(world);
+        let passes = self.layers.passes();
+        let heads = world.heads(
+            self.layers.above(LANE),
+            self.layers.topics(),
+            self.horizon.asks_running(now),
+            passes && self.horizon.seeks(),
+        );
+        let back = self.horizon.told(&heads, now);
+        if let Some((id, stamp)) = heads.newest {
+            self.horizon.saw(id, stamp, now);
+        }
+        if let Some(floor) = back {
+            self.layers.fall(floor);
+        } else {
+            self.layers.rise(LANE, &self.horizon, heads.heads[0].1, now);
+        }
+    }
+
+    /// What a claim finds, in order, if the lane is looked at; and all that it would find from the beginning.
+    fn looks(&mut self, world: &World) -> Option<(Vec<i64>, Vec<i64>)> {
+        self.turn(world);
+        let view = self.layers.view([LANE].into_iter());
+        let above = self.layers.begins(view, LANE)?;
+        let skipped = if view.holds {
+            world.closed()
+        } else {
+            world.shut()
+        };
+        let goes = |id: &i64| !skipped.iter().any(|skipped| skipped == topic(*id));
+        let mut all: Vec<i64> = world.live.iter().copied().filter(goes).collect();
+        all.sort_unstable();
+        let found = all.iter().copied().filter(|id| *id > above).collect();
+        Some((found, all))
+    }
+
+    fn finds(&mut self, world: &World) -> Vec<i64> {
+        self.looks(world)
+            .map(|(found, _)| found)
+            .unwrap_or_default()
+    }
+
+    /// Looks at the heads until the lane is claimed from.
+    fn arrives(&mut self, world: &mut World, now: Instant) -> usize {
+        for looks in 0..1_000 {
+            self.turn(world);
+            if !self.layers.travels([LANE].into_iter()) {
+                return looks;
+            }
+            self.asks_heads(world, now);
+        }
+        panic!("it never arrives");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    /// Writers begin, draw, commit and roll back as they like, sinks go and come; the relay looks, delivers and moves its marks
+    /// between.
+    #[test]
+    fn no_mark_passes_what_can_still_appear(steps in proptest::collection::vec(step(), 1..80)) {
+        let mut now = Instant::now();
+        let mut world = World::default();
+        let mut relay = Relay::default();
+        for step in steps {
+            let pick = |at: usize| world.open.keys().nth(at % world.open.len().max(1)).copied();
+            match step {
+                Step::Begin => {
+                    let writer = world.begin();
+                    world.open.insert(writer, Vec::new());
+                }
+                Step::Draw(at) => if let Some(writer) = pick(at) {
+                    world.next_id += 1;
+                    let id = world.next_id;
+                    world.open.entry(writer).or_default().push(id);
+                },
+                Step::End(at, commit) => if let Some(writer) = pick(at) {
+                    let ids = world.open.remove(&writer).unwrap();
+                    if commit { world.live.extend(ids); }
+                },
+                Step::Claim(most) => {
+                    let mut seen = relay.finds(&world);
+                    seen.truncate(most);
+                    if let Some(last) = seen.last() {
+                        let writer = world.begin();
+                        relay.horizon.saw(*last, writer, now);
+                        world.live.retain(|id| !seen.contains(id));
+                    }
+                }
+                Step::Heads => relay.asks_heads(&mut world, now),
+                Step::Wait => now += GRACE,
+                Step::Turn(topic, way) => {
+                    match way {
+                        Some(way) => world.topics.insert(topic, way),
+                        None => world.topics.remove(topic),
+                    };
+                }
+                Step::Restart => relay.layers.restart(LANE),
+            }
+            relay.turn(&world);
+            if let Some((found, all)) = relay.looks(&world) && !relay.horizon.has_stragglers() {
+                prop_assert_eq!(found, all);
+            }
+            let marks = relay.layers.marks(LANE);
+            for (above, topics) in &marks {
+                for id in &world.live {
+                    let passed = topics.iter().any(|passed| passed == topic(*id));
+                    prop_assert!(
+                        id > above || passed || relay.horizon.has_stragglers(),
+                        "{id} is behind {above} of {topics:?}"
+                    );
+                }
+                for (writer, ids) in &world.open {
+                    let passed = ids.iter().any(|id| id <= above);
+                    prop_assert!(!passed || relay.horizon.stragglers.contains_key(writer), "{writer} was passed unnoticed");
+                }
+            }
+            prop_assert!(marks.is_sorted_by(|one, next| one.0 <= next.0), "{marks:?}");
+            prop_assert!(
+                marks.windows(2).all(|two| two[0].1.iter().all(|topic| two[1].1.contains(topic)) && two[0].1 != two[1].1),
+                "{marks:?} are not one within the other"
+            );
+            for (writer, floor) in &relay.horizon.stragglers {
+                let known = world.open.get(writer).into_iter().flatten().all(|id| id > floor);
+                prop_assert!(known, "{writer} writes below its floor");
+            }
+        }
+        // Whoever is left ends, the sinks come back; one more look finds everything.
+        for (_, ids) in std::mem::take(&mut world.open) {
+            world.live.extend(ids);
+        }
+        world.topics.clear();
+        relay.asks_heads(&mut world, now);
+        prop_assert_eq!(relay.finds(&world).len(), world.live.len());
+    }
+}
+
+/// 333 rows of each topic.
+fn backlog(topics: &[(&'static str, Way)]) -> World {
+    World {
+        next_writer: 1,
+        next_id: 1_332,
+        live: (1..=1_332).collect(),
+        topics: topics.iter().copied().collect(),
+        ..World::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_sink_is_stepped_over_once() {
+    let now = Instant::now();
+    let mut world = backlog(&[]);
+    world.live.retain(|id| topic(*id) == "a");
+    let mut relay = Relay::default();
+    relay.asks_heads(&mut world, now);
+    world.topics.insert("a", Way::Down);
+    assert!(relay.arrives(&mut world, now) > 333 / WINDOW);
+    assert_eq!(relay.layers.above(LANE), 1_332);
+    let late = 1_299;
+    assert_eq!(topic(late), "open");
+    world.live.push(late);
+    relay.layers.fall(1_200);
+    assert!(relay.finds(&world).is_empty(), "it would step over 33 rows");
+    relay.arrives(&mut world, now);
+    assert_eq!(
+        relay.layers.above(LANE),
+        late - 1,
+        "what came back is not passed"
+    );
+    assert_eq!(relay.finds(&world), [late]);
+}
+
+/// While `c` stays down, `a` comes and goes.
+#[tokio::test(start_paused = true)]
+async fn what_stays_shut_is_not_stepped_over_again_when_another_comes_and_goes() {
+    let now = Instant::now();
+    let mut world = backlog(&[("a", Way::Down), ("c", Way::Down)]);
+    world
+        .live
+        .retain(|id| topic(*id) != "b" && (topic(*id) != "open" || *id > 1_328));
+    let mut relay = Relay::default();
+    relay.arrives(&mut world, now);
+    assert_eq!(relay.finds(&world), [1_331], "behind all that waits");
+
+    world.topics.insert("a", Way::Returning);
+    assert_eq!(relay.finds(&world), [1_331], "not held up by who returns");
+    relay.arrives(&mut world, now);
+    assert_eq!(relay.finds(&world)[0], 4, "its turn");
+    world.topics.insert("a", Way::Down);
+    assert_eq!(relay.arrives(&mut world, now), 0, "shut again, as it was");
+    assert_eq!(relay.layers.above(LANE), 1_330);
+    world.topics.insert("a", Way::Returning);
+    assert_eq!(relay.arrives(&mut world, now), 0);
+    world.topics.remove("a");
+    assert_eq!(relay.arrives(&mut world, now), 0);
+    assert_eq!(relay.finds(&world)[0], 4);
+}
+
+/// Of two lanes the second is not through yet, with any set: the first is looked at by what is shut.
+#[tokio::test(start_paused = true)]
+async fn who_returns_is_not_held_where_that_helps_nobody() {
+    let now = Instant::now();
+    let mut horizon = Horizon::default();
+    horizon.saw(10, 100, now);
+    horizon.told(&heads(100, None), now);
+    let [c, both] = [["c"].as_slice(), &["a", "c"]]
+        .map(|set| set.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let mut layers = Layers::default();
+    layers.turn(&both, &both);
+    layers.rise(0, &horizon, Head::Row(9), now);
+    layers.turn(&c, &both);
+    layers.rise(0, &horizon, Head::Row(5), now);
+    let view = layers.view([0, 1].into_iter());
+    assert!(!view.holds);
+    assert_eq!(
+        [0, 1].map(|lane| layers.begins(view, lane)),
+        [Some(4), None]
+    );
+
+    layers.turn(&both, &both);
+    layers.rise(1, &horizon, Head::Row(7), now);
+    layers.turn(&c, &both);
+    let view = layers.view([0, 1].into_iter());
+    assert!(view.holds);
+    assert_eq!(
+        [0, 1].map(|lane| layers.begins(view, lane)),
+        [Some(8), Some(6)]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_sets_those_are_kept_that_pass_the_most() {
+    let now = Instant::now();
+    let topics: Vec<String> = (0..9).map(|nth| format!("t{nth}")).collect();
+    let mut layers = Layers::default();
+    for most in 0..=9 {
+        assert_eq!(layers.turn(&topics[..most], &topics), most > 0);
+        assert_eq!(layers.topics(), &topics[..most]);
+        layers.rise(LANE, &Horizon::default(), Head::Nothing, now);
+    }
+    let kept: Vec<usize> = layers
+        .marks(LANE)
+        .iter()
+        .map(|(_, topics)| topics.len())
+        .collect();
+    assert_eq!(kept, [0, 6, 7, 8, 9]);
+    assert!(!layers.turn(&topics[..7], &topics));
+    assert!(layers.turn(&topics[..1], &topics), "and who is at work");
+    let kept: Vec<usize> = layers
+        .marks(LANE)
+        .iter()
+        .map(|(_, topics)| topics.len())
+        .collect();
+    assert_eq!(kept, [0, 1, 7, 8, 9]);
+    assert!(layers.turn(&topics[1..2], &topics));
+    assert_eq!(layers.topics(), &topics[1..2]);
+    layers.turn(&[], &topics[..7]);
+    let kept: Vec<usize> = layers
+        .marks(LANE)
+        .iter()
+        .map(|(_, topics)| topics.len())
+        .collect();
+    assert_eq!(kept, [0, 1, 7], "without what passed one that is up");
+}
