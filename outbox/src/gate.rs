@@ -17,11 +17,19 @@ const PACE_MAX: u32 = 64;
 /// While down nothing is claimed for it, so an outage spends no attempts. When the wait is over one message of one lane
 /// probes it; only when that got an answer does the backlog flow again, and not all of it at once: one batch, and twice as
 /// many after each that comes back with something acked, until [`PACE_MAX`] may be under way.
+///
+/// Every batch carries the [`Stamp`] of the state it was sent in. What comes back later, of an outage that is over or of the
+/// time before one, says nothing about now.
 #[derive(Debug)]
 pub(crate) struct Gate {
     backoff: Backoff,
     state: State,
+    stamp: Stamp,
 }
+
+/// Between which two turns of a gate a batch was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stamp(u64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -61,6 +69,7 @@ impl Gate {
         Self {
             backoff,
             state: State::Up,
+            stamp: Stamp(0),
         }
     }
 
@@ -87,17 +96,41 @@ impl Gate {
         }
     }
 
-    /// A batch was sent; if the sink was down, that was the probe.
-    pub(crate) const fn sent(&mut self) {
+    #[cfg(test)]
+    pub(crate) const fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    const fn turn(&mut self, state: State) {
+        self.state = state;
+        self.stamp = Stamp(self.stamp.0.wrapping_add(1));
+    }
+
+    /// A batch was sent; if the sink was down, that was the probe. Gives its stamp.
+    pub(crate) const fn sent(&mut self) -> Stamp {
         match &mut self.state {
             State::Up | State::Probing { .. } => {}
             State::Down { failures, wait, .. } => {
-                self.state = State::Probing {
-                    failures: *failures,
-                    wait: *wait,
-                };
+                let (failures, wait) = (*failures, *wait);
+                self.turn(State::Probing { failures, wait });
             }
             State::Returning { under_way, .. } => *under_way = under_way.saturating_add(1),
+        }
+        self.stamp
+    }
+
+    /// Whether a batch with this stamp was sent since the last turn: only then what came of it counts.
+    pub(crate) fn is_current(&self, stamp: Stamp) -> bool {
+        self.stamp == stamp
+    }
+
+    /// Whether it is down as far as is known: not when a probe is due and there is nothing that would be one. It may be left
+    /// waiting for one for so `long`.
+    pub(crate) fn is_down(&self, now: Instant, long: Duration) -> bool {
+        match self.state {
+            State::Down { until, .. } => now < until + long,
+            State::Probing { .. } => true,
+            State::Up | State::Returning { .. } => false,
         }
     }
 
@@ -106,11 +139,13 @@ impl Gate {
         match &mut self.state {
             State::Up | State::Down { .. } => {}
             State::Probing { failures, wait } => {
-                self.state = State::Down {
-                    until: now + *wait,
-                    failures: *failures,
-                    wait: *wait,
-                };
+                let (failures, wait) = (*failures, *wait);
+                let until = now + wait;
+                self.turn(State::Down {
+                    until,
+                    failures,
+                    wait,
+                });
             }
             State::Returning { under_way, .. } => *under_way = under_way.saturating_sub(1),
         }
@@ -121,12 +156,13 @@ impl Gate {
         match &mut self.state {
             State::Up => false,
             State::Down { failures, wait, .. } | State::Probing { failures, wait } => {
-                self.state = State::Returning {
-                    failures: *failures,
-                    wait: *wait,
+                let (failures, wait) = (*failures, *wait);
+                self.turn(State::Returning {
+                    failures,
+                    wait,
                     allowed: 1,
                     under_way: 0,
-                };
+                });
                 true
             }
             State::Returning {
@@ -155,11 +191,11 @@ impl Gate {
         };
         let failures = failures.saturating_add(1);
         let wait = self.backoff.delay(failures, before, rng).min(WAIT_MAX);
-        self.state = State::Down {
+        self.turn(State::Down {
             until: now + wait,
             failures,
             wait,
-        };
+        });
         Some(wait)
     }
 }
@@ -204,6 +240,50 @@ mod tests {
         }
         assert_eq!(gate.pass(later), Pass::Open);
         assert_eq!(gate.down(later, &mut rng), Some(second), "forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_sent_before_a_turn_does_not_count_after_it() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let second = Duration::from_secs(1);
+        let mut gate = Gate::new(Backoff::constant(second));
+        let now = Instant::now();
+        let (before, also) = (gate.sent(), gate.sent());
+        assert!(gate.is_current(before) && gate.is_current(also));
+        gate.down(now, &mut rng);
+        assert!(!gate.is_current(also), "an ack does not end the outage");
+        let probe = gate.sent();
+        assert!(gate.is_current(probe) && !gate.is_current(also));
+        gate.untried(now);
+        assert!(!gate.is_current(probe));
+        let probe = gate.sent();
+        gate.answered(true);
+        let stamps: Vec<Stamp> = (0..7).map(|_| gate.sent()).collect();
+        for stamp in &stamps {
+            assert!(gate.is_current(*stamp) && !gate.is_current(probe));
+            gate.answered(true);
+        }
+        assert_eq!(gate.pass(now), Pass::Open);
+        assert!(gate.is_current(stamps[0]), "that it is up again is no turn");
+        assert!(!gate.is_current(before), "its outage is over");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sink_that_nothing_waits_for_is_not_told_as_down_for_ever() {
+        let second = Duration::from_secs(1);
+        let mut gate = Gate::new(Backoff::constant(second));
+        let now = Instant::now();
+        assert!(!gate.is_down(now, second));
+        gate.down(now, &mut StdRng::seed_from_u64(1));
+        let told = |gate: &Gate, after: u32| gate.is_down(now + second * after, second);
+        assert_eq!(
+            [0, 1, 2].map(|after| told(&gate, after)),
+            [true, true, false]
+        );
+        gate.sent();
+        assert!(told(&gate, 60), "its probe is out");
+        gate.answered(false);
+        assert!(!told(&gate, 0));
     }
 
     #[tokio::test(start_paused = true)]

@@ -25,6 +25,16 @@ pub(crate) fn note(stored: Option<&str>, attempt: u32, reason: &str) -> Note {
     }
 }
 
+/// What the stores write of an attempt whose relay is gone.
+pub(crate) const LOST: &str = "the relay lost its lane while publishing";
+
+/// How many attempts ended like that in a row, up to now. Of more than are kept it is those.
+pub(crate) fn lost_last(stored: &str) -> usize {
+    let noted: Vec<(u32, i64, String)> = serde_json::from_str(stored).unwrap_or_default();
+    let last = noted.iter().rev();
+    last.take_while(|(.., reason)| reason == LOST).count()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,10 +50,17 @@ mod tests {
             let next = note(stored.as_deref(), attempt, "say \"no\"");
             stored = Some(whole(&next, i64::from(attempt) * 100));
         }
-        let kept: Vec<(u32, i64, String)> = serde_json::from_str(&stored.unwrap()).unwrap();
+        let kept: Vec<(u32, i64, String)> =
+            serde_json::from_str(stored.as_deref().unwrap()).unwrap();
         assert_eq!(kept.len(), 10);
         assert_eq!(kept[0], (4, 400, "say \"no\"".to_owned()));
         assert_eq!(kept[9].0, 13);
+        let lost = |attempt, stored: &str| whole(&note(Some(stored), attempt, LOST), 9);
+        let once = lost(14, stored.as_deref().unwrap());
+        let twice = lost(15, &once);
+        let then = whole(&note(Some(&twice), 16, "no"), 9);
+        let of = [&*once, &twice, &then, "[]", "junk"];
+        assert_eq!(of.map(lost_last), [1, 2, 0, 0, 0]);
     }
 
     #[test]

@@ -57,7 +57,8 @@
 //! **No write per message while all goes well.** Claiming reads the lane's head along its index and writes the batch's ids
 //! into the lane's one row; settling is one DELETE. Each write is guarded by the lane's *epoch*, which rises when the lane
 //! changes hands: that fences late acks, and tells a taker what was in flight. A message whose attempt ended in a crash is
-//! from then on published alone, so that one that kills its relay does not take its neighbours along.
+//! from then on published alone in its lane; if the next one does too, nothing else goes beside it, in any lane. So a message
+//! that kills its relay is given up in the end, and costs its neighbours two attempts.
 //!
 //! **Nothing is held open.** No transaction and no connection while a sink is slow; every relay operation is one atomic
 //! step that can be repeated after an unknown outcome.
@@ -72,8 +73,8 @@
 //! - What waits for a sink that is down, or for topics that are paused, is stepped over once when that is found out, and
 //!   lane by lane with the sweep, some 16,000 rows at a time; a lane is not claimed from while that goes on, and between,
 //!   claims for the other sinks start behind it. What is younger than a second (on MySQL and MariaDB, than five) is stepped
-//!   over by each of them. Where ids are not in order, all of it is. When one of several such sinks is probed or comes back,
-//!   what waits for the others is stepped over once more. A relay remembers 10,000 topics as shut; where there are more it
+//!   over by each of them. Where ids are not in order, all of it is. When one of several such sinks is probed or comes back
+//!   for the first time, it waits until what waits for the others was stepped over for its sake. A relay remembers 10,000 topics as shut; where there are more it
 //!   forgets them all and learns them again, and steps over what waits each time.
 //! - A database that fails over and loses commits is noticed by the connection that breaks; then lanes are looked at from
 //!   their beginning. Over [`shared_connections`](RelayBuilder::shared_connections) a pool that tests its connections may
@@ -145,7 +146,7 @@
 //! | `mainstay.outbox.delivery.duration` | histogram, a message: from its INSERT, or its time if it was delayed, to the sink's ack | `messaging.destination.template` (topics) |
 //! | `mainstay.outbox.enqueued` | counter | |
 //! | `mainstay.outbox.published` | counter | |
-//! | `mainstay.outbox.attempts` | counter | `outcome`: `acked`, `retried`, `rejected` |
+//! | `mainstay.outbox.attempts` | counter | `outcome`: `acked`, `retried`, `rejected`, `exhausted` |
 //! | `mainstay.outbox.dead` | counter | `cause`: `rejected`, `exhausted`, `no_sink` |
 //! | `mainstay.outbox.parked` | counter | |
 //! | `mainstay.outbox.fenced` | counter, batches | |
@@ -242,7 +243,9 @@ pub use self::{
     error::{Error, ErrorKind},
     migrate::{migrate, migrate_with_lanes},
     outbox::{EnqueueError, Outbox, OutboxConfig},
-    relay::{BuildError, Drained, KeyPolicy, Relay, RelayBuilder, RelayHandle, Retention},
+    relay::{
+        BuildError, Drained, KeyPolicy, Relay, RelayBuilder, RelayHandle, Retention, Unrouted,
+    },
     store::OutboxDb,
     telemetry::RelayStats,
     wake::{Announcer, Waker},

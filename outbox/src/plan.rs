@@ -11,7 +11,7 @@ use rand::Rng;
 use crate::{
     admin::DeadCause,
     gate::Pass,
-    history::note,
+    history::{lost_last, note},
     sink::Outcome,
     store::{Buried, Candidate, Failed},
 };
@@ -33,6 +33,19 @@ pub enum KeyPolicy {
     Skip,
 }
 
+/// What becomes of a message whose topic no sink of the relay takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unrouted {
+    /// It keeps its place and waits, as for a sink that is down; the topic is logged once, and told by
+    /// [`RelayHandle::topics_without_sink`](crate::RelayHandle::topics_without_sink). In a rolling deployment the relays of the
+    /// old version meet topics of the new one: those of the new version deliver them once they have the lanes.
+    #[default]
+    Wait,
+    /// It is a dead letter at once, with the cause [`NoSink`](DeadCause::NoSink).
+    DeadLetter,
+}
+
 /// The longest wait of a message, whatever a schedule says: databases cannot add any number to their clocks.
 const WAIT_MAX: Duration = Duration::from_secs(30 * 86_400);
 
@@ -43,6 +56,7 @@ pub(crate) struct Rules {
     pub(crate) backoff: Backoff,
     /// The longest wait a sink may ask for.
     pub(crate) retry_after_max: Duration,
+    pub(crate) unrouted: Unrouted,
 }
 
 /// Where a topic goes, and whether it may go now.
@@ -77,13 +91,16 @@ pub(crate) struct Cut {
     pub(crate) passed_over: Vec<String>,
     /// Whether it holds a message that probes a sink.
     pub(crate) probes: bool,
+    /// Whether nothing is to be published beside it, in any lane: two relays in a row have died with what it holds.
+    pub(crate) solo: bool,
 }
 
 /// Chooses of one lane's due messages, in order.
 ///
 /// - Attempts used up (also because the maximum was lowered, or a crash spent the last one): given up here, so that no row
 ///   is ever too old to be claimed and yet not dead.
-/// - A suspect is published alone, so that a message that kills its relay does not take its neighbours along.
+/// - A suspect is published alone in its lane, and once a second relay has died with it alone altogether, so that a message that
+///   kills its relay does not take its neighbours along.
 /// - After a message that is given up, later ones of its key wait until that is written down.
 /// - What a parked key has is set aside, all of it at once.
 /// - A sink that is probed gets one message of all lanes, one that is coming back a batch of some lanes.
@@ -124,8 +141,10 @@ pub(crate) fn cut(
             _ if candidate.attempts.unsigned_abs() >= rules.max_attempts => {
                 Some((DeadCause::Exhausted, "its attempts are used up"))
             }
-            Way::None => Some((DeadCause::NoSink, "no sink takes its topic")),
-            Way::Route { .. } => None,
+            Way::None if rules.unrouted == Unrouted::DeadLetter => {
+                Some((DeadCause::NoSink, "no sink takes its topic"))
+            }
+            Way::None | Way::Route { .. } => None,
         };
         if let Some((cause, reason)) = verdict {
             if !candidate.parked {
@@ -142,6 +161,7 @@ pub(crate) fn cut(
             continue;
         }
         let Way::Route { route, pass } = way else {
+            cut.passed_over.push(message.topic().to_owned());
             continue;
         };
         let alone = candidate.suspect;
@@ -162,6 +182,8 @@ pub(crate) fn cut(
             continue;
         }
         cut.probes |= pass == Pass::Probe;
+        let lost = candidate.failures.as_deref().map_or(0, lost_last);
+        cut.solo = alone && lost >= SOLO_FROM;
         cut.publish.push((route, policy, candidate));
         if alone {
             break;
@@ -169,6 +191,10 @@ pub(crate) fn cut(
     }
     cut
 }
+
+/// As many attempts in a row as end with their relay until nothing goes beside a message. The first time hundreds may have been
+/// under way with it, and the second time one of each lane.
+const SOLO_FROM: usize = 2;
 
 /// A row that was published: what is needed of it to write down the outcome.
 #[derive(Clone, Debug)]
@@ -227,9 +253,7 @@ pub(crate) fn fate<R: Rng + ?Sized>(
             })
         }
         Outcome::Retry { after, reason } => {
-            let ours = rules
-                .backoff
-                .delay(spent.unsigned_abs(), Duration::ZERO, rng);
+            let ours = wait(&rules.backoff, spent.unsigned_abs(), rng);
             let asked = after.unwrap_or_default().min(rules.retry_after_max);
             Fate::Later(Failed {
                 id: tried.id,
@@ -244,6 +268,20 @@ pub(crate) fn fate<R: Rng + ?Sized>(
     }
 }
 
+/// How long to wait after so many attempts.
+///
+/// How long was waited before is not stored. Where the next wait is drawn from that, as with decorrelated jitter, the walk is
+/// made anew: it is as likely as the one that was made.
+fn wait<R: Rng + ?Sized>(backoff: &Backoff, spent: u32, rng: &mut R) -> Duration {
+    let before = spent.saturating_sub(WALK_MAX);
+    (before + 1..=spent).fold(Duration::ZERO, |before, attempt| {
+        backoff.delay(attempt, before, rng)
+    })
+}
+
+/// After so many steps a walk has long come to where it stays.
+const WALK_MAX: u32 = 32;
+
 #[cfg(test)]
 mod tests {
     use std::time::UNIX_EPOCH;
@@ -257,6 +295,7 @@ mod tests {
         max_attempts: 3,
         backoff: Backoff::constant(Duration::from_secs(1)),
         retry_after_max: Duration::from_secs(60),
+        unrouted: Unrouted::DeadLetter,
     };
 
     const fn through(pass: Pass) -> (Way, KeyPolicy) {
@@ -297,6 +336,44 @@ mod tests {
     }
 
     #[test]
+    fn waits_that_are_drawn_from_the_last_one_grow_and_are_spread() {
+        let (least, most) = (Duration::from_millis(200), Duration::from_secs(300));
+        let rules = Rules {
+            max_attempts: 1_000,
+            backoff: Backoff::decorrelated(least, most),
+            ..RULES
+        };
+        let mut rng = StdRng::seed_from_u64(7);
+        let mut median = |attempts| {
+            let mut delays: Vec<Duration> = (0..201)
+                .map(|_| {
+                    match fate(
+                        &tried(attempts),
+                        Outcome::retry("no"),
+                        false,
+                        &rules,
+                        &mut rng,
+                    ) {
+                        Fate::Later(failed) => failed.delay,
+                        other => panic!("{other:?}"),
+                    }
+                })
+                .collect();
+            delays.sort_unstable();
+            assert!(delays[0] >= least && delays[200] <= most);
+            assert!(
+                attempts == 0 || delays[150] > delays[50],
+                "all relays at once"
+            );
+            delays[100]
+        };
+        let medians = [0, 1, 5, 11, 100].map(&mut median);
+        assert_eq!(medians[0], least);
+        assert!(medians.is_sorted(), "{medians:?}");
+        assert!(medians[3] > least * 10, "{medians:?}");
+    }
+
+    #[test]
     fn a_suspect_goes_alone_and_in_its_turn() {
         let due = || {
             vec![
@@ -314,6 +391,39 @@ mod tests {
             &mut Permits::default(),
         );
         assert_eq!(published(&then), [2]);
+    }
+
+    #[test]
+    fn nothing_goes_beside_what_two_relays_in_a_row_have_died_with() {
+        let [no, lost] = ["no", crate::history::LOST];
+        for (suspect, failures, solo) in [
+            (true, &[lost][..], false),
+            (true, &[lost, lost], true),
+            (false, &[lost, lost], false),
+            (true, &[lost, no, lost], false),
+            (true, &[no, no, no, lost, lost], true),
+        ] {
+            let mut due = candidate(1, "a", 5, suspect);
+            let noted: Vec<_> = failures.iter().map(|reason| (1, 7, reason)).collect();
+            due.failures = Some(serde_json::to_string(&noted).unwrap());
+            let rules = Rules {
+                max_attempts: 9,
+                ..RULES
+            };
+            let cut = cut(vec![due], &rules, |_| OPEN, &mut Permits::default());
+            assert_eq!((cut.publish.len(), cut.solo), (1, solo), "{failures:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_no_sink_takes_waits_unless_it_is_to_be_given_up() {
+        for (unrouted, dead, over) in [(Unrouted::Wait, 0, 1), (Unrouted::DeadLetter, 1, 0)] {
+            let rules = Rules { unrouted, ..RULES };
+            let nowhere = |_: &str| (Way::None, KeyPolicy::Block);
+            let due = vec![candidate(1, "a", 0, false)];
+            let cut = cut(due, &rules, nowhere, &mut Permits::default());
+            assert_eq!((cut.dead.len(), cut.passed_over.len()), (dead, over));
+        }
     }
 
     #[test]

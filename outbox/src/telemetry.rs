@@ -250,8 +250,11 @@ pub(crate) struct Tally {
     dead: AtomicU64,
     fenced: AtomicU64,
     lanes: AtomicU64,
+    in_flight: AtomicU64,
     /// The topics of sinks that are down.
     down: Mutex<BTreeSet<String>>,
+    /// Topics that were met and that no sink takes.
+    unrouted: Mutex<BTreeSet<String>>,
 }
 
 /// What a relay has done since it was spawned.
@@ -269,6 +272,8 @@ pub struct RelayStats {
     pub fenced: u64,
     /// Lanes held now.
     pub lanes: u64,
+    /// Messages that sinks have now, or whose outcome is not written down yet.
+    pub in_flight: u64,
 }
 
 #[cfg(feature = "sqlx")]
@@ -299,13 +304,33 @@ impl Tally {
         count!("mainstay.outbox.attempts", acked, "outcome" => "acked");
         count!("mainstay.outbox.attempts", failed, "outcome" => "retried");
         count!("mainstay.outbox.attempts", died_of(DeadCause::Rejected), "outcome" => "rejected");
+        // Of those whose attempts were used up before, the last one ended with its relay: it was charged by who took over.
+        let last = settlement.dead.iter().filter(|one| one.note.is_some());
+        let last = last.filter(|one| one.cause == DeadCause::Exhausted);
+        count!("mainstay.outbox.attempts", last.count() as u64, "outcome" => "exhausted");
     }
 
     /// A settlement that came too late.
-    pub(crate) fn fenced(&self, settlement: &Settlement) {
+    pub(crate) fn fenced(&self) {
         self.fenced.fetch_add(1, Ordering::Relaxed);
+        // Its messages are among those that who took the lane has counted as possible duplicates.
         count!("mainstay.outbox.fenced", 1);
-        duplicates_possible(settlement.acked.len() as u64);
+    }
+
+    pub(crate) fn in_flight(&self, messages: usize) {
+        self.in_flight.store(messages as u64, Ordering::Relaxed);
+    }
+
+    /// A topic was met that no sink takes.
+    pub(crate) fn unrouted(&self, topic: &str) {
+        let mut unrouted = self.unrouted.lock().unwrap_or_else(PoisonError::into_inner);
+        unrouted.insert(topic.to_owned());
+    }
+
+    /// Those topics, in order.
+    pub(crate) fn topics_without_sink(&self) -> Vec<String> {
+        let unrouted = self.unrouted.lock().unwrap_or_else(PoisonError::into_inner);
+        unrouted.iter().cloned().collect()
     }
 
     pub(crate) fn holds(&self, lanes: usize) {
@@ -322,7 +347,7 @@ impl Tally {
         down.insert(topics.to_owned());
     }
 
-    /// A sink is up again.
+    /// A sink is up again, or nothing waits for it that would tell.
     pub(crate) fn sink_up(&self, topics: &str) {
         let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
         down.remove(topics);
@@ -341,6 +366,7 @@ impl Tally {
             dead: self.dead.load(Ordering::Relaxed),
             fenced: self.fenced.load(Ordering::Relaxed),
             lanes: self.lanes.load(Ordering::Relaxed),
+            in_flight: self.in_flight.load(Ordering::Relaxed),
         }
     }
 }
@@ -396,7 +422,7 @@ mod tests {
                 dead: vec![buried(DeadCause::Rejected), buried(DeadCause::Parked)],
             };
             tally.settled(&settlement);
-            tally.fenced(&settlement);
+            tally.fenced();
             tally.holds(3);
             tally.holds(2);
             tally.sink_down("hooks.*");
@@ -415,7 +441,6 @@ mod tests {
             r#"mainstay_outbox_dead{cause="rejected"} 1"#,
             r#"mainstay_outbox_parked 1"#,
             r#"mainstay_outbox_fenced 1"#,
-            r#"mainstay_outbox_duplicates_possible 2"#,
             r#"mainstay_outbox_lanes_held 2"#,
             r#"mainstay_outbox_sink_down{topics="hooks.*"} 1"#,
         ] {

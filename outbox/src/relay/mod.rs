@@ -18,7 +18,7 @@ use self::{
     engine::Engine,
     route::{Policies, Routes},
 };
-pub use crate::plan::KeyPolicy;
+pub use crate::plan::{KeyPolicy, Unrouted};
 use crate::{
     error::{Error, ErrorKind},
     outbox::Outbox,
@@ -153,6 +153,7 @@ impl<Db: OutboxDb> Relay<Db> {
                         Duration::from_secs(300),
                     ),
                     retry_after_max: Duration::from_secs(3_600),
+                    unrouted: Unrouted::Wait,
                 },
             },
             lanes: None,
@@ -212,7 +213,12 @@ impl<Db: OutboxDb> fmt::Debug for RelayBuilder<Db> {
 impl<Db: OutboxDb> RelayBuilder<Db> {
     /// Publishes messages whose topic fits `topics` to `sink`: a topic, a prefix such as `hooks.*`, or `*` for all.
     ///
-    /// The most specific pattern wins, whatever the order of the calls. A message that fits none is a dead letter.
+    /// The most specific pattern wins, whatever the order of the calls. A message that fits none waits: see
+    /// [`unrouted`](Self::unrouted).
+    ///
+    /// Give all relays of an outbox the same topics. They share the lanes whatever is in them, so a relay of broker topics and
+    /// another of webhooks would each hold messages that only the other can deliver: two outboxes, in two schemas, can be
+    /// served apart.
     pub fn sink(mut self, topics: &str, sink: impl Sink) -> Self {
         if let Err(refused) = self.routes.add(topics, sink, self.config.sink_backoff) {
             self.refused.get_or_insert(refused);
@@ -332,6 +338,12 @@ impl<Db: OutboxDb> RelayBuilder<Db> {
         if let Err(refused) = self.config.policies.add(topics, policy) {
             self.refused.get_or_insert(refused);
         }
+        self
+    }
+
+    /// What becomes of messages whose topic none of this relay's sinks takes. Default [`Unrouted::Wait`].
+    pub fn unrouted(mut self, unrouted: Unrouted) -> Self {
+        self.config.rules.unrouted = unrouted;
         self
     }
 
@@ -486,7 +498,7 @@ pub struct RelayHandle {
 #[non_exhaustive]
 pub struct Drained {
     /// Messages whose outcome was not written down in time. They keep their place, are charged an attempt and are
-    /// delivered again.
+    /// delivered again. Where the task itself was torn down, by a runtime that ends or a panic, those that were under way then.
     pub unsettled: u64,
 }
 
@@ -514,16 +526,26 @@ impl RelayHandle {
             Ok(drained) => drained,
             Err(error) => {
                 tracing::error!(target: crate::TARGET, %error, "the relay's task was torn down");
-                Drained { unsettled: 0 }
+                let unsettled = self.tally.read().in_flight;
+                Drained { unsettled }
             }
         }
     }
 
     /// The topics, as they were given to the builder, of the sinks that are down at this moment:
     /// [`Health::with_sinks_down`](crate::Health::with_sinks_down) takes them.
+    ///
+    /// One of which it is time to find out, while this relay has nothing for it, is not told: nothing waits.
     #[must_use]
     pub fn sinks_down(&self) -> Vec<String> {
         self.tally.sinks_down()
+    }
+
+    /// The topics of messages that this relay has met and that none of its sinks takes, in order. With [`Unrouted::Wait`] they
+    /// wait for a relay that has one.
+    #[must_use]
+    pub fn topics_without_sink(&self) -> Vec<String> {
+        self.tally.topics_without_sink()
     }
 
     /// What the relay has done since it was spawned.

@@ -8,6 +8,7 @@ use tracing::Instrument;
 
 use super::route::DynSink;
 use crate::{
+    gate::Stamp,
     message::Message,
     plan::{KeyPolicy, Tried},
     sink::{LaneRef, Outcome, SinkDown},
@@ -19,6 +20,8 @@ use crate::{
 pub(super) struct Part {
     pub(super) route: usize,
     pub(super) sink: Arc<dyn DynSink>,
+    /// The gate's, from when it is sent.
+    pub(super) stamp: Stamp,
     /// When it was read from the database.
     looked: Instant,
     tried: Vec<Tried>,
@@ -28,10 +31,11 @@ pub(super) struct Part {
 }
 
 impl Part {
-    pub(super) const fn new(route: usize, sink: Arc<dyn DynSink>, looked: Instant) -> Self {
+    pub(super) fn new(route: usize, sink: Arc<dyn DynSink>, looked: Instant) -> Self {
         Self {
             route,
             sink,
+            stamp: Stamp::default(),
             looked,
             tried: Vec::new(),
             messages: Vec::new(),
@@ -72,6 +76,8 @@ pub(super) struct Published {
 /// What one sink made of its part.
 pub(super) struct Result {
     pub(super) route: usize,
+    /// Its gate's when it was sent.
+    pub(super) stamp: Stamp,
     pub(super) outcomes: Vec<(Tried, Outcome)>,
     /// Of the payloads.
     pub(super) bytes: u64,
@@ -140,6 +146,7 @@ async fn one(lane: LaneRef, part: Part, timeout: Duration) -> Result {
     outcomes.resize(part.tried.len(), Outcome::NotTried);
     Result {
         route: part.route,
+        stamp: part.stamp,
         bytes: part.bytes(),
         suspect: part.suspect,
         looked: part.looked,

@@ -1,6 +1,6 @@
 //! Which sink takes a topic, and whether that sink may be asked.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use mainstay_retry::Backoff;
@@ -105,6 +105,15 @@ impl Routes {
         fitting.max_by_key(|(_, route)| route.pattern.rank())
     }
 
+    /// The topics, as they were given to the builder, of the sinks that are not down as far as is known.
+    pub(super) fn not_down(&self, now: Instant, long: Duration) -> impl Iterator<Item = &str> {
+        let up = self
+            .0
+            .iter()
+            .filter(move |route| !route.gate.is_down(now, long));
+        up.map(|route| route.pattern.as_str())
+    }
+
     pub(super) fn any_open(&self, now: Instant) -> bool {
         self.0
             .iter()
@@ -158,8 +167,6 @@ impl fmt::Debug for Routes {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::sink::MemorySink;
 

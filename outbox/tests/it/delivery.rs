@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use mainstay_outbox::{
-    Admin, BuildError, ChannelSink, ErrorKind, Event, Filter, MemorySink, OutboxDb, Relay, migrate,
+    Admin, BuildError, ChannelSink, ErrorKind, Event, Filter, MemorySink, OutboxDb, Relay,
+    Unrouted, migrate,
 };
 use sqlx::Pool;
 use tokio::time::{Instant, timeout};
@@ -277,30 +278,40 @@ async fn a_cancelled_token_drains<Db: OutboxDb>(pool: Pool<Db>) {
 
 async fn topics_choose_their_sinks<Db: OutboxDb>(pool: Pool<Db>) {
     let outbox = outbox(&pool, 2).await;
-    let (all, hooks) = (MemorySink::new(), MemorySink::new());
-    let relay = quick(&pool, &outbox)
-        .sink("orders", all.clone())
-        .sink("hooks.*", hooks.clone())
-        .build()
-        .await
-        .unwrap();
-    let relay = relay.spawn(CancellationToken::new());
+    let (all, hooks, late) = (MemorySink::new(), MemorySink::new(), MemorySink::new());
+    let relay = || {
+        quick(&pool, &outbox)
+            .sink("orders", all.clone())
+            .sink("hooks.*", hooks.clone())
+    };
+    let old = relay().build().await.unwrap();
+    let old = old.spawn(CancellationToken::new());
     let event = |topic: &str| Event::new("t").topic(topic).key("k");
-    put(
-        &pool,
-        &outbox,
-        vec![
-            event("orders"),
-            event("hooks.a"),
-            event("nowhere"),
-            event("orders"),
-        ],
-    )
-    .await;
+    let topics = ["orders", "hooks.a", "new", "nowhere", "orders"];
+    put(&pool, &outbox, topics.map(event).to_vec()).await;
     timeout(SOON, all.wait_for(2)).await.unwrap();
     timeout(SOON, hooks.wait_for(1)).await.unwrap();
-    relay.drain(SOON).await;
-    let dead = Admin::new(pool).dead(Filter::all(), 10).await.unwrap();
+    until("what has no sink is met", async || {
+        old.topics_without_sink() == ["new", "nowhere"]
+    })
+    .await;
+    old.drain(SOON).await;
+    let admin = Admin::new(pool.clone());
+    assert!(admin.dead(Filter::all(), 10).await.unwrap().is_empty());
+    assert_eq!(admin.lag().await.unwrap().pending, 2);
+
+    // The next version has a sink for one, and gives up the other on request.
+    let new = relay()
+        .sink("new", late.clone())
+        .unrouted(Unrouted::DeadLetter);
+    let new = new.build().await.unwrap().spawn(CancellationToken::new());
+    timeout(SOON, late.wait_for(1)).await.unwrap();
+    until("nothing waits", async || {
+        admin.lag().await.unwrap().pending == 0
+    })
+    .await;
+    new.drain(SOON).await;
+    let dead = admin.dead(Filter::all(), 10).await.unwrap();
     assert_eq!(dead.len(), 1);
     assert_eq!(dead[0].message().topic(), "nowhere");
     assert_eq!(dead[0].cause(), mainstay_outbox::DeadCause::NoSink);

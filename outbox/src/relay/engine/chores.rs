@@ -14,6 +14,9 @@ pub(super) const PROMOTE_MAX: u32 = 1_000;
 /// Delivered events that are forgotten with one statement: little enough not to be noticed.
 const FORGET_MAX: u32 = 2_000;
 
+/// How much later than it could be a probe may be sent, if there is something to send.
+const PROBE_SLACK: Duration = Duration::from_secs(1);
+
 /// Waits between two rounds of forgetting, when the last one forgot all there was and when it did not.
 const FORGET_EVERY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(200));
 
@@ -25,6 +28,10 @@ impl<Db: OutboxDb> Engine<Db> {
         };
         self.clock.survey = Instant::now() + self.config.poll_interval;
         self.hints.held_back = survey.held_back;
+        let long = self.config.poll_interval * 2 + PROBE_SLACK;
+        for topics in self.routes.not_down(Instant::now(), long) {
+            self.tally.sink_up(topics);
+        }
         if self.marks.ids_in_order != survey.ids_in_order {
             self.marks.ids_in_order = survey.ids_in_order;
             self.forget_marks();

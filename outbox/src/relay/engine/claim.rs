@@ -6,9 +6,11 @@ use std::{
 };
 
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::{Engine, Holds, POLL_MIN, SHUT_TOPICS_MAX, Slot};
 use crate::{
+    TARGET,
     gate::Pass,
     mark::View,
     plan::{Cut, KeyPolicy, Permits, Way, cut},
@@ -25,6 +27,9 @@ impl<Db: OutboxDb> Engine<Db> {
     pub(super) async fn claim(&mut self) {
         let now = Instant::now();
         self.schedule_poll(now);
+        if self.flight.solo && self.flight.messages > 0 {
+            return;
+        }
         let probed = self.shut.probed_last && self.routes.any_open(now);
         self.shut.held = if probed {
             Holds::Probes
@@ -79,6 +84,7 @@ impl<Db: OutboxDb> Engine<Db> {
             .any(|one| one.message.payload.len() as u64 > fair);
         let last = due.iter().map(|candidate| candidate.id).max();
         let (cuts, news) = self.cut(due, now);
+        let cuts = self.apart(cuts);
         if self.start(cuts, last, now).await {
             let soon = Instant::now() + POLL_MIN;
             self.clock.poll = self.clock.poll.min(soon);
@@ -102,7 +108,9 @@ impl<Db: OutboxDb> Engine<Db> {
         }
         let mut permits = Permits::default();
         let mut cuts = Vec::with_capacity(by_lane.len());
-        for (lane, due) in by_lane {
+        // From where the last probe went on: the message that a sink cannot take must not be the probe each time.
+        let first = by_lane.split_off(&self.shut.probe_from);
+        for (lane, due) in first.into_iter().chain(by_lane) {
             let Some(slot) = self.lanes.get(&lane) else {
                 continue;
             };
@@ -112,6 +120,9 @@ impl<Db: OutboxDb> Engine<Db> {
             };
             let way = |topic: &str| (self.way(topic, now), self.config.policies.of(topic));
             let cut = cut(due, &self.config.rules, way, &mut permits);
+            if cut.probes {
+                self.shut.probe_from = lane.saturating_add(1);
+            }
             cuts.push((held, cut));
         }
         self.shut.probed_last = cuts.iter().any(|(_, cut)| cut.probes);
@@ -120,13 +131,30 @@ impl<Db: OutboxDb> Engine<Db> {
             .iter_mut()
             .flat_map(|(_, cut)| cut.passed_over.drain(..))
         {
-            if self.shut.met.len() < SHUT_TOPICS_MAX {
-                news |= self.shut.met.insert(topic);
-            } else {
+            if self.shut.met.len() >= SHUT_TOPICS_MAX {
                 self.shut.met.clear();
+            } else if !self.shut.met.contains(&topic) {
+                news = true;
+                if self.routes.way(&topic, now) == Way::None {
+                    self.tally.unrouted(&topic);
+                    warn!(target: TARGET, relay = %self.relay, topic, "no sink takes this topic: its messages wait");
+                }
+                self.shut.met.insert(topic);
             }
         }
         (cuts, news)
+    }
+
+    /// What may go now. A batch that nothing is to go beside waits until all that is under way has come back, and what would be
+    /// begun meanwhile waits with it: it is soon over, as such a batch is one message.
+    fn apart(&mut self, mut cuts: Vec<(Held, Cut)>) -> Vec<(Held, Cut)> {
+        let solo = cuts.iter().position(|(_, cut)| cut.solo);
+        self.flight.solo = solo.is_some() && self.flight.messages == 0;
+        match solo {
+            Some(at) if self.flight.solo => vec![cuts.swap_remove(at)],
+            Some(_) => Vec::new(),
+            None => cuts,
+        }
     }
 
     /// Records the batches as in flight and publishes those whose lane is still held. Says whether anything came of it.
@@ -199,11 +227,11 @@ impl<Db: OutboxDb> Engine<Db> {
             } else {
                 self.flight.messages += cut.publish.len();
                 let lane = LaneRef::new(held.lane, held.epoch, Arc::clone(&slot.lease));
-                let parts = parts(&self.routes, cut.publish, looked);
+                let mut parts = parts(&self.routes, cut.publish, looked);
                 self.flight.bytes += parts.iter().map(Part::bytes).sum::<u64>();
-                for part in &parts {
+                for part in &mut parts {
                     if let Some(route) = self.routes.get_mut(part.route) {
-                        route.gate.sent();
+                        part.stamp = route.gate.sent();
                     }
                 }
                 self.flight.publishing.spawn(publish(
@@ -263,7 +291,7 @@ impl<Db: OutboxDb> Engine<Db> {
         for topic in std::mem::take(&mut self.shut.met) {
             let pass = match self.way(&topic, now) {
                 Way::Route { pass, .. } => pass,
-                Way::None => Pass::Open,
+                Way::None => Pass::Shut,
             };
             if pass == Pass::Shut {
                 met.shut.push(topic.clone());

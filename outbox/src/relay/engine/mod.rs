@@ -14,6 +14,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -23,7 +24,7 @@ use sqlx::Pool;
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -81,8 +82,17 @@ struct Flight {
     messages: usize,
     /// Their payloads' bytes.
     bytes: u64,
+    /// What was begun last is to have nothing beside it until it has come back.
+    solo: bool,
     /// Published and not yet written down.
     unsettled: Vec<Settlement>,
+}
+
+impl Flight {
+    /// Messages whose outcome is not written down yet.
+    fn open(&self) -> usize {
+        self.messages + self.unsettled.iter().map(written).sum::<usize>()
+    }
 }
 
 /// Which topics may not go.
@@ -94,6 +104,8 @@ struct Shut {
     paused: Vec<Pattern>,
     /// Whether the last look sent a probe to a sink that was down.
     probed_last: bool,
+    /// The lane after the one that the last probe was of.
+    probe_from: i32,
     /// What this look gives nothing to, though it may have something.
     held: Holds,
 }
@@ -237,6 +249,7 @@ impl<Db: OutboxDb> Engine<Db> {
                 break;
             }
             self.step().await;
+            self.tally.in_flight(self.flight.open());
             if self.ends() {
                 break; // that step settled the last of it
             }
@@ -325,8 +338,10 @@ impl<Db: OutboxDb> Engine<Db> {
         operation: impl Future<Output = Result<T, Error>>,
     ) -> Option<T> {
         let mut late = false;
+        let limit = Instant::now() + self.config.statement_limit();
+        let beside = !OF_LANES.contains(&what);
         let error: Box<dyn std::error::Error + Send + Sync> =
-            match tokio::time::timeout(self.config.statement_limit(), operation).await {
+            match timeout_at(limit, self.beating(beside, operation)).await {
                 Ok(Ok(answer)) => {
                     if self.database.failures > 0 {
                         info!(target: TARGET, relay = %self.relay, "the database is back");
@@ -359,6 +374,46 @@ impl<Db: OutboxDb> Engine<Db> {
         None
     }
 
+    /// Waits for an operation, and renews the lanes beside it when that is due: what steps over many rows may take as long as a
+    /// lease. Over connections that are shared this waits for a second one.
+    async fn beating<T>(&mut self, beside: bool, operation: impl Future<Output = T>) -> T {
+        let mut operation = pin!(operation);
+        if !beside {
+            return operation.await;
+        }
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut operation => return done,
+                () = sleep_until(self.clock.beat) => {}
+            }
+            let asked = Instant::now();
+            let held = self.held(|_| true);
+            let (connections, lease) = (self.connections.get(), self.config.lease);
+            let (relay, counts) = (self.relay, self.draining.is_none());
+            let beat = async {
+                if counts {
+                    Db::heartbeat(connections.clone(), relay, lease).await?;
+                }
+                if held.is_empty() {
+                    return Ok(Vec::new());
+                }
+                Db::renew(connections, lease, held.clone()).await
+            };
+            let kept = tokio::select! {
+                done = &mut operation => return done, // the beat is due as it was
+                kept = beat => kept,
+            };
+            self.clock.beat = Instant::now() + lease / 3;
+            match kept {
+                Ok(kept) => self.keep(&held, &kept, asked),
+                Err(error) => {
+                    warn!(target: TARGET, relay = %self.relay, %error, "lanes are not renewed yet");
+                }
+            }
+        }
+    }
+
     /// A batch of which its sinks tried nothing is nobody's attempt: its lane is idle. A lane that was lost and won again
     /// since may have another batch under way.
     fn free_untried(&mut self) {
@@ -373,8 +428,7 @@ impl<Db: OutboxDb> Engine<Db> {
 
     /// Gives everything back. What was cut off stays recorded in flight, for the next owner to charge.
     async fn leave(mut self) -> Drained {
-        let cut_off =
-            self.flight.messages + self.flight.unsettled.iter().map(written).sum::<usize>();
+        let cut_off = self.flight.open();
         for slot in self.lanes.values() {
             slot.lease.lose();
         }
@@ -411,6 +465,9 @@ impl<Db: OutboxDb> Engine<Db> {
 
 /// Operations that step over rows that are not theirs.
 const WALKS: [&str; 2] = ["claim", "heads"];
+
+/// Operations that change who holds a lane: beside them none is renewed.
+const OF_LANES: [&str; 5] = ["heartbeat", "renew", "acquire", "release", "retire"];
 
 /// Messages of which something is to be written down.
 fn written(settlement: &Settlement) -> usize {

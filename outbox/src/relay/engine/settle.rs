@@ -82,6 +82,9 @@ impl<Db: OutboxDb> Engine<Db> {
         let acked = |(_, outcome): &(Tried, Outcome)| *outcome == Outcome::Acked;
         let outcomes = result.outcomes.iter().map(|(_, outcome)| outcome);
         telemetry::sent(topics, outcomes, result.down.is_some(), result.took);
+        if !route.gate.is_current(result.stamp) {
+            return;
+        }
         let nothing = |(_, outcome): &(Tried, Outcome)| *outcome == Outcome::NotTried;
         let up = route.gate.pass(now) == Pass::Open;
         if result.crashed && result.suspect && up {
@@ -155,7 +158,7 @@ impl<Db: OutboxDb> Engine<Db> {
     /// A settlement that came too late. The lane's new owner delivers these messages again.
     fn fenced(&mut self, settlement: &Settlement) {
         let Held { lane, epoch } = settlement.held;
-        self.tally.fenced(settlement);
+        self.tally.fenced();
         warn!(
             target: TARGET, relay = %self.relay, lane, epoch, acked = settlement.acked.len(),
             "late acks fenced: the lane has changed hands and these messages may be delivered twice"

@@ -8,7 +8,7 @@ use tokio::time::advance;
 use super::*;
 use crate::{
     event::Event,
-    gate::Pass,
+    gate::{Pass, Stamp},
     message::Message,
     plan::{KeyPolicy, Tried, Way},
     relay::{Relay, publish},
@@ -50,6 +50,15 @@ fn candidate(id: i64, topic: &str) -> Candidate {
     }
 }
 
+impl Engine<Sqlite> {
+    /// Takes in what came of a batch that was sent just before.
+    /// These tests say themselves when a probe is sent.
+    fn judges(&mut self, mut result: publish::Result, now: Instant) {
+        result.stamp = self.routes.get_mut(0).unwrap().gate.stamp();
+        self.judge(&result, now);
+    }
+}
+
 fn result(crashed: bool, suspect: bool, down: Option<SinkDown>) -> publish::Result {
     let tried = Tried {
         id: 1,
@@ -60,6 +69,7 @@ fn result(crashed: bool, suspect: bool, down: Option<SinkDown>) -> publish::Resu
     };
     publish::Result {
         route: 0,
+        stamp: Stamp::default(),
         outcomes: vec![(tried, Outcome::retry("crashed"))],
         bytes: 0,
         crashed,
@@ -81,8 +91,8 @@ fn pass(engine: &Engine<Sqlite>) -> Pass {
 #[tokio::test(start_paused = true)]
 async fn a_gate_that_opens_during_a_look_stays_shut_for_that_look() {
     let mut engine = engine();
-    let down = result(false, false, Some(SinkDown::new("gone")));
-    engine.judge(&down, Instant::now());
+    let down = || result(false, false, Some(SinkDown::new("gone")));
+    engine.judges(down(), Instant::now());
     engine.shut.met.insert("earlier".to_owned());
     let looked = Instant::now();
     assert_eq!(engine.topics_met(looked).shut, ["earlier"]);
@@ -101,25 +111,25 @@ async fn a_gate_that_opens_during_a_look_stays_shut_for_that_look() {
 async fn a_sink_that_never_answers_counts_as_down_unless_a_suspect_hung_it() {
     let hung = |suspect| result(true, suspect, Some(SinkDown::new("no answer")));
     let mut engine = engine();
-    engine.judge(&hung(true), Instant::now());
+    engine.judges(hung(true), Instant::now());
     assert_eq!(pass(&engine), Pass::Open);
-    engine.judge(&hung(false), Instant::now());
+    engine.judges(hung(false), Instant::now());
     assert_eq!(pass(&engine), Pass::Shut);
     advance(Duration::from_secs(1)).await;
     assert_eq!(pass(&engine), Pass::Probe);
     engine.routes.get_mut(0).unwrap().gate.sent();
-    engine.judge(&hung(true), Instant::now());
+    engine.judges(hung(true), Instant::now());
     assert_eq!(pass(&engine), Pass::Shut, "a probe that hangs is no answer");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_panics_does_not_end_an_outage() {
     let mut engine = engine();
-    let down = result(false, false, Some(SinkDown::new("gone")));
-    engine.judge(&down, Instant::now());
+    let down = || result(false, false, Some(SinkDown::new("gone")));
+    engine.judges(down(), Instant::now());
     advance(Duration::from_secs(1)).await;
     engine.routes.get_mut(0).unwrap().gate.sent();
-    engine.judge(&result(true, false, None), Instant::now());
+    engine.judges(result(true, false, None), Instant::now());
     assert_eq!(pass(&engine), Pass::Shut);
 }
 
@@ -156,8 +166,8 @@ async fn a_batch_that_nobody_tried_frees_its_lane_in_its_own_epoch_only() {
 async fn while_what_returns_is_held_nothing_of_its_sink_goes() {
     let mut engine = engine();
     let now = Instant::now();
-    engine.judge(&result(false, false, Some(SinkDown::new("gone"))), now);
-    engine.judge(&result(false, false, None), now);
+    engine.judges(result(false, false, Some(SinkDown::new("gone"))), now);
+    engine.judges(result(false, false, None), now);
     assert_eq!(pass(&engine), Pass::Paced(1));
     engine.shut.met.insert("earlier".to_owned());
     for (held, goes) in [(Holds::Probes, true), (Holds::Returning, false)] {
@@ -464,6 +474,48 @@ mod postgres {
             }
             assert!(!pool.is_closed());
             pool.close().await;
+        }
+        world.gone().await;
+    }
+
+    /// A look may take longer than the lease.
+    #[tokio::test]
+    #[ignore = "needs Postgres; tests/run provides it"]
+    async fn lanes_are_renewed_beside_a_statement_that_takes_long() {
+        let mut world = World::new().await;
+        world
+            .turns_until("the lane is held", |world| !world.engine.lanes.is_empty())
+            .await;
+        let pool = world.pool.clone();
+        for (what, renews) in [("claim", true), ("release", false)] {
+            let due: f64 = sqlx::query_scalar(
+                "UPDATE mainstay_outbox_lane SET lease_until = clock_timestamp() + interval '100 ms'
+                 RETURNING extract(epoch FROM lease_until)::float8",
+            )
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+            world.engine.clock.beat = Instant::now();
+            // Ends when the lease was extended, or has run out long ago.
+            let statement = async {
+                loop {
+                    let (until, now): (f64, f64) = sqlx::query_as(
+                        "SELECT extract(epoch FROM lease_until)::float8, extract(epoch FROM clock_timestamp())::float8
+                         FROM mainstay_outbox_lane",
+                    )
+                    .fetch_one(&pool)
+                    .await?;
+                    if until > due || now > due + 0.2 {
+                        return Ok(until > due);
+                    }
+                }
+            };
+            assert_eq!(
+                world.engine.ask(what, statement).await,
+                Some(renews),
+                "{what}"
+            );
+            assert_eq!(world.engine.clock.beat > Instant::now(), renews);
         }
         world.gone().await;
     }
