@@ -196,6 +196,7 @@ fn ask_heads(look: Look, skipped: &[&str]) -> AskHeads {
         skip_topics: skipped.iter().map(ToString::to_string).collect(),
         window: 1_000,
         running: true,
+        held: false,
         newest: !skipped.is_empty(),
     }
 }

@@ -7,6 +7,7 @@
 mod claim;
 mod dead;
 mod enqueue;
+mod held;
 mod lease;
 mod operate;
 mod parked;
@@ -59,6 +60,8 @@ where
     claim::caps_cut_what_is_claimed(fresh().await).await;
     claim::topics_are_passed_over(fresh().await).await;
     claim::heads_skip_topics_and_say_how_far_they_looked(fresh().await).await;
+    held::heads_pass_what_is_held_and_say_until_when(fresh().await).await;
+    held::what_was_under_way_is_told_apart(fresh().await).await;
     claim::what_is_due_moves_into_its_lane_in_the_order_of_the_times(fresh().await).await;
     claim::settling_twice_charges_once(fresh().await).await;
     claim::a_settlement_that_is_repeated_undoes_nothing_that_came_after_it(fresh().await).await;

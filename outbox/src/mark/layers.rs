@@ -1,16 +1,25 @@
-//! How far each lane has come, for each set of topics that claims skip.
+//! How far each lane has come, for each set of messages that claims skip.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use tokio::time::Instant;
 
 use super::Horizon;
 use crate::store::Head;
 
-/// The most sets of topics of which marks are kept, besides the one without any: who goes and comes in turn.
+/// The most sets of which marks are kept, besides the one without anything: who goes and comes in turn.
 const LAYERS_MAX: usize = 4;
 
-/// The marks of all lanes: a layer of them for the topics that are shut now, and for sets that were shut lately.
+/// What looks skip.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Skips {
+    /// What waits for its retry, and what waits behind that as it is of the same key.
+    pub(crate) held: bool,
+    /// Messages of these topics; in order.
+    pub(crate) topics: Vec<String>,
+}
+
+/// The marks of all lanes: a layer of them for what is shut now, and for sets that were shut lately.
 ///
 /// Each layer passes all that the one before it passes, and more; the first passes nothing. So what one knows holds for those
 /// after it, and when a topic may go again those before it still stand: what has been shut for long is near the bottom, and
@@ -18,24 +27,25 @@ const LAYERS_MAX: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Layers {
     layers: Vec<Layer>,
-    /// The layer of the topics that are shut now.
+    /// The layer of what is shut now.
     current: usize,
 }
 
 #[derive(Debug, Default)]
 struct Layer {
-    /// In order.
-    topics: Vec<String>,
+    skips: Skips,
     /// None of a lane that begins at 0.
     lanes: HashMap<i32, Mark>,
 }
 
-/// Up to where nothing is left of a lane but messages of the layer's topics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Up to where nothing is left of a lane but what the layer skips.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Mark {
     above: i64,
     /// It is not on its way through more of the same.
     arrived: bool,
+    /// What was passed as it waits for its retry, with the time of that: then it may go, and what waits behind it.
+    held: BTreeSet<(Instant, i64)>,
 }
 
 /// What a claim looks at.
@@ -56,28 +66,31 @@ impl Default for Layers {
 }
 
 impl Layers {
-    /// From now on marks pass the topics that are `shut`. Of what is not `closed` none is kept that passed it: `closed` are
-    /// those that are shut and those that may go only one by one, and will be shut again. Both are in order. Says whether
-    /// these were not passed together before.
-    pub(crate) fn turn(&mut self, shut: &[String], closed: &[String]) -> bool {
-        let keeps = |topics: &[String]| {
-            (within(topics, shut) || within(shut, topics)) && within(topics, closed)
-        };
-        self.layers.retain(|layer| keeps(&layer.topics));
-        let after = |layer: &Layer| within(&layer.topics, shut);
+    /// From now on marks pass what is `shut`. Of what is not `closed` none is kept that passed it: `closed` is what is shut, and
+    /// what may go only one by one and will be shut again. Says whether these were not passed together before.
+    pub(crate) fn turn(&mut self, shut: &Skips, closed: &Skips) -> bool {
+        let keeps =
+            |skips: &Skips| (skips.within(shut) || shut.within(skips)) && skips.within(closed);
+        self.layers.retain(|layer| keeps(&layer.skips));
+        let after = |layer: &Layer| layer.skips.within(shut);
         self.current = self.layers.iter().rposition(after).unwrap_or(0);
-        if self.layers[self.current].topics == shut {
+        if self.layers[self.current].skips == *shut {
             return false;
         }
         // What is known without them is known with them, but for how far they go.
         let known = self.layers[self.current].lanes.iter();
         let lanes = known.map(|(&lane, mark)| {
-            let above = mark.above;
             let arrived = false;
-            (lane, Mark { above, arrived })
+            (
+                lane,
+                Mark {
+                    arrived,
+                    ..mark.clone()
+                },
+            )
         });
         let layer = Layer {
-            topics: shut.to_vec(),
+            skips: shut.clone(),
             lanes: lanes.collect(),
         };
         self.current += 1;
@@ -90,14 +103,40 @@ impl Layers {
         true
     }
 
-    /// Whether any topic is passed now.
+    /// Whether anything is passed now.
     pub(crate) const fn passes(&self) -> bool {
         self.current > 0
     }
 
-    /// The topics that marks pass now.
-    pub(crate) fn topics(&self) -> &[String] {
-        &self.layers[self.current].topics
+    /// What marks pass now.
+    pub(crate) fn skips(&self) -> &Skips {
+        &self.layers[self.current].skips
+    }
+
+    /// What was passed may go whose time has come: marks go back to before it.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        let marks = self
+            .layers
+            .iter_mut()
+            .flat_map(|layer| layer.lanes.values_mut());
+        for mark in marks {
+            let due = mark.held.iter().take_while(|(until, _)| *until <= now);
+            if let Some(id) = due.map(|(_, id)| *id).min() {
+                mark.above = mark.above.min(id - 1);
+                mark.held.retain(|(_, held)| *held < id);
+                // It is the head, if it is still there.
+                mark.arrived = true;
+            }
+        }
+    }
+
+    /// When there is more to [`expire`](Self::expire).
+    pub(crate) fn expires(&self) -> Option<Instant> {
+        let marks = self.layers[self.current].lanes.values();
+        marks
+            .filter_map(|mark| mark.held.first())
+            .map(|(until, _)| *until)
+            .min()
     }
 
     /// Where a look for the mark begins.
@@ -105,14 +144,26 @@ impl Layers {
         self.layers[self.current].above(lane)
     }
 
-    /// A lane's mark goes up to what a look that began there found at the head. Says whether it went up and is still on its
-    /// way: it went as far as was looked, or will as soon as it may, and has more of the same before it.
-    pub(crate) fn rise(&mut self, lane: i32, horizon: &Horizon, head: Head, now: Instant) -> bool {
+    /// A lane's mark goes up to what a look that began there found at the head, past what was `held` until those times. Says
+    /// whether it went up and is still on its way: it went as far as was looked, or will as soon as it may, and has more of the
+    /// same before it.
+    pub(crate) fn rise(
+        &mut self,
+        lane: i32,
+        horizon: &Horizon,
+        head: Head,
+        held: &[(Instant, i64)],
+        now: Instant,
+    ) -> bool {
         let before = self.above(lane);
         let above = horizon.mark(before, head);
         let arrived = !matches!(head, Head::NothingUpTo(id) if above == id || horizon.begins(now));
         for (at, layer) in self.layers.iter_mut().enumerate().skip(self.current) {
             let mark = layer.lanes.entry(lane).or_default();
+            let passed = held
+                .iter()
+                .filter(|(_, id)| mark.above < *id && *id <= above);
+            mark.held.extend(passed);
             mark.above = mark.above.max(above);
             if at == self.current {
                 mark.arrived = arrived;
@@ -161,10 +212,9 @@ impl Layers {
             .iter_mut()
             .flat_map(|layer| layer.lanes.values_mut());
         for mark in marks.filter(|mark| mark.above > floor) {
-            *mark = Mark {
-                above: floor,
-                arrived: false,
-            };
+            mark.above = floor;
+            mark.arrived = false;
+            mark.held.retain(|(_, id)| *id <= floor);
         }
     }
 
@@ -177,10 +227,10 @@ impl Layers {
 
     /// A lane's marks, each with what it passes.
     #[cfg(test)]
-    pub(crate) fn marks(&self, lane: i32) -> Vec<(i64, &[String])> {
+    pub(crate) fn marks(&self, lane: i32) -> Vec<(i64, &Skips)> {
         let marks = self.layers.iter();
         marks
-            .map(|layer| (layer.above(lane), &*layer.topics))
+            .map(|layer| (layer.above(lane), &layer.skips))
             .collect()
     }
 
@@ -195,6 +245,12 @@ impl Layers {
 impl Layer {
     fn above(&self, lane: i32) -> i64 {
         self.lanes.get(&lane).map_or(0, |mark| mark.above)
+    }
+}
+
+impl Skips {
+    fn within(&self, other: &Self) -> bool {
+        self.held <= other.held && within(&self.topics, &other.topics)
     }
 }
 

@@ -13,6 +13,7 @@ fn heads(first_running: u64, running: Option<&[u64]>) -> Heads {
         ended_below: first_running,
         running: running.map(<[u64]>::to_vec),
         heads: Vec::new(),
+        held: Vec::new(),
         newest: None,
     }
 }
@@ -97,6 +98,8 @@ struct World {
     /// Writers at work and the ids they have drawn.
     open: BTreeMap<u64, Vec<i64>>,
     live: Vec<i64>,
+    /// Those that wait for their retry, and until when.
+    waiting: BTreeMap<i64, Instant>,
     /// Those that are not open.
     topics: BTreeMap<&'static str, Way>,
 }
@@ -111,32 +114,58 @@ impl World {
         self.next_writer
     }
 
-    fn shut(&self) -> Vec<String> {
+    fn shut(&self, held: bool) -> Skips {
         let shut = self.topics.iter().filter(|(_, way)| **way == Way::Down);
-        shut.map(|(topic, _)| (*topic).to_owned()).collect()
+        let topics = shut.map(|(topic, _)| (*topic).to_owned()).collect();
+        Skips { held, topics }
     }
 
-    fn closed(&self) -> Vec<String> {
-        self.topics
-            .keys()
-            .map(|topic| (*topic).to_owned())
-            .collect()
+    fn closed(&self) -> Skips {
+        let topics = self.topics.keys().map(|topic| (*topic).to_owned());
+        Skips {
+            held: true,
+            topics: topics.collect(),
+        }
     }
 
-    fn heads(&mut self, above: i64, skipped: &[String], running: bool, newest: bool) -> Heads {
+    /// Whether it waits for its retry, or behind one of its key: there are five keys.
+    fn is_held(&self, id: i64, now: Instant) -> bool {
+        let mut waiting = self.waiting.iter().filter(|(_, until)| **until > now);
+        waiting.any(|(held, _)| *held <= id && *held % 5 == id % 5)
+    }
+
+    fn skips(&self, skips: &Skips, id: i64, now: Instant) -> bool {
+        let shut = skips.topics.iter().any(|skipped| skipped == topic(id));
+        shut || skips.held && self.is_held(id, now)
+    }
+
+    fn heads(
+        &mut self,
+        above: i64,
+        skips: &Skips,
+        running: bool,
+        newest: bool,
+        now: Instant,
+    ) -> Heads {
         let mut seen: Vec<i64> = self.live.iter().copied().filter(|id| *id > above).collect();
         seen.sort_unstable();
         let last = seen.last().copied().filter(|_| newest);
         let more = seen.len() >= WINDOW;
         seen.truncate(WINDOW);
-        let passes = |id: &i64| skipped.iter().any(|skipped| skipped == topic(*id));
-        let row = seen.iter().copied().find(|id| !passes(id));
+        let row = seen.iter().copied().find(|id| !self.skips(skips, *id, now));
         let head = Head::new(row, seen.last().copied().filter(|_| more));
+        let until = |id: &i64| Some((0, *id, *self.waiting.get(id)? - now));
+        let held = seen
+            .iter()
+            .filter(|_| skips.held)
+            .filter_map(until)
+            .collect();
         let ended_below = self.open.keys().next().copied();
         Heads {
             ended_below: ended_below.unwrap_or(self.next_writer + 1),
             running: running.then(|| self.open.keys().copied().collect()),
             heads: vec![(0, head)],
+            held,
             newest: last.map(|id| (id, self.begin())),
         }
     }
@@ -148,6 +177,10 @@ enum Step {
     Draw(usize),
     End(usize, bool),
     Claim(usize),
+    /// What is claimed comes back, to wait for so many seconds.
+    Fail(usize, u32),
+    /// Whether looks are long enough to pass what is held.
+    Walk(bool),
     Heads,
     Wait,
     Turn(&'static str, Option<Way>),
@@ -160,6 +193,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => any::<usize>().prop_map(Step::Draw),
         2 => (any::<usize>(), any::<bool>()).prop_map(|(at, commit)| Step::End(at, commit)),
         3 => (0..4usize).prop_map(Step::Claim),
+        2 => (1..3usize, 1..4u32).prop_map(|(most, seconds)| Step::Fail(most, seconds)),
+        1 => any::<bool>().prop_map(Step::Walk),
         3 => Just(Step::Heads),
         1 => Just(Step::Wait),
         2 => (
@@ -180,21 +215,24 @@ fn step() -> impl Strategy<Value = Step> {
 struct Relay {
     horizon: Horizon,
     layers: Layers,
+    walks: bool,
 }
 
 impl Relay {
-    fn turn(&mut self, world: &World) {
-        self.layers.turn(&world.shut(), &world.closed());
+    fn turn(&mut self, world: &World, now: Instant) {
+        self.layers.expire(now);
+        self.layers.turn(&world.shut(self.walks), &world.closed());
     }
 
     fn asks_heads(&mut self, world: &mut World, now: Instant) {
-        self.turn(world);
+        self.turn(world, now);
         let passes = self.layers.passes();
         let heads = world.heads(
             self.layers.above(LANE),
-            self.layers.topics(),
+            self.layers.skips(),
             self.horizon.asks_running(now),
             passes && self.horizon.seeks(),
+            now,
         );
         let back = self.horizon.told(&heads, now);
         if let Some((id, stamp)) = heads.newest {
@@ -203,37 +241,41 @@ impl Relay {
         if let Some(floor) = back {
             self.layers.fall(floor);
         } else {
-            self.layers.rise(LANE, &self.horizon, heads.heads[0].1, now);
+            let held: Vec<_> = heads
+                .held
+                .iter()
+                .map(|(_, id, wait)| (now + *wait, *id))
+                .collect();
+            let head = heads.heads[0].1;
+            self.layers.rise(LANE, &self.horizon, head, &held, now);
         }
     }
 
     /// What a claim finds, in order, if the lane is looked at; and all that it would find from the beginning.
-    fn looks(&mut self, world: &World) -> Option<(Vec<i64>, Vec<i64>)> {
-        self.turn(world);
+    fn looks(&mut self, world: &World, now: Instant) -> Option<(Vec<i64>, Vec<i64>)> {
+        self.turn(world, now);
         let view = self.layers.view([LANE].into_iter());
         let above = self.layers.begins(view, LANE)?;
-        let skipped = if view.holds {
-            world.closed()
-        } else {
-            world.shut()
+        let skips = match view.holds {
+            true => world.closed(),
+            false => world.shut(true),
         };
-        let goes = |id: &i64| !skipped.iter().any(|skipped| skipped == topic(*id));
-        let mut all: Vec<i64> = world.live.iter().copied().filter(goes).collect();
+        let mut all: Vec<i64> = world.live.clone();
+        all.retain(|id| !world.skips(&skips, *id, now));
         all.sort_unstable();
         let found = all.iter().copied().filter(|id| *id > above).collect();
         Some((found, all))
     }
 
-    fn finds(&mut self, world: &World) -> Vec<i64> {
-        self.looks(world)
-            .map(|(found, _)| found)
-            .unwrap_or_default()
+    fn finds(&mut self, world: &World, now: Instant) -> Vec<i64> {
+        let looked = self.looks(world, now);
+        looked.map(|(found, _)| found).unwrap_or_default()
     }
 
     /// Looks at the heads until the lane is claimed from.
     fn arrives(&mut self, world: &mut World, now: Instant) -> usize {
         for looks in 0..1_000 {
-            self.turn(world);
+            self.turn(world, now);
             if !self.layers.travels([LANE].into_iter()) {
                 return looks;
             }
@@ -270,14 +312,21 @@ proptest! {
                     if commit { world.live.extend(ids); }
                 },
                 Step::Claim(most) => {
-                    let mut seen = relay.finds(&world);
+                    let mut seen = relay.finds(&world, now);
                     seen.truncate(most);
                     if let Some(last) = seen.last() {
                         let writer = world.begin();
                         relay.horizon.saw(*last, writer, now);
                         world.live.retain(|id| !seen.contains(id));
+                        world.waiting.retain(|id, _| !seen.contains(id));
                     }
                 }
+                Step::Fail(most, seconds) => {
+                    let mut seen = relay.finds(&world, now);
+                    seen.truncate(most);
+                    world.waiting.extend(seen.iter().map(|id| (*id, now + GRACE * seconds)));
+                }
+                Step::Walk(walks) => relay.walks = walks,
                 Step::Heads => relay.asks_heads(&mut world, now),
                 Step::Wait => now += GRACE,
                 Step::Turn(topic, way) => {
@@ -288,17 +337,15 @@ proptest! {
                 }
                 Step::Restart => relay.layers.restart(LANE),
             }
-            relay.turn(&world);
-            if let Some((found, all)) = relay.looks(&world) && !relay.horizon.has_stragglers() {
+            if let Some((found, all)) = relay.looks(&world, now) && !relay.horizon.has_stragglers() {
                 prop_assert_eq!(found, all);
             }
             let marks = relay.layers.marks(LANE);
-            for (above, topics) in &marks {
+            for (above, skips) in &marks {
                 for id in &world.live {
-                    let passed = topics.iter().any(|passed| passed == topic(*id));
                     prop_assert!(
-                        id > above || passed || relay.horizon.has_stragglers(),
-                        "{id} is behind {above} of {topics:?}"
+                        id > above || world.skips(skips, *id, now) || relay.horizon.has_stragglers(),
+                        "{id} is behind {above} of {skips:?}"
                     );
                 }
                 for (writer, ids) in &world.open {
@@ -306,9 +353,11 @@ proptest! {
                     prop_assert!(!passed || relay.horizon.stragglers.contains_key(writer), "{writer} was passed unnoticed");
                 }
             }
-            prop_assert!(marks.is_sorted_by(|one, next| one.0 <= next.0), "{marks:?}");
+            let topics = |at: usize| &marks[at].1.topics;
             prop_assert!(
-                marks.windows(2).all(|two| two[0].1.iter().all(|topic| two[1].1.contains(topic)) && two[0].1 != two[1].1),
+                (1..marks.len()).all(|at| {
+                    marks[at - 1].1 != marks[at].1 && topics(at - 1).iter().all(|topic| topics(at).contains(topic))
+                }),
                 "{marks:?} are not one within the other"
             );
             for (writer, floor) in &relay.horizon.stragglers {
@@ -321,8 +370,10 @@ proptest! {
             world.live.extend(ids);
         }
         world.topics.clear();
+        now += 4 * GRACE;
+        relay.walks = false;
         relay.asks_heads(&mut world, now);
-        prop_assert_eq!(relay.finds(&world).len(), world.live.len());
+        prop_assert_eq!(relay.finds(&world, now).len(), world.live.len());
     }
 }
 
@@ -351,14 +402,17 @@ async fn what_waits_for_a_sink_is_stepped_over_once() {
     assert_eq!(topic(late), "open");
     world.live.push(late);
     relay.layers.fall(1_200);
-    assert!(relay.finds(&world).is_empty(), "it would step over 33 rows");
+    assert!(
+        relay.finds(&world, now).is_empty(),
+        "it would step over 33 rows"
+    );
     relay.arrives(&mut world, now);
     assert_eq!(
         relay.layers.above(LANE),
         late - 1,
         "what came back is not passed"
     );
-    assert_eq!(relay.finds(&world), [late]);
+    assert_eq!(relay.finds(&world, now), [late]);
 }
 
 /// While `c` stays down, `a` comes and goes.
@@ -371,12 +425,16 @@ async fn what_stays_shut_is_not_stepped_over_again_when_another_comes_and_goes()
         .retain(|id| topic(*id) != "b" && (topic(*id) != "open" || *id > 1_328));
     let mut relay = Relay::default();
     relay.arrives(&mut world, now);
-    assert_eq!(relay.finds(&world), [1_331], "behind all that waits");
+    assert_eq!(relay.finds(&world, now), [1_331], "behind all that waits");
 
     world.topics.insert("a", Way::Returning);
-    assert_eq!(relay.finds(&world), [1_331], "not held up by who returns");
+    assert_eq!(
+        relay.finds(&world, now),
+        [1_331],
+        "not held up by who returns"
+    );
     relay.arrives(&mut world, now);
-    assert_eq!(relay.finds(&world)[0], 4, "its turn");
+    assert_eq!(relay.finds(&world, now)[0], 4, "its turn");
     world.topics.insert("a", Way::Down);
     assert_eq!(relay.arrives(&mut world, now), 0, "shut again, as it was");
     assert_eq!(relay.layers.above(LANE), 1_330);
@@ -384,7 +442,7 @@ async fn what_stays_shut_is_not_stepped_over_again_when_another_comes_and_goes()
     assert_eq!(relay.arrives(&mut world, now), 0);
     world.topics.remove("a");
     assert_eq!(relay.arrives(&mut world, now), 0);
-    assert_eq!(relay.finds(&world)[0], 4);
+    assert_eq!(relay.finds(&world, now)[0], 4);
 }
 
 /// Of two lanes the second is not through yet, with any set: the first is looked at by what is shut.
@@ -394,13 +452,12 @@ async fn who_returns_is_not_held_where_that_helps_nobody() {
     let mut horizon = Horizon::default();
     horizon.saw(10, 100, now);
     horizon.told(&heads(100, None), now);
-    let [c, both] = [["c"].as_slice(), &["a", "c"]]
-        .map(|set| set.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let [c, both] = [["c"].as_slice(), &["a", "c"]].map(skips);
     let mut layers = Layers::default();
     layers.turn(&both, &both);
-    layers.rise(0, &horizon, Head::Row(9), now);
+    layers.rise(0, &horizon, Head::Row(9), &[], now);
     layers.turn(&c, &both);
-    layers.rise(0, &horizon, Head::Row(5), now);
+    layers.rise(0, &horizon, Head::Row(5), &[], now);
     let view = layers.view([0, 1].into_iter());
     assert!(!view.holds);
     assert_eq!(
@@ -409,7 +466,7 @@ async fn who_returns_is_not_held_where_that_helps_nobody() {
     );
 
     layers.turn(&both, &both);
-    layers.rise(1, &horizon, Head::Row(7), now);
+    layers.rise(1, &horizon, Head::Row(7), &[], now);
     layers.turn(&c, &both);
     let view = layers.view([0, 1].into_iter());
     assert!(view.holds);
@@ -419,37 +476,80 @@ async fn who_returns_is_not_held_where_that_helps_nobody() {
     );
 }
 
+/// What waits behind a retry is stepped over once for each attempt.
+#[tokio::test(start_paused = true)]
+async fn what_waits_behind_a_retry_is_passed_until_its_time() {
+    let mut now = Instant::now();
+    let mut world = backlog(&[]);
+    world.live.retain(|id| id % 5 == 0);
+    world.live.push(1_331);
+    let mut relay = Relay {
+        walks: true,
+        ..Relay::default()
+    };
+    let again = now + 2 * GRACE;
+    world.waiting.extend([(5, again), (500, again + GRACE)]);
+    assert!(relay.arrives(&mut world, now) > 266 / WINDOW);
+    assert_eq!(relay.layers.above(LANE), 1_330);
+    assert_eq!(relay.finds(&world, now), [1_331]);
+    assert_eq!(relay.layers.expires(), Some(again));
+
+    now = again;
+    assert_eq!(relay.finds(&world, now)[0], 5, "its turn");
+    world.waiting.insert(5, again + GRACE);
+    assert!(
+        relay.arrives(&mut world, now) == 0,
+        "a look finds what follows at once"
+    );
+    for _ in 0..=266 / WINDOW {
+        relay.asks_heads(&mut world, now);
+    }
+    relay.arrives(&mut world, now);
+    assert_eq!(relay.layers.above(LANE), 1_330);
+    now = again + GRACE;
+    assert_eq!(
+        relay.finds(&world, now)[0],
+        5,
+        "of both that are due the first"
+    );
+}
+
+fn skips(topics: &[&str]) -> Skips {
+    Skips {
+        held: false,
+        topics: topics.iter().map(ToString::to_string).collect(),
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn of_many_sets_those_are_kept_that_pass_the_most() {
     let now = Instant::now();
-    let topics: Vec<String> = (0..9).map(|nth| format!("t{nth}")).collect();
+    let topics = ["t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7", "t8"];
+    let all = skips(&topics);
     let mut layers = Layers::default();
     for most in 0..=9 {
-        assert_eq!(layers.turn(&topics[..most], &topics), most > 0);
-        assert_eq!(layers.topics(), &topics[..most]);
-        layers.rise(LANE, &Horizon::default(), Head::Nothing, now);
+        let shut = skips(&topics[..most]);
+        assert_eq!(layers.turn(&shut, &all), most > 0);
+        assert_eq!(layers.skips(), &shut);
+        layers.rise(LANE, &Horizon::default(), Head::Nothing, &[], now);
     }
-    let kept: Vec<usize> = layers
-        .marks(LANE)
-        .iter()
-        .map(|(_, topics)| topics.len())
-        .collect();
-    assert_eq!(kept, [0, 6, 7, 8, 9]);
-    assert!(!layers.turn(&topics[..7], &topics));
-    assert!(layers.turn(&topics[..1], &topics), "and who is at work");
-    let kept: Vec<usize> = layers
-        .marks(LANE)
-        .iter()
-        .map(|(_, topics)| topics.len())
-        .collect();
-    assert_eq!(kept, [0, 1, 7, 8, 9]);
-    assert!(layers.turn(&topics[1..2], &topics));
-    assert_eq!(layers.topics(), &topics[1..2]);
-    layers.turn(&[], &topics[..7]);
-    let kept: Vec<usize> = layers
-        .marks(LANE)
-        .iter()
-        .map(|(_, topics)| topics.len())
-        .collect();
-    assert_eq!(kept, [0, 1, 7], "without what passed one that is up");
+    let kept = |layers: &Layers| -> Vec<usize> {
+        let marks = layers.marks(LANE).into_iter();
+        marks.map(|(_, skips)| skips.topics.len()).collect()
+    };
+    assert_eq!(kept(&layers), [0, 6, 7, 8, 9]);
+    assert!(!layers.turn(&skips(&topics[..7]), &all));
+    assert!(
+        layers.turn(&skips(&topics[..1]), &all),
+        "and who is at work"
+    );
+    assert_eq!(kept(&layers), [0, 1, 7, 8, 9]);
+    assert!(layers.turn(&skips(&topics[1..2]), &all));
+    assert_eq!(layers.skips(), &skips(&topics[1..2]));
+    layers.turn(&skips(&[]), &skips(&topics[..7]));
+    assert_eq!(
+        kept(&layers),
+        [0, 1, 7],
+        "without what passed one that is up"
+    );
 }

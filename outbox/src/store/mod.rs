@@ -312,6 +312,12 @@ pub(crate) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// What is left of a wait, from microseconds as the stores tell them.
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub(crate) fn left(micros: i64) -> Duration {
+    Duration::from_micros(micros.max(0).unsigned_abs())
+}
+
 /// Headers from their stored JSON list of pairs. A row somebody edited by hand is delivered without them, not never.
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub(crate) fn parse_headers(json: &str) -> Vec<(String, String)> {

@@ -117,6 +117,8 @@ pub struct AskHeads {
     pub lanes: Vec<Look>,
     /// Topics of which what waits is no head.
     pub skip_topics: Vec<String>,
+    /// Whether what waits for its retry, and what waits behind that, is none either; and [`Heads::held`] is to be told.
+    pub held: bool,
     /// Of each lane no more than this many rows are looked at, at least one.
     pub window: u32,
     /// Whether all running writers are to be told, and not only the first.
@@ -210,8 +212,11 @@ pub struct Heads {
     pub ended_below: u64,
     /// The stamps of all writers that had not ended, if they were asked for and have any of their own.
     pub running: Option<Vec<u64>>,
-    /// For each lane what is left above the id asked about, of topics that are not skipped.
+    /// For each lane what is left above the id asked about and is not skipped.
     pub heads: Vec<(i32, Head)>,
+    /// Only told if asked for: lanes and ids of what waits for its retry, and for how long, of what was looked at up to the
+    /// head.
+    pub held: Vec<(i32, i64, Duration)>,
     /// Only told if asked for: the highest id of these lanes above those asked about, whatever its topic, and a stamp that is
     /// higher than that of whoever has drawn one up to it.
     pub newest: Option<(i64, u64)>,

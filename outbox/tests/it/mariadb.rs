@@ -339,6 +339,7 @@ async fn a_mark_does_not_pass_an_id_whose_statement_is_held_up() {
             skip_topics: Vec::new(),
             window: 1,
             running: true,
+            held: false,
             newest: false,
         };
         let heads = MySql::heads(pool.clone(), ask).await;
@@ -390,6 +391,7 @@ async fn a_mark_waits_for_no_report() {
             skip_topics: Vec::new(),
             window: 1,
             running: true,
+            held: false,
             newest: false,
         };
         MySql::heads(pool.clone(), ask).await.unwrap().ended_below

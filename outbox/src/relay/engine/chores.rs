@@ -28,6 +28,7 @@ impl<Db: OutboxDb> Engine<Db> {
         };
         self.clock.survey = Instant::now() + self.config.poll_interval;
         self.hints.held_back = survey.held_back;
+        self.hints.walks &= survey.held_back;
         let long = self.config.poll_interval * 2 + PROBE_SLACK;
         for topics in self.routes.not_down(Instant::now(), long) {
             self.tally.sink_up(topics);

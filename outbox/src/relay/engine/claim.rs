@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -12,7 +13,7 @@ use super::{Engine, Holds, POLL_MIN, SHUT_TOPICS_MAX, Slot};
 use crate::{
     TARGET,
     gate::Pass,
-    mark::View,
+    mark::{Skips, View},
     plan::{Cut, KeyPolicy, Permits, Way, cut},
     relay::{
         publish::{Part, publish},
@@ -37,6 +38,15 @@ impl<Db: OutboxDb> Engine<Db> {
             Holds::Nothing
         };
         let Met { shut, closed } = self.topics_met(now);
+        let shut = Skips {
+            held: self.hints.held_back && self.hints.walks,
+            topics: shut,
+        };
+        let closed = Skips {
+            held: true,
+            topics: closed,
+        };
+        self.marks.layers.expire(now);
         if self.marks.layers.turn(&shut, &closed) {
             // What waits there is passed first, and claimed past afterwards.
             self.clock.heads = now;
@@ -47,10 +57,13 @@ impl<Db: OutboxDb> Engine<Db> {
         let view = self.marks.layers.view(self.lanes.keys().copied());
         let skip_topics = if view.holds {
             self.shut.held = Holds::Returning;
-            closed
+            closed.topics
         } else {
-            shut
+            shut.topics
         };
+        if let Some(expires) = self.marks.layers.expires() {
+            self.clock.poll = self.clock.poll.min(expires);
+        }
         let room = (self.config.in_flight_max as usize).saturating_sub(self.flight.messages);
         let bytes = self
             .config
@@ -75,7 +88,11 @@ impl<Db: OutboxDb> Engine<Db> {
             large: self.hints.large,
         };
         let candidates = Db::candidates(self.connections.get(), ask);
-        let Some(due) = self.ask("claim", candidates).await else {
+        let asked = Instant::now();
+        let due = self.ask("claim", candidates).await;
+        // Rather than to look up for each of many rows, over and over, that it still waits.
+        self.hints.walks |= self.hints.held_back && asked.elapsed() >= WALK_LONG;
+        let Some(due) = due else {
             return;
         };
         let fair = bytes / u64::from(room.max(1));
@@ -311,6 +328,9 @@ impl<Db: OutboxDb> Engine<Db> {
         self.clock.poll_delay = (delay * 2).min(self.config.poll_interval);
     }
 }
+
+/// A look that takes longer has many rows to step over, or the database has much to do.
+const WALK_LONG: Duration = Duration::from_millis(20);
 
 /// Topics that were found shut, in order.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Low-water marks: moving them, and giving them up when they can no longer be trusted.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 
@@ -41,7 +41,8 @@ impl<Db: OutboxDb> Engine<Db> {
         let window = (WINDOW / self.lanes.len().max(1)).max(WINDOW_MIN);
         let ask = AskHeads {
             lanes: looks.collect(),
-            skip_topics: self.marks.layers.topics().to_vec(),
+            skip_topics: self.marks.layers.skips().topics.clone(),
+            held: self.marks.layers.skips().held,
             window: u32::try_from(window).unwrap_or(u32::MAX),
             running: self.marks.horizon.asks_running(now),
             // It takes a transaction's number on Postgres, and steps over what was deleted last.
@@ -60,9 +61,16 @@ impl<Db: OutboxDb> Engine<Db> {
             self.marks.layers.fall(floor);
             self.clock.heads = now;
         } else {
+            // Rather too late than too early, when the database would still say no.
+            let told = Instant::now();
+            let mut held: HashMap<i32, Vec<(Instant, i64)>> = HashMap::new();
+            for (lane, id, wait) in heads.held {
+                held.entry(lane).or_default().push((told + wait, id));
+            }
             for (lane, head) in heads.heads {
                 let horizon = &self.marks.horizon;
-                if self.marks.layers.rise(lane, horizon, head, now) {
+                let held = held.get(&lane).map_or(&[][..], Vec::as_slice);
+                if self.marks.layers.rise(lane, horizon, head, held, now) {
                     self.clock.heads = now;
                 }
             }

@@ -124,6 +124,8 @@ enum Holds {
 struct Hints {
     /// Whether anything may wait for its retry or be parked.
     held_back: bool,
+    /// Whether, since something waits for its retry, a look took long: as for what waits behind that.
+    walks: bool,
     /// Whether the last look found a payload larger than its share.
     large: bool,
     /// How many delayed events are let in at once: fewer after a time that took too long.
@@ -203,6 +205,7 @@ impl<Db: OutboxDb> Engine<Db> {
             shut: Shut::default(),
             hints: Hints {
                 held_back: true,
+                walks: false,
                 large: false,
                 promote: chores::PROMOTE_MAX,
             },

@@ -478,6 +478,50 @@ mod postgres {
         world.gone().await;
     }
 
+    /// One message that waits for its retry, and many of its key behind it.
+    #[tokio::test]
+    #[ignore = "needs Postgres; tests/run provides it"]
+    async fn what_waits_behind_a_retry_is_passed_and_goes_in_its_time() {
+        let mut world = World::new().await;
+        sqlx::query(
+            "INSERT INTO mainstay_outbox_message
+                 (lane, event_id, source, type, topic, subject, time, key, headers, payload, retry_at)
+             SELECT 0, gen_random_uuid(), '/', 't', 't', n::text, now(), 'hot', '[]', '',
+                 CASE WHEN n = 1 THEN now() + interval '3 s' END
+             FROM generate_series(1, 1500) n",
+        )
+        .execute(&world.pool)
+        .await
+        .unwrap();
+        world.put("other").await;
+        world.engine.hints.walks = true;
+        world
+            .turns_until("what waits is passed, but for what came last", |world| {
+                world.engine.marks.layers.above(0) > 1_400
+            })
+            .await;
+        assert_eq!(world.mark(), 0, "nothing is done");
+        assert!(world.has("other") && !world.has("1"));
+        world
+            .turns_until("all are delivered", |world| {
+                world.sink.messages().len() == 1_501
+            })
+            .await;
+        let hot = world
+            .sink
+            .messages()
+            .into_iter()
+            .filter(|one| one.key().is_some());
+        let order: Vec<u32> = hot
+            .map(|one| one.subject().unwrap().parse().unwrap())
+            .collect();
+        assert!(order.is_sorted());
+        world
+            .turns_until("all is done", |world| world.mark() >= 1_501)
+            .await;
+        world.gone().await;
+    }
+
     /// A look may take longer than the lease.
     #[tokio::test]
     #[ignore = "needs Postgres; tests/run provides it"]

@@ -7,7 +7,7 @@ use sqlx::{MySql, MySqlConnection, MySqlPool};
 use super::{
     super::{
         Ask, AskHeads, Candidate, Claim, Head, Heads, Held, InFlight, Look, Recorded, Settlement,
-        micros,
+        left, micros,
     },
     apart, candidate, json,
     settle::settle,
@@ -190,15 +190,28 @@ impl Claim for MySql {
             };
             let skip = between_zeros(&ask.skip_topics);
             let lowest = lowest(&ask.lanes);
-            let glance = glance(&mut tx, lowest, &skip).await?;
+            // Where it matters what is held the lanes are looked at one by one: those have many rows.
+            let glance = match ask.held {
+                true => Glance::default(),
+                false => glance(&mut tx, lowest, &skip).await?,
+            };
             let mut heads = Vec::with_capacity(ask.lanes.len());
+            let mut held = Vec::new();
             for look in &ask.lanes {
                 let head = match glance.heads.get(&look.lane) {
                     Some(id) if *id > look.above => Head::Row(*id),
                     None if glance.all => Head::Nothing,
-                    _ => head(&mut tx, *look, &skip, ask.window).await?,
+                    _ => head(&mut tx, *look, &skip, &ask).await?,
                 };
                 heads.push((look.lane, head));
+                if ask.held {
+                    let of_lane = waiting(&mut tx, *look, head).await?;
+                    held.extend(
+                        of_lane
+                            .into_iter()
+                            .map(|(id, wait)| (look.lane, id, left(wait))),
+                    );
+                }
             }
             let newest = if ask.newest {
                 newest(&mut tx, lowest).await?
@@ -210,6 +223,7 @@ impl Claim for MySql {
                 ended_below: ended_below.unsigned_abs(),
                 running: None,
                 heads,
+                held,
                 newest,
             })
         })
@@ -253,6 +267,7 @@ impl Claim for MySql {
 }
 
 /// The first rows of all lanes.
+#[derive(Default)]
 struct Glance {
     /// The lowest id of each lane that they are in.
     heads: BTreeMap<i32, i64>,
@@ -296,24 +311,66 @@ async fn head(
     conn: &mut MySqlConnection,
     look: Look,
     skip: &[u8],
-    window: u32,
+    ask: &AskHeads,
 ) -> Result<Head, sqlx::Error> {
-    let (row, rows, last): (Option<i64>, i64, Option<i64>) = sqlx::query_as(
-        "SELECT min(CASE WHEN locate(concat(0x00, r.topic, 0x00), ?) = 0 THEN r.id END), count(*), max(r.id)
-         FROM (
-             SELECT m.id, m.topic FROM mainstay_outbox_message m
-             WHERE m.lane = ? AND m.id > ? ORDER BY m.id LIMIT ?
-         ) r",
+    let (row, rows, last): (Option<i64>, i64, Option<i64>) =
+        sqlx::query_as(if ask.held { HEAD_DUE } else { HEAD })
+            .bind(skip)
+            .bind(look.lane)
+            .bind(look.above)
+            // Without anything to skip the first row is the head.
+            .bind(if skip.len() > 1 || ask.held {
+                ask.window
+            } else {
+                1
+            })
+            .fetch_one(conn)
+            .await?;
+    let full = rows >= i64::from(ask.window);
+    Ok(Head::new(row, last.filter(|_| full)))
+}
+
+const HEAD: &str = "
+    SELECT min(CASE WHEN locate(concat(0x00, r.topic, 0x00), ?) = 0 THEN r.id END), count(*), max(r.id)
+    FROM (
+        SELECT m.id, m.topic FROM mainstay_outbox_message m
+        WHERE m.lane = ? AND m.id > ? ORDER BY m.id LIMIT ?
+    ) r";
+
+/// The same of what may go now.
+const HEAD_DUE: &str = "
+    SELECT min(CASE
+            WHEN locate(concat(0x00, r.topic, 0x00), ?) > 0 OR r.retry_at > utc_timestamp(6) THEN NULL
+            WHEN r.ordered AND EXISTS (
+                SELECT 1 FROM mainstay_outbox_waiting b
+                WHERE b.lane = r.lane AND b.`key` = r.`key` AND b.id < r.id AND b.holds
+                    AND b.retry_at > utc_timestamp(6)) THEN NULL
+            ELSE r.id
+        END), count(*), max(r.id)
+    FROM (
+        SELECT m.lane, m.id, m.topic, m.`key`, m.ordered, m.retry_at FROM mainstay_outbox_message m
+        WHERE m.lane = ? AND m.id > ? ORDER BY m.id LIMIT ?
+    ) r";
+
+/// What waits for its retry up to the head of a lane, and for how many microseconds.
+async fn waiting(
+    conn: &mut MySqlConnection,
+    look: Look,
+    head: Head,
+) -> Result<Vec<(i64, i64)>, sqlx::Error> {
+    let last = match head {
+        Head::Row(id) | Head::NothingUpTo(id) => id,
+        Head::Nothing => i64::MAX,
+    };
+    sqlx::query_as(
+        "SELECT id, timestampdiff(MICROSECOND, utc_timestamp(6), retry_at) FROM mainstay_outbox_waiting
+         WHERE lane = ? AND id > ? AND id <= ? AND retry_at > utc_timestamp(6)",
     )
-    .bind(skip)
     .bind(look.lane)
     .bind(look.above)
-    // Without anything to skip the first row is the head.
-    .bind(if skip.len() > 1 { window } else { 1 })
-    .fetch_one(conn)
-    .await?;
-    let full = rows >= i64::from(window);
-    Ok(Head::new(row, last.filter(|_| full)))
+    .bind(last)
+    .fetch_all(conn)
+    .await
 }
 
 /// The last row of all above that, with the time by which all that are before it stand.

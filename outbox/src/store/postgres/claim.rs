@@ -5,7 +5,9 @@ use std::time::Duration;
 use sqlx::{PgPool, Postgres, postgres::PgRow};
 
 use super::{
-    super::{Ask, AskHeads, Candidate, Claim, Head, Heads, InFlight, Recorded, Settlement, micros},
+    super::{
+        Ask, AskHeads, Candidate, Claim, Head, Heads, InFlight, Recorded, Settlement, left, micros,
+    },
     candidate, column, flat,
     settle::settle,
 };
@@ -112,7 +114,8 @@ impl Claim for Postgres {
         // since their numbers are; readers have none, however old their snapshot. The number after them is drawn here, when
         // the snapshot is taken already: what the snapshot itself has for it may be lower than that of who has begun.
         // A lane, its head, or else the last row of its window; the first running writer and, in the first row, all of them;
-        // the last id and the next number. OFFSET 0: or the head would be looked for once more to say that there is none.
+        // the last id and the next number; what is held up to the head, each id with the microseconds that are left. OFFSET 0: or
+        // the head would be looked for once more to say that there is none.
         type Row = (
             i32,
             Option<i64>,
@@ -121,14 +124,12 @@ impl Claim for Postgres {
             Option<Vec<i64>>,
             Option<i64>,
             Option<i64>,
+            Option<Vec<i64>>,
         );
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT w.lane,
                  h.id,
-                 CASE WHEN h.id IS NULL THEN
-                     (SELECT m.id FROM mainstay_outbox_message m WHERE m.lane = w.lane AND m.id > w.above
-                      ORDER BY m.id OFFSET $5 - 1 LIMIT 1)
-                 END,
+                 l.id,
                  pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
                  CASE WHEN $3 AND w.place = 1
                      THEN ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot())::text::bigint)
@@ -137,19 +138,44 @@ impl Claim for Postgres {
                      (SELECT m.id FROM mainstay_outbox_message m WHERE m.lane = w.lane AND m.id > w.above
                       ORDER BY m.id DESC LIMIT 1)
                  END,
-                 CASE WHEN $6 THEN pg_current_xact_id()::text::bigint END
+                 CASE WHEN $6 THEN pg_current_xact_id()::text::bigint END,
+                 CASE WHEN $7 THEN ARRAY(
+                     SELECT p.part
+                     FROM mainstay_outbox_message m
+                     CROSS JOIN LATERAL unnest(ARRAY[m.id, (extract(epoch FROM m.retry_at - now()) * 1000000)::bigint])
+                         WITH ORDINALITY AS p(part, at)
+                     WHERE m.lane = w.lane AND m.id > w.above AND m.id <= coalesce(h.id, l.id, 9223372036854775807)
+                         AND CASE WHEN m.retry_at > now() THEN true ELSE false END
+                     ORDER BY m.id, p.at)
+                 END
              FROM unnest($1::integer[], $2::bigint[]) WITH ORDINALITY AS w(lane, above, place)
              CROSS JOIN LATERAL (
                  SELECT (
                      SELECT r.id
                      FROM (
-                         SELECT m.id, m.topic FROM mainstay_outbox_message m WHERE m.lane = w.lane AND m.id > w.above
+                         SELECT m.lane, m.id, m.topic, m.key, m.ordered, m.retry_at FROM mainstay_outbox_message m
+                         WHERE m.lane = w.lane AND m.id > w.above
                          ORDER BY m.id LIMIT $5
                      ) r
-                     WHERE CASE WHEN r.topic = ANY ($4) THEN false ELSE true END
+                     WHERE CASE
+                         WHEN r.topic = ANY ($4) THEN false
+                         WHEN NOT $7 THEN true
+                         WHEN r.retry_at > now() THEN false
+                         WHEN r.ordered THEN NOT EXISTS (
+                             SELECT FROM mainstay_outbox_message b
+                             WHERE b.lane = r.lane AND b.key = r.key AND b.id < r.id AND b.retry_at > now() AND b.holds)
+                         ELSE true
+                     END
                      ORDER BY r.id LIMIT 1) AS id
                  OFFSET 0
              ) h
+             CROSS JOIN LATERAL (
+                 SELECT CASE WHEN h.id IS NULL THEN
+                     (SELECT m.id FROM mainstay_outbox_message m WHERE m.lane = w.lane AND m.id > w.above
+                      ORDER BY m.id OFFSET $5 - 1 LIMIT 1)
+                 END AS id
+                 OFFSET 0
+             ) l
              ORDER BY w.place",
         )
         .bind(column(&ask.lanes, |look| look.lane))
@@ -158,12 +184,17 @@ impl Claim for Postgres {
         .bind(ask.skip_topics)
         .bind(i64::from(ask.window))
         .bind(ask.newest)
+        .bind(ask.held)
         .fetch_all(&pool)
         .await?;
         let first = rows.first();
-        let all = first.and_then(|(.., running, _, _)| running.as_ref());
-        let last = rows.iter().filter_map(|(.., last, _)| *last).max();
-        let next = first.and_then(|(.., next)| *next);
+        let all = first.and_then(|(.., running, _, _, _)| running.as_ref());
+        let last = rows.iter().filter_map(|(.., last, _, _)| *last).max();
+        let next = first.and_then(|(.., next, _)| *next);
+        let held = rows.iter().flat_map(|(lane, .., held)| {
+            let pairs = held.as_deref().unwrap_or_default().chunks_exact(2);
+            pairs.map(|pair| (*lane, pair[0], left(pair[1])))
+        });
         Ok(Heads {
             ended_below: first.map_or(0, |(_, _, _, first_running, ..)| {
                 first_running.unsigned_abs()
@@ -172,6 +203,7 @@ impl Claim for Postgres {
             heads: column(&rows, |(lane, row, last, ..)| {
                 (*lane, Head::new(*row, *last))
             }),
+            held: held.collect(),
             newest: last.zip(next).map(|(id, next)| (id, next.unsigned_abs())),
         })
     }

@@ -7,7 +7,7 @@ use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 use super::{
     super::{
         Ask, AskHeads, Buried, Candidate, Claim, Failed, Head, Heads, Held, InFlight, Recorded,
-        Settlement, micros,
+        Settlement, left, micros,
     },
     candidate, immediate, json,
 };
@@ -123,37 +123,62 @@ impl Claim for Sqlite {
         // be up to the last of it, and no writer has to be waited for.
         let looks = ask.lanes.iter().map(|look| (look.lane, look.above));
         let looks: Vec<(i32, i64)> = looks.collect();
-        type Row = (i32, Option<i64>, Option<i64>, Option<i64>);
+        type Row = (i32, Option<i64>, Option<i64>, Option<i64>, Option<String>);
         let rows: Vec<Row> = sqlx::query_as(
-            "SELECT w.value ->> 0,
-                 (SELECT r.id
-                  FROM (
-                      SELECT m.id, m.topic FROM mainstay_outbox_message m
+            "SELECT h.lane, h.head, h.last,
+                 CASE WHEN ?4 THEN (SELECT max(id) FROM mainstay_outbox_message) END,
+                 CASE WHEN ?5 THEN (
+                     SELECT json_group_array(json_array(m.id,
+                         m.retry_at - CAST(round(unixepoch('subsec') * 1000000) AS INTEGER)))
+                     FROM mainstay_outbox_message m
+                     WHERE m.lane = h.lane AND m.id > h.above AND m.id <= coalesce(h.head, h.last, 9223372036854775807)
+                         AND m.retry_at > CAST(round(unixepoch('subsec') * 1000000) AS INTEGER))
+                 END
+             FROM (
+                 SELECT w.value ->> 0 AS lane, w.value ->> 1 AS above,
+                     (SELECT r.id
+                      FROM (
+                          SELECT m.lane, m.id, m.topic, m.key, m.ordered, m.retry_at FROM mainstay_outbox_message m
+                          WHERE m.lane = (w.value ->> 0) AND m.id > (w.value ->> 1)
+                          ORDER BY m.id LIMIT ?3
+                      ) r
+                      WHERE r.topic NOT IN (SELECT value FROM json_each(?2))
+                          AND (NOT ?5 OR (
+                              (r.retry_at IS NULL OR r.retry_at <= CAST(round(unixepoch('subsec') * 1000000) AS INTEGER))
+                              AND NOT (r.ordered AND EXISTS (
+                                  SELECT 1 FROM mainstay_outbox_message b
+                                  WHERE b.lane = r.lane AND b.key = r.key AND b.id < r.id AND b.holds
+                                      AND b.retry_at > CAST(round(unixepoch('subsec') * 1000000) AS INTEGER)))))
+                      ORDER BY r.id LIMIT 1) AS head,
+                     (SELECT m.id FROM mainstay_outbox_message m
                       WHERE m.lane = (w.value ->> 0) AND m.id > (w.value ->> 1)
-                      ORDER BY m.id LIMIT ?3
-                  ) r
-                  WHERE r.topic NOT IN (SELECT value FROM json_each(?2))
-                  ORDER BY r.id LIMIT 1),
-                 (SELECT m.id FROM mainstay_outbox_message m
-                  WHERE m.lane = (w.value ->> 0) AND m.id > (w.value ->> 1)
-                  ORDER BY m.id LIMIT 1 OFFSET ?3 - 1),
-                 CASE WHEN ?4 THEN (SELECT max(id) FROM mainstay_outbox_message) END
-             FROM json_each(?1) w",
+                      ORDER BY m.id LIMIT 1 OFFSET ?3 - 1) AS last
+                 FROM json_each(?1) w
+             ) h",
         )
         .bind(json(&looks))
         .bind(json(&ask.skip_topics))
         .bind(i64::from(ask.window))
         .bind(ask.newest)
+        .bind(ask.held)
         .fetch_all(&pool)
         .await?;
-        let last = rows.first().and_then(|(.., last)| *last);
+        let last = rows.first().and_then(|(.., last, _)| *last);
+        let held = rows.iter().flat_map(|(lane, .., held)| {
+            let pairs = held.as_deref().map(serde_json::from_str::<Vec<(i64, i64)>>);
+            let pairs = pairs.and_then(Result::ok).unwrap_or_default();
+            let of_lane = |(id, wait)| (*lane, id, left(wait));
+            pairs.into_iter().map(of_lane)
+        });
+        let held = held.collect();
         Ok(Heads {
             ended_below: 1,
             running: None,
             newest: last.map(|id| (id, 1)),
+            held,
             heads: rows
                 .into_iter()
-                .map(|(lane, row, last, _)| (lane, Head::new(row, last)))
+                .map(|(lane, row, last, ..)| (lane, Head::new(row, last)))
                 .collect(),
         })
     }
