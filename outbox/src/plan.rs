@@ -66,17 +66,34 @@ pub(crate) enum Way {
     Route { route: usize, pass: Pass },
 }
 
-/// What a sink that is not simply up may still be given in one look, over all lanes.
+/// What sinks may still be given in one look, over all lanes.
 #[derive(Debug, Default)]
-pub(crate) struct Permits(HashMap<usize, u32>);
+pub(crate) struct Permits {
+    /// Batches that were given to a sink that is not simply up.
+    batches: HashMap<usize, u32>,
+    /// How many more messages may be under way to a sink, where that is bounded.
+    pub(crate) room: HashMap<usize, usize>,
+}
 
 impl Permits {
-    /// Takes one of the `most` that this look may have for the route.
+    /// Takes one of the `most` batches that this look may have for the route.
     fn take(&mut self, route: usize, most: u32) -> bool {
-        let taken = self.0.entry(route).or_default();
+        let taken = self.batches.entry(route).or_default();
         let may = *taken < most;
         *taken += u32::from(may);
         may
+    }
+
+    /// Whether there is room for one message more. When there is none there will be none in this look: so none of a key goes
+    /// after one that could not.
+    fn fits(&self, route: usize) -> bool {
+        self.room.get(&route).is_none_or(|room| *room > 0)
+    }
+
+    fn fill(&mut self, route: usize) {
+        if let Some(room) = self.room.get_mut(&route) {
+            *room = room.saturating_sub(1);
+        }
     }
 }
 
@@ -169,6 +186,7 @@ pub(crate) fn cut(
             break;
         }
         let may = match pass {
+            _ if !permits.fits(route) => false,
             Pass::Open => true,
             Pass::Shut => false,
             Pass::Probe => permits.take(route, 1),
@@ -184,6 +202,7 @@ pub(crate) fn cut(
         cut.probes |= pass == Pass::Probe;
         let lost = candidate.failures.as_deref().map_or(0, lost_last);
         cut.solo = alone && lost >= SOLO_FROM;
+        permits.fill(route);
         cut.publish.push((route, policy, candidate));
         if alone {
             break;
@@ -413,6 +432,18 @@ mod tests {
             let cut = cut(vec![due], &rules, |_| OPEN, &mut Permits::default());
             assert_eq!((cut.publish.len(), cut.solo), (1, solo), "{failures:?}");
         }
+    }
+
+    #[test]
+    fn a_sink_is_given_no_more_than_it_has_room_for() {
+        let mut permits = Permits::default();
+        permits.room.insert(0, 3);
+        let lane = |first: i64| (first..first + 2).map(|id| candidate(id, "a", 0, false));
+        let cuts = [1, 11, 21].map(|first| {
+            let cut = cut(lane(first).collect(), &RULES, |_| OPEN, &mut permits);
+            (cut.publish.len(), cut.passed_over.len())
+        });
+        assert_eq!(cuts, [(2, 0), (1, 1), (0, 2)]);
     }
 
     #[test]

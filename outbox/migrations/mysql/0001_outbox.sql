@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS mainstay_outbox_message (
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- The few messages that wait for a retry, to find out whether a key is held back. There are no partial indexes here. Rows go
--- when their messages do, and with the heartbeats of relays once their time has come.
+-- when their messages do, and with the heartbeats of relays long after their time has come.
 CREATE TABLE IF NOT EXISTS mainstay_outbox_waiting (
     lane     INT         NOT NULL,
     id       BIGINT      NOT NULL,

@@ -110,7 +110,7 @@ pub(super) async fn a_look_begins_above_the_id_it_is_given<Db: OutboxDb>(pool: P
     for held_back in [true, false] {
         let above = rows.get(1).expect("three rows").id;
         let ask = Ask {
-            lanes: vec![Look { lane: 0, above }],
+            lanes: vec![Look::new(0, above)],
             held_back,
             ..everything([])
         };
@@ -137,7 +137,7 @@ pub(super) async fn heads_and_writers_are_of_one_moment<Db: OutboxDb>(pool: Pool
         recorded.expect("the batch is recorded").stamp
     };
     let heads = async || {
-        let look = Look { lane: 0, above: 0 };
+        let look = Look::new(0, 0);
         let heads = Db::heads(pool.clone(), ask_heads(look, &[])).await;
         heads.expect("heads are read")
     };
@@ -213,7 +213,7 @@ pub(super) async fn heads_skip_topics_and_say_how_far_they_looked<Db: OutboxDb>(
         unreachable!("four rows");
     };
     let heads = async |above, skipped: &[&str]| {
-        let look = Look { lane: 0, above };
+        let look = Look::new(0, above);
         let heads = Db::heads(pool.clone(), ask_heads(look, skipped)).await;
         heads.expect("heads are read")
     };
@@ -235,7 +235,7 @@ pub(super) async fn heads_skip_topics_and_say_how_far_they_looked<Db: OutboxDb>(
     let window = async |above, window| {
         let ask = AskHeads {
             window,
-            ..ask_heads(Look { lane: 0, above }, &["down"])
+            ..ask_heads(Look::new(0, above), &["down"])
         };
         let heads = Db::heads(pool.clone(), ask).await;
         let heads = heads.expect("heads are read").heads;

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use sqlx::Pool;
+use tokio::time::Instant;
 
 use super::{LONG, due, everything, held, migrated, nothing, put, settle, take};
 use crate::{
     event::{Event, Ordering},
     history::{LOST, lost_last},
-    store::{AskHeads, Failed, Head, InFlight, Look, Note, OutboxDb, Settlement},
+    store::{Ask, AskHeads, Failed, Head, InFlight, Look, Note, OutboxDb, Settlement},
 };
 
 fn failed(id: i64, delay: Duration, holds: bool) -> Failed {
@@ -56,7 +57,7 @@ pub(super) async fn heads_pass_what_is_held_and_say_until_when<Db: OutboxDb>(poo
     .await;
     let heads = async |above, window, held| {
         let ask = AskHeads {
-            lanes: vec![Look { lane: 0, above }],
+            lanes: vec![Look::new(0, above)],
             skip_topics: Vec::new(),
             held,
             window,
@@ -71,13 +72,17 @@ pub(super) async fn heads_pass_what_is_held_and_say_until_when<Db: OutboxDb>(poo
     let passed = heads(0, 100, true).await;
     assert_eq!(passed.heads, [(0, Head::Row(free))]);
     let mut told = passed.held;
-    told.sort_unstable();
-    let [(0, first, long), (0, second, short)] = told[..] else {
+    told.sort_unstable_by_key(|waiting| waiting.id);
+    let [long, short] = told[..] else {
         panic!("{told:?}");
     };
-    assert_eq!((first, second), (a, b));
-    assert!(minute / 2 < long && long <= minute, "{long:?}");
-    assert!(short <= minute / 2 && !short.is_zero(), "{short:?}");
+    assert_eq!((long.id, short.id), (a, b));
+    assert!(minute / 2 < long.left && long.left <= minute, "{long:?}");
+    assert!(
+        short.left <= minute / 2 && !short.left.is_zero(),
+        "{short:?}"
+    );
+    assert!(short.retry_at < long.retry_at);
 
     let stops = heads(0, 2, true).await;
     assert_eq!(stops.heads, [(0, Head::NothingUpTo(behind))]);
@@ -93,6 +98,49 @@ pub(super) async fn heads_pass_what_is_held_and_say_until_when<Db: OutboxDb>(poo
     assert_eq!(last.heads, [(0, Head::Row(unordered))]);
     let none = heads(unordered, 2, true).await;
     assert_eq!(none.heads, [(0, Head::Nothing)]);
+}
+
+/// What is behind a mark until its time holds back what came later until it is looked for.
+pub(super) async fn a_look_may_be_of_the_time_its_mark_is_of<Db: OutboxDb>(pool: Pool<Db>) {
+    let outbox = migrated(&pool, 1).await;
+    for key in ["a", "a", "b"] {
+        put(&pool, &outbox, Event::new("t").key(key)).await;
+    }
+    let grant = take(&pool, LONG, 1).await.remove(0);
+    let rows = due(&pool, everything([0])).await;
+    let [first, second, free] = [0, 1, 2].map(|at| rows[at].id);
+    settle(
+        &pool,
+        Settlement {
+            failed: vec![failed(first, Duration::from_millis(50), true)],
+            ..nothing(held(grant))
+        },
+    )
+    .await;
+    let ids = async |look: Look| {
+        let ask = Ask {
+            lanes: vec![look],
+            ..everything([])
+        };
+        let due = due(&pool, ask).await;
+        due.iter().map(|row| row.id).collect::<Vec<_>>()
+    };
+    let deadline = Instant::now() + LONG;
+    while ids(Look::new(0, 0)).await != [first, second, free] {
+        assert!(Instant::now() < deadline, "its time does not come");
+    }
+    assert_eq!(ids(Look::new(0, first)).await, [second, free]);
+    let before = Look {
+        as_of: Some(0),
+        ..Look::new(0, first)
+    };
+    assert_eq!(ids(before).await, [free]);
+    assert_eq!(ids(Look { above: 0, ..before }).await, [free]);
+    let later = Look {
+        as_of: Some(i64::MAX / 2_000),
+        ..Look::new(0, first)
+    };
+    assert_eq!(ids(later).await, [second, free], "and no later than it is");
 }
 
 /// The history of what was under way says so: by that it is known what its relays die with.

@@ -61,6 +61,7 @@ where
     claim::topics_are_passed_over(fresh().await).await;
     claim::heads_skip_topics_and_say_how_far_they_looked(fresh().await).await;
     held::heads_pass_what_is_held_and_say_until_when(fresh().await).await;
+    held::a_look_may_be_of_the_time_its_mark_is_of(fresh().await).await;
     held::what_was_under_way_is_told_apart(fresh().await).await;
     claim::what_is_due_moves_into_its_lane_in_the_order_of_the_times(fresh().await).await;
     claim::settling_twice_charges_once(fresh().await).await;
@@ -159,10 +160,7 @@ async fn settle<Db: OutboxDb>(pool: &Pool<Db>, settlement: Settlement) -> Vec<i3
 /// Everything that is due in these lanes.
 fn everything(lanes: impl IntoIterator<Item = i32>) -> Ask {
     Ask {
-        lanes: lanes
-            .into_iter()
-            .map(|lane| Look { lane, above: 0 })
-            .collect(),
+        lanes: lanes.into_iter().map(|lane| Look::new(lane, 0)).collect(),
         batch: 1_000,
         total: 1_000,
         bytes: u64::MAX,

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use tokio::time::Instant;
 
 use super::Horizon;
-use crate::store::Head;
+use crate::store::{Head, Look};
 
 /// The most sets of which marks are kept, besides the one without anything: who goes and comes in turn.
 const LAYERS_MAX: usize = 4;
@@ -44,8 +44,18 @@ struct Mark {
     above: i64,
     /// It is not on its way through more of the same.
     arrived: bool,
-    /// What was passed as it waits for its retry, with the time of that: then it may go, and what waits behind it.
-    held: BTreeSet<(Instant, i64)>,
+    /// What was passed as it waits for its retry.
+    held: BTreeSet<Held>,
+}
+
+/// A message that waits for its retry: when that comes it may go, and what waits behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Held {
+    /// On the database's clock.
+    pub(crate) at: i64,
+    /// About then, on this process's.
+    pub(crate) until: Instant,
+    pub(crate) id: i64,
 }
 
 /// What a claim looks at.
@@ -120,22 +130,22 @@ impl Layers {
             .iter_mut()
             .flat_map(|layer| layer.lanes.values_mut());
         for mark in marks {
-            let due = mark.held.iter().take_while(|(until, _)| *until <= now);
-            if let Some(id) = due.map(|(_, id)| *id).min() {
+            let due = mark.held.iter().take_while(|held| held.until <= now);
+            if let Some(id) = due.map(|held| held.id).min() {
                 mark.above = mark.above.min(id - 1);
-                mark.held.retain(|(_, held)| *held < id);
+                mark.held.retain(|held| held.id < id);
                 // It is the head, if it is still there.
                 mark.arrived = true;
             }
         }
     }
 
-    /// When there is more to [`expire`](Self::expire).
+    /// When there is more to [`expire`](Self::expire). That may be a little late: until then looks are of a time before.
     pub(crate) fn expires(&self) -> Option<Instant> {
         let marks = self.layers[self.current].lanes.values();
         marks
             .filter_map(|mark| mark.held.first())
-            .map(|(until, _)| *until)
+            .map(|held| held.until)
             .min()
     }
 
@@ -152,7 +162,7 @@ impl Layers {
         lane: i32,
         horizon: &Horizon,
         head: Head,
-        held: &[(Instant, i64)],
+        held: &[Held],
         now: Instant,
     ) -> bool {
         let before = self.above(lane);
@@ -162,7 +172,7 @@ impl Layers {
             let mark = layer.lanes.entry(lane).or_default();
             let passed = held
                 .iter()
-                .filter(|(_, id)| mark.above < *id && *id <= above);
+                .filter(|held| mark.above < held.id && held.id <= above);
             mark.held.extend(passed);
             mark.above = mark.above.max(above);
             if at == self.current {
@@ -180,7 +190,10 @@ impl Layers {
     /// How to look at these lanes. Where marks for what is shut are still on their way, and there are some that pass as well
     /// what may go one by one, that waits: what stands behind it all does not.
     pub(crate) fn view(&self, lanes: impl Iterator<Item = i32> + Clone) -> View {
-        let top = self.layers.len() - 1;
+        // Whether anything is held is known by a survey, and claims then look for it, or not.
+        let held = self.layers[self.current].skips.held;
+        let alike = |layer: &Layer| layer.skips.held == held;
+        let top = self.layers.iter().rposition(alike).unwrap_or(self.current);
         let holds = self.travels(lanes.clone())
             && top > self.current
             && lanes.clone().all(|lane| self.arrived(top, lane));
@@ -190,9 +203,17 @@ impl Layers {
 
     /// Where a claim begins in a lane; `None` while its mark is on its way: then it is not looked at, or a claim would walk there
     /// as well.
-    pub(crate) fn begins(&self, view: View, lane: i32) -> Option<i64> {
-        self.arrived(view.layer, lane)
-            .then(|| self.layers[view.layer].above(lane))
+    pub(crate) fn begins(&self, view: View, lane: i32) -> Option<Look> {
+        if !self.arrived(view.layer, lane) {
+            return None;
+        }
+        let Some(mark) = self.layers[view.layer].lanes.get(&lane) else {
+            return Some(Look::new(lane, 0));
+        };
+        Some(Look {
+            as_of: mark.held.first().map(|held| held.at - 1),
+            ..Look::new(lane, mark.above)
+        })
     }
 
     fn arrived(&self, layer: usize, lane: i32) -> bool {
@@ -214,7 +235,7 @@ impl Layers {
         for mark in marks.filter(|mark| mark.above > floor) {
             mark.above = floor;
             mark.arrived = false;
-            mark.held.retain(|(_, id)| *id <= floor);
+            mark.held.retain(|held| held.id <= floor);
         }
     }
 

@@ -29,5 +29,5 @@ mod tests;
 pub(crate) use self::horizon::GRACE;
 pub(crate) use self::{
     horizon::Horizon,
-    layers::{Layers, Skips, View},
+    layers::{Held, Layers, Skips, View},
 };

@@ -1,12 +1,12 @@
 //! Marks against a world of writers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::OnceLock};
 
 use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::{horizon::GRACE, *};
-use crate::store::{Head, Heads};
+use crate::store::{Head, Heads, Look, Waiting};
 
 fn heads(first_running: u64, running: Option<&[u64]>) -> Heads {
     Heads {
@@ -104,6 +104,18 @@ struct World {
     topics: BTreeMap<&'static str, Way>,
 }
 
+/// The database's clock.
+fn micros(at: Instant) -> i64 {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    let epoch = *EPOCH.get_or_init(Instant::now);
+    let since = |one: Instant, other: Instant| i64::try_from((one - other).as_micros()).unwrap();
+    if at >= epoch {
+        since(at, epoch)
+    } else {
+        -since(epoch, at)
+    }
+}
+
 fn topic(id: i64) -> &'static str {
     ["a", "b", "c", "open"][id.unsigned_abs() as usize % 4]
 }
@@ -128,13 +140,16 @@ impl World {
         }
     }
 
-    /// Whether it waits for its retry, or behind one of its key: there are five keys.
-    fn is_held(&self, id: i64, now: Instant) -> bool {
-        let mut waiting = self.waiting.iter().filter(|(_, until)| **until > now);
-        waiting.any(|(held, _)| *held <= id && *held % 5 == id % 5)
+    /// Whether it waits for its retry, or behind one of its key: there are two, each of two topics.
+    fn is_held(&self, id: i64, now: i64) -> bool {
+        let mut waiting = self
+            .waiting
+            .iter()
+            .filter(|(_, until)| micros(**until) > now);
+        waiting.any(|(held, _)| *held <= id && *held % 2 == id % 2)
     }
 
-    fn skips(&self, skips: &Skips, id: i64, now: Instant) -> bool {
+    fn skips(&self, skips: &Skips, id: i64, now: i64) -> bool {
         let shut = skips.topics.iter().any(|skipped| skipped == topic(id));
         shut || skips.held && self.is_held(id, now)
     }
@@ -152,14 +167,22 @@ impl World {
         let last = seen.last().copied().filter(|_| newest);
         let more = seen.len() >= WINDOW;
         seen.truncate(WINDOW);
-        let row = seen.iter().copied().find(|id| !self.skips(skips, *id, now));
-        let head = Head::new(row, seen.last().copied().filter(|_| more));
-        let until = |id: &i64| Some((0, *id, *self.waiting.get(id)? - now));
-        let held = seen
+        let row = seen
             .iter()
-            .filter(|_| skips.held)
-            .filter_map(until)
-            .collect();
+            .copied()
+            .find(|id| !self.skips(skips, *id, micros(now)));
+        let head = Head::new(row, seen.last().copied().filter(|_| more));
+        let waiting = |id: &i64| {
+            let until = *self.waiting.get(id)?;
+            Some(Waiting {
+                lane: LANE,
+                id: *id,
+                retry_at: micros(until),
+                left: until - now,
+            })
+        };
+        let held = seen.iter().filter(|_| skips.held).filter_map(waiting);
+        let held = held.collect();
         let ended_below = self.open.keys().next().copied();
         Heads {
             ended_below: ended_below.unwrap_or(self.next_writer + 1),
@@ -176,9 +199,10 @@ enum Step {
     Begin,
     Draw(usize),
     End(usize, bool),
-    Claim(usize),
+    /// So many, and for so many seconds the database does not come to it.
+    Claim(usize, u32),
     /// What is claimed comes back, to wait for so many seconds.
-    Fail(usize, u32),
+    Fail(usize, u32, u32),
     /// Whether looks are long enough to pass what is held.
     Walk(bool),
     Heads,
@@ -192,8 +216,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Begin),
         4 => any::<usize>().prop_map(Step::Draw),
         2 => (any::<usize>(), any::<bool>()).prop_map(|(at, commit)| Step::End(at, commit)),
-        3 => (0..4usize).prop_map(Step::Claim),
-        2 => (1..3usize, 1..4u32).prop_map(|(most, seconds)| Step::Fail(most, seconds)),
+        3 => (0..4usize, 0..3u32).prop_map(|(most, late)| Step::Claim(most, late)),
+        2 => (1..3usize, 0..3u32, 1..4u32).prop_map(|(most, late, wait)| Step::Fail(most, late, wait)),
         1 => any::<bool>().prop_map(Step::Walk),
         3 => Just(Step::Heads),
         1 => Just(Step::Wait),
@@ -241,11 +265,12 @@ impl Relay {
         if let Some(floor) = back {
             self.layers.fall(floor);
         } else {
-            let held: Vec<_> = heads
-                .held
-                .iter()
-                .map(|(_, id, wait)| (now + *wait, *id))
-                .collect();
+            let held = heads.held.iter().map(|waiting| Held {
+                at: waiting.retry_at,
+                until: now + waiting.left,
+                id: waiting.id,
+            });
+            let held: Vec<Held> = held.collect();
             let head = heads.heads[0].1;
             self.layers.rise(LANE, &self.horizon, head, &held, now);
         }
@@ -253,15 +278,26 @@ impl Relay {
 
     /// What a claim finds, in order, if the lane is looked at; and all that it would find from the beginning.
     fn looks(&mut self, world: &World, now: Instant) -> Option<(Vec<i64>, Vec<i64>)> {
+        self.looks_late(world, now, now)
+    }
+
+    /// The same where the database comes to it later.
+    fn looks_late(
+        &mut self,
+        world: &World,
+        now: Instant,
+        late: Instant,
+    ) -> Option<(Vec<i64>, Vec<i64>)> {
         self.turn(world, now);
         let view = self.layers.view([LANE].into_iter());
-        let above = self.layers.begins(view, LANE)?;
+        let Look { above, as_of, .. } = self.layers.begins(view, LANE)?;
         let skips = match view.holds {
             true => world.closed(),
             false => world.shut(true),
         };
         let mut all: Vec<i64> = world.live.clone();
-        all.retain(|id| !world.skips(&skips, *id, now));
+        let time = micros(late).min(as_of.unwrap_or(i64::MAX));
+        all.retain(|id| !world.skips(&skips, *id, time));
         all.sort_unstable();
         let found = all.iter().copied().filter(|id| *id > above).collect();
         Some((found, all))
@@ -311,20 +347,26 @@ proptest! {
                     let ids = world.open.remove(&writer).unwrap();
                     if commit { world.live.extend(ids); }
                 },
-                Step::Claim(most) => {
-                    let mut seen = relay.finds(&world, now);
+                Step::Claim(most, late) | Step::Fail(most, late, _) => {
+                    let then = now + GRACE * late;
+                    let mut seen = relay.looks_late(&world, now, then).unwrap_or_default().0;
+                    now = then;
                     seen.truncate(most);
+                    for left in world.live.iter().filter(|id| !seen.contains(id)) {
+                        let alike = |id: &&i64| topic(**id) == topic(*left);
+                        let overtakes = seen.iter().filter(alike).any(|id| id > left);
+                        prop_assert!(!overtakes || relay.horizon.has_stragglers(), "{seen:?} before {left}");
+                    }
                     if let Some(last) = seen.last() {
                         let writer = world.begin();
                         relay.horizon.saw(*last, writer, now);
+                    }
+                    if let Step::Fail(.., wait) = step {
+                        world.waiting.extend(seen.iter().map(|id| (*id, now + GRACE * wait)));
+                    } else {
                         world.live.retain(|id| !seen.contains(id));
                         world.waiting.retain(|id, _| !seen.contains(id));
                     }
-                }
-                Step::Fail(most, seconds) => {
-                    let mut seen = relay.finds(&world, now);
-                    seen.truncate(most);
-                    world.waiting.extend(seen.iter().map(|id| (*id, now + GRACE * seconds)));
                 }
                 Step::Walk(walks) => relay.walks = walks,
                 Step::Heads => relay.asks_heads(&mut world, now),
@@ -344,7 +386,7 @@ proptest! {
             for (above, skips) in &marks {
                 for id in &world.live {
                     prop_assert!(
-                        id > above || world.skips(skips, *id, now) || relay.horizon.has_stragglers(),
+                        id > above || world.skips(skips, *id, micros(now)) || relay.horizon.has_stragglers(),
                         "{id} is behind {above} of {skips:?}"
                     );
                 }
@@ -461,7 +503,7 @@ async fn who_returns_is_not_held_where_that_helps_nobody() {
     let view = layers.view([0, 1].into_iter());
     assert!(!view.holds);
     assert_eq!(
-        [0, 1].map(|lane| layers.begins(view, lane)),
+        [0, 1].map(|lane| layers.begins(view, lane).map(|look| look.above)),
         [Some(4), None]
     );
 
@@ -471,7 +513,7 @@ async fn who_returns_is_not_held_where_that_helps_nobody() {
     let view = layers.view([0, 1].into_iter());
     assert!(view.holds);
     assert_eq!(
-        [0, 1].map(|lane| layers.begins(view, lane)),
+        [0, 1].map(|lane| layers.begins(view, lane).map(|look| look.above)),
         [Some(8), Some(6)]
     );
 }
@@ -481,27 +523,27 @@ async fn who_returns_is_not_held_where_that_helps_nobody() {
 async fn what_waits_behind_a_retry_is_passed_until_its_time() {
     let mut now = Instant::now();
     let mut world = backlog(&[]);
-    world.live.retain(|id| id % 5 == 0);
+    world.live.retain(|id| id % 2 == 0);
     world.live.push(1_331);
     let mut relay = Relay {
         walks: true,
         ..Relay::default()
     };
     let again = now + 2 * GRACE;
-    world.waiting.extend([(5, again), (500, again + GRACE)]);
-    assert!(relay.arrives(&mut world, now) > 266 / WINDOW);
+    world.waiting.extend([(2, again), (500, again + GRACE)]);
+    assert!(relay.arrives(&mut world, now) > 666 / WINDOW);
     assert_eq!(relay.layers.above(LANE), 1_330);
     assert_eq!(relay.finds(&world, now), [1_331]);
     assert_eq!(relay.layers.expires(), Some(again));
 
     now = again;
-    assert_eq!(relay.finds(&world, now)[0], 5, "its turn");
-    world.waiting.insert(5, again + GRACE);
+    assert_eq!(relay.finds(&world, now)[0], 2, "its turn");
+    world.waiting.insert(2, again + GRACE);
     assert!(
         relay.arrives(&mut world, now) == 0,
         "a look finds what follows at once"
     );
-    for _ in 0..=266 / WINDOW {
+    for _ in 0..=666 / WINDOW {
         relay.asks_heads(&mut world, now);
     }
     relay.arrives(&mut world, now);
@@ -509,7 +551,7 @@ async fn what_waits_behind_a_retry_is_passed_until_its_time() {
     now = again + GRACE;
     assert_eq!(
         relay.finds(&world, now)[0],
-        5,
+        2,
         "of both that are due the first"
     );
 }

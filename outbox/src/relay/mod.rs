@@ -45,6 +45,7 @@ pub struct Relay<Db: OutboxDb> {
 struct Config {
     batch: u32,
     in_flight_max: u32,
+    sink_in_flight_max: u32,
     in_flight_bytes_max: u64,
     lease: Duration,
     poll_interval: Duration,
@@ -133,6 +134,7 @@ impl<Db: OutboxDb> Relay<Db> {
             config: Config {
                 batch: 100,
                 in_flight_max: 2_000,
+                sink_in_flight_max: u32::MAX,
                 in_flight_bytes_max: 16 * 1024 * 1024,
                 lease: Duration::from_secs(10),
                 poll_interval: Duration::from_millis(100),
@@ -283,6 +285,16 @@ impl<Db: OutboxDb> RelayBuilder<Db> {
     /// The most messages claimed and not settled, over all lanes. Default 2000.
     pub fn in_flight_max(mut self, messages: u32) -> Self {
         self.config.in_flight_max = messages;
+        self
+    }
+
+    /// The most messages that one sink has, of those claimed and not settled. Default: as many as there may be, so that a sink
+    /// that is slow, with many messages, can take all places.
+    ///
+    /// With less, its messages are passed over while it has so many, and those for the others go on, in the lanes in which it has
+    /// none: give the outbox more lanes than this, or small batches.
+    pub fn sink_in_flight_max(mut self, messages: u32) -> Self {
+        self.config.sink_in_flight_max = messages;
         self
     }
 
@@ -451,6 +463,11 @@ impl Config {
                 (1..=100_000).contains(&self.in_flight_max),
                 "in_flight_max",
                 "1 to 100000 messages",
+            ),
+            (
+                self.sink_in_flight_max > 0,
+                "sink_in_flight_max",
+                "at least 1 message",
             ),
             (
                 self.in_flight_bytes_max > 0,

@@ -51,6 +51,11 @@ impl Part {
             .sum()
     }
 
+    /// How many messages.
+    pub(super) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
     pub(super) fn push(&mut self, policy: KeyPolicy, candidate: Candidate) {
         self.tried.push(Tried {
             id: candidate.id,

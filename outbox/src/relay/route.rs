@@ -1,6 +1,6 @@
 //! Which sink takes a topic, and whether that sink may be asked.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use mainstay_retry::Backoff;
@@ -42,6 +42,8 @@ pub(super) struct Route {
     pub(super) pattern: Pattern,
     pub(super) sink: Arc<dyn DynSink>,
     pub(super) gate: Gate,
+    /// Messages under way.
+    pub(super) in_flight: usize,
 }
 
 impl Routes {
@@ -61,6 +63,7 @@ impl Routes {
             pattern: parsed,
             sink: Arc::new(sink),
             gate: Gate::new(backoff),
+            in_flight: 0,
         });
         Ok(())
     }
@@ -88,15 +91,26 @@ impl Routes {
         self.0.get(route).map(|route| Arc::clone(&route.sink))
     }
 
-    /// The way of a topic: by the longest pattern that fits, an exact one before any prefix.
-    pub(super) fn way(&self, topic: &str, now: Instant) -> Way {
-        match self.of(topic) {
-            Some((at, route)) => Way::Route {
-                route: at,
-                pass: route.gate.pass(now),
-            },
-            None => Way::None,
-        }
+    /// The way of a topic: by the longest pattern that fits, an exact one before any prefix. To each sink there may be `most`
+    /// messages under way.
+    pub(super) fn way(&self, topic: &str, most: usize, now: Instant) -> Way {
+        let Some((at, route)) = self.of(topic) else {
+            return Way::None;
+        };
+        let pass = match route.gate.pass(now) {
+            _ if route.in_flight >= most => Pass::Shut,
+            // It will soon be full again: what was passed meanwhile is not given up for that.
+            Pass::Open if route.in_flight > most / 2 => Pass::Paced(u32::MAX),
+            pass => pass,
+        };
+        Way::Route { route: at, pass }
+    }
+
+    /// How many more messages may be under way to each.
+    pub(super) fn room(&self, most: usize) -> HashMap<usize, usize> {
+        let routes = self.0.iter().enumerate();
+        let room = |(at, route): (usize, &Route)| (at, most.saturating_sub(route.in_flight));
+        routes.map(room).collect()
     }
 
     fn of(&self, topic: &str) -> Option<(usize, &Route)> {
@@ -185,7 +199,7 @@ mod tests {
     #[tokio::test]
     async fn the_most_specific_pattern_wins() {
         let routes = routes(&["*", "hooks.*", "hooks.a", "hooks.a*"]).unwrap();
-        let way = |topic| match routes.way(topic, Instant::now()) {
+        let way = |topic| match routes.way(topic, 1, Instant::now()) {
             Way::Route { route, .. } => route,
             Way::None => panic!("{topic} has no way"),
         };

@@ -312,10 +312,15 @@ pub(crate) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// What is left of a wait, from microseconds as the stores tell them.
+/// From what the stores tell of one: its id, its time, and what is left until then, in microseconds.
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
-pub(crate) fn left(micros: i64) -> Duration {
-    Duration::from_micros(micros.max(0).unsigned_abs())
+pub(crate) fn waiting(lane: i32, (id, retry_at, left): (i64, i64, i64)) -> Waiting {
+    Waiting {
+        lane,
+        id,
+        retry_at,
+        left: Duration::from_micros(left.max(0).unsigned_abs()),
+    }
 }
 
 /// Headers from their stored JSON list of pairs. A row somebody edited by hand is delivered without them, not never.

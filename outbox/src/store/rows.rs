@@ -106,8 +106,36 @@ pub struct Held {
 pub struct Look {
     /// The lane.
     pub lane: i32,
-    /// Only above this id: what is not is known to be gone.
+    /// Only above this id: what is not is known to be gone, or not to be looked for.
     pub above: i64,
+    /// What was held at this time is held, though its time may have come since: microseconds since 1970 on the database's
+    /// clock. What is not looked for because it waits holds back what came later until it is looked for again.
+    pub as_of: Option<i64>,
+}
+
+impl Look {
+    /// A look above this id at what is due now.
+    #[must_use]
+    pub const fn new(lane: i32, above: i64) -> Self {
+        Self {
+            lane,
+            above,
+            as_of: None,
+        }
+    }
+}
+
+/// A message that waits for its retry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Its lane.
+    pub lane: i32,
+    /// Its place in the lane.
+    pub id: i64,
+    /// When it may go: microseconds since 1970 on the database's clock.
+    pub retry_at: i64,
+    /// How long that is from now.
+    pub left: Duration,
 }
 
 /// What to ask of the lanes' heads, to move low-water marks.
@@ -214,9 +242,8 @@ pub struct Heads {
     pub running: Option<Vec<u64>>,
     /// For each lane what is left above the id asked about and is not skipped.
     pub heads: Vec<(i32, Head)>,
-    /// Only told if asked for: lanes and ids of what waits for its retry, and for how long, of what was looked at up to the
-    /// head.
-    pub held: Vec<(i32, i64, Duration)>,
+    /// Only told if asked for: what waits for its retry, of what was looked at up to the head.
+    pub held: Vec<Waiting>,
     /// Only told if asked for: the highest id of these lanes above those asked about, whatever its topic, and a stamp that is
     /// higher than that of whoever has drawn one up to it.
     pub newest: Option<(i64, u64)>,

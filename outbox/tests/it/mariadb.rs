@@ -335,7 +335,7 @@ async fn a_mark_does_not_pass_an_id_whose_statement_is_held_up() {
     let stamp = recorded.unwrap().stamp.unwrap();
     let ended_below = async || {
         let ask = AskHeads {
-            lanes: vec![Look { lane: 0, above: 0 }],
+            lanes: vec![Look::new(0, 0)],
             skip_topics: Vec::new(),
             window: 1,
             running: true,
@@ -387,7 +387,7 @@ async fn a_mark_waits_for_no_report() {
     outbox(&pool, 1).await;
     let ended_below = async || {
         let ask = AskHeads {
-            lanes: vec![Look { lane: 0, above: 0 }],
+            lanes: vec![Look::new(0, 0)],
             skip_topics: Vec::new(),
             window: 1,
             running: true,

@@ -126,10 +126,7 @@ async fn claim_and_die<Db: OutboxDb>(pool: &Pool<Db>) {
         epoch: grants[0].epoch,
     };
     let ask = Ask {
-        lanes: vec![Look {
-            lane: held.lane,
-            above: 0,
-        }],
+        lanes: vec![Look::new(held.lane, 0)],
         batch: 100,
         total: 100,
         bytes: u64::MAX,

@@ -124,6 +124,9 @@ impl<Db: OutboxDb> Engine<Db> {
             by_lane.entry(candidate.lane).or_default().push(candidate);
         }
         let mut permits = Permits::default();
+        if self.config.sink_in_flight_max < self.config.in_flight_max {
+            permits.room = self.routes.room(self.config.sink_in_flight_max as usize);
+        }
         let mut cuts = Vec::with_capacity(by_lane.len());
         // From where the last probe went on: the message that a sink cannot take must not be the probe each time.
         let first = by_lane.split_off(&self.shut.probe_from);
@@ -152,7 +155,7 @@ impl<Db: OutboxDb> Engine<Db> {
                 self.shut.met.clear();
             } else if !self.shut.met.contains(&topic) {
                 news = true;
-                if self.routes.way(&topic, now) == Way::None {
+                if self.way(&topic, now) == Way::None {
                     self.tally.unrouted(&topic);
                     warn!(target: TARGET, relay = %self.relay, topic, "no sink takes this topic: its messages wait");
                 }
@@ -249,6 +252,7 @@ impl<Db: OutboxDb> Engine<Db> {
                 for part in &mut parts {
                     if let Some(route) = self.routes.get_mut(part.route) {
                         part.stamp = route.gate.sent();
+                        route.in_flight += part.len();
                     }
                 }
                 self.flight.publishing.spawn(publish(
@@ -267,8 +271,8 @@ impl<Db: OutboxDb> Engine<Db> {
     fn idle_lanes(&self, now: Instant, view: View) -> Vec<Look> {
         let idle = |(&lane, slot): (&i32, &Slot)| {
             let rested = slot.rest_until.is_none_or(|until| now >= until);
-            let above = self.marks.layers.begins(view, lane)?;
-            (!slot.busy && rested).then_some(Look { lane, above })
+            let look = self.marks.layers.begins(view, lane)?;
+            (!slot.busy && rested).then_some(look)
         };
         let after = self
             .lanes
@@ -281,7 +285,8 @@ impl<Db: OutboxDb> Engine<Db> {
     /// The way of a topic, which is shut while it is paused. While other sinks are up, no two looks in a row probe: what
     /// stands behind has its turn.
     pub(super) fn way(&self, topic: &str, now: Instant) -> Way {
-        match self.routes.way(topic, now) {
+        let most = self.config.sink_in_flight_max as usize;
+        match self.routes.way(topic, most, now) {
             Way::Route { route, pass } if self.is_paused(topic) || self.waits(pass) => Way::Route {
                 route,
                 pass: Pass::Shut,

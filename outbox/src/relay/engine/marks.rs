@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::Engine;
 use crate::{
-    mark::Horizon,
+    mark::{Held, Horizon},
     store::{AskHeads, Look, OutboxDb},
 };
 
@@ -34,10 +34,11 @@ impl<Db: OutboxDb> Engine<Db> {
             return true;
         }
         self.clock.heads = now + HEADS_EVERY;
-        let looks = self.lanes.keys().map(|&lane| Look {
-            lane,
-            above: self.marks.layers.above(lane),
-        });
+        let layers = &self.marks.layers;
+        let looks = self
+            .lanes
+            .keys()
+            .map(|&lane| Look::new(lane, layers.above(lane)));
         let window = (WINDOW / self.lanes.len().max(1)).max(WINDOW_MIN);
         let ask = AskHeads {
             lanes: looks.collect(),
@@ -63,9 +64,14 @@ impl<Db: OutboxDb> Engine<Db> {
         } else {
             // Rather too late than too early, when the database would still say no.
             let told = Instant::now();
-            let mut held: HashMap<i32, Vec<(Instant, i64)>> = HashMap::new();
-            for (lane, id, wait) in heads.held {
-                held.entry(lane).or_default().push((told + wait, id));
+            let mut held: HashMap<i32, Vec<Held>> = HashMap::new();
+            for waiting in heads.held {
+                let one = Held {
+                    at: waiting.retry_at,
+                    until: told + waiting.left,
+                    id: waiting.id,
+                };
+                held.entry(waiting.lane).or_default().push(one);
             }
             for (lane, head) in heads.heads {
                 let horizon = &self.marks.horizon;

@@ -43,6 +43,9 @@ impl<Db: OutboxDb> Engine<Db> {
             self.judge(&result, now);
             self.flight.messages = self.flight.messages.saturating_sub(result.outcomes.len());
             self.flight.bytes = self.flight.bytes.saturating_sub(result.bytes);
+            if let Some(route) = self.routes.get_mut(result.route) {
+                route.in_flight = route.in_flight.saturating_sub(result.outcomes.len());
+            }
             let under_way = now - result.looked;
             let topics = self.routes.topics(result.route);
             for (tried, outcome) in result.outcomes {

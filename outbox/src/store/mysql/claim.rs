@@ -7,7 +7,7 @@ use sqlx::{MySql, MySqlConnection, MySqlPool};
 use super::{
     super::{
         Ask, AskHeads, Candidate, Claim, Head, Heads, Held, InFlight, Look, Recorded, Settlement,
-        left, micros,
+        micros, waiting,
     },
     apart, candidate, json,
     settle::settle,
@@ -60,12 +60,15 @@ const WHOLE: &str = "
         FROM (
             SELECT h.id, h.bytes FROM mainstay_outbox_message h
             WHERE h.lane = ? AND h.id > ?
-                AND (h.retry_at IS NULL OR h.retry_at <= utc_timestamp(6))
+                AND (h.retry_at IS NULL
+                    OR h.retry_at <= least(utc_timestamp(6),
+                        coalesce(timestamp('1970-01-01') + INTERVAL ? MICROSECOND, utc_timestamp(6))))
                 AND locate(concat(0x00, h.topic, 0x00), ?) = 0
                 AND NOT (h.ordered AND EXISTS (
                     SELECT 1 FROM mainstay_outbox_waiting b
                     WHERE b.lane = h.lane AND b.`key` = h.`key` AND b.id < h.id AND b.holds
-                        AND b.retry_at > utc_timestamp(6)))
+                        AND b.retry_at > least(utc_timestamp(6),
+                            coalesce(timestamp('1970-01-01') + INTERVAL ? MICROSECOND, utc_timestamp(6)))))
             ORDER BY h.id LIMIT ?
         ) p
     ) c
@@ -205,12 +208,8 @@ impl Claim for MySql {
                 };
                 heads.push((look.lane, head));
                 if ask.held {
-                    let of_lane = waiting(&mut tx, *look, head).await?;
-                    held.extend(
-                        of_lane
-                            .into_iter()
-                            .map(|(id, wait)| (look.lane, id, left(wait))),
-                    );
+                    let of_lane = waits(&mut tx, *look, head).await?;
+                    held.extend(of_lane.into_iter().map(|row| waiting(look.lane, row)));
                 }
             }
             let newest = if ask.newest {
@@ -352,18 +351,20 @@ const HEAD_DUE: &str = "
         WHERE m.lane = ? AND m.id > ? ORDER BY m.id LIMIT ?
     ) r";
 
-/// What waits for its retry up to the head of a lane, and for how many microseconds.
-async fn waiting(
+/// What waits for its retry up to the head of a lane, until when, and how long that is, in microseconds.
+async fn waits(
     conn: &mut MySqlConnection,
     look: Look,
     head: Head,
-) -> Result<Vec<(i64, i64)>, sqlx::Error> {
+) -> Result<Vec<(i64, i64, i64)>, sqlx::Error> {
     let last = match head {
         Head::Row(id) | Head::NothingUpTo(id) => id,
         Head::Nothing => i64::MAX,
     };
     sqlx::query_as(
-        "SELECT id, timestampdiff(MICROSECOND, utc_timestamp(6), retry_at) FROM mainstay_outbox_waiting
+        "SELECT id, timestampdiff(MICROSECOND, '1970-01-01', retry_at),
+             timestampdiff(MICROSECOND, utc_timestamp(6), retry_at)
+         FROM mainstay_outbox_waiting
          WHERE lane = ? AND id > ? AND id <= ? AND retry_at > utc_timestamp(6)",
     )
     .bind(look.lane)
@@ -434,7 +435,9 @@ async fn due(
     let rows = sqlx::query(WHOLE)
         .bind(look.lane)
         .bind(look.above)
+        .bind(look.as_of)
         .bind(skip)
+        .bind(look.as_of)
         .bind(limit as u64)
         .bind(look.lane)
         .bind(bytes)

@@ -25,8 +25,10 @@ impl Lanes for MySql {
                 .bind(relay)
                 .execute(&mut *tx)
                 .await?;
+                // Not at once: a look may be of a time before, but not by more than a statement may take.
                 sqlx::query(
-                    "DELETE FROM mainstay_outbox_waiting WHERE retry_at < utc_timestamp(6) ORDER BY retry_at LIMIT 1000",
+                    "DELETE FROM mainstay_outbox_waiting
+                     WHERE retry_at < utc_timestamp(6) - INTERVAL 2 HOUR ORDER BY retry_at LIMIT 1000",
                 )
                 .execute(&mut *tx)
                 .await?;

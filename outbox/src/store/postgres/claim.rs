@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use sqlx::{PgPool, Postgres, postgres::PgRow};
+use sqlx::{PgPool, Postgres, postgres::PgArguments, query::Query};
 
 use super::{
     super::{
-        Ask, AskHeads, Candidate, Claim, Head, Heads, InFlight, Recorded, Settlement, left, micros,
+        Ask, AskHeads, Candidate, Claim, Head, Heads, InFlight, Recorded, Settlement, micros,
+        waiting,
     },
     candidate, column, flat,
     settle::settle,
@@ -36,7 +37,10 @@ const WHOLE: &str = "
         SELECT m.*, w.place,
             sum(octet_length(m.payload)) OVER (ORDER BY w.place, m.id ROWS UNBOUNDED PRECEDING)
                 - octet_length(m.payload) AS bytes_before
-        FROM unnest($1::integer[], $2::bigint[]) WITH ORDINALITY AS w(lane, above, place)
+        FROM (
+            SELECT u.lane, u.above, u.place, least(now(), timestamptz 'epoch' + u.as_of * interval '1 microsecond') AS time
+            FROM unnest($1::integer[], $2::bigint[], $7::bigint[]) WITH ORDINALITY AS u(lane, above, as_of, place)
+        ) w
         CROSS JOIN LATERAL (
             SELECT m.*, m.ordered AND EXISTS (
                     SELECT FROM mainstay_outbox_parked p
@@ -44,11 +48,11 @@ const WHOLE: &str = "
             FROM mainstay_outbox_message m
             WHERE m.lane = w.lane AND m.id > w.above
                 AND CASE
-                    WHEN m.retry_at > now() THEN false
+                    WHEN m.retry_at > w.time THEN false
                     WHEN m.topic = ANY ($6) THEN false
                     WHEN m.ordered THEN NOT EXISTS (
                         SELECT FROM mainstay_outbox_message b
-                        WHERE b.lane = m.lane AND b.key = m.key AND b.id < m.id AND b.retry_at > now() AND b.holds)
+                        WHERE b.lane = m.lane AND b.key = m.key AND b.id < m.id AND b.retry_at > w.time AND b.holds)
                     ELSE true
                 END
             ORDER BY m.id LIMIT $3
@@ -65,12 +69,16 @@ impl Claim for Postgres {
         // nearly no row passes (one topic, none skipped), and sorts the whole lane instead of walking its index
         // (measured with 300k rows: 365 ms instead of 4). That it may do so nevertheless is what `dedicated` is for.
         if !ask.held_back && !ask.large {
-            let rows = due(&pool, FREE, &ask, ask.bytes / u64::from(ask.total.max(1))).await?;
+            let most = ask.bytes / u64::from(ask.total.max(1));
+            let rows = due(FREE, &ask, most).fetch_all(&pool).await?;
             if let Some(due) = rows.iter().map(candidate).collect::<Result<_, _>>()? {
                 return Ok(due);
             }
         }
-        let rows = due(&pool, WHOLE, &ask, ask.bytes).await?;
+        let rows = due(WHOLE, &ask, ask.bytes)
+            .bind(column(&ask.lanes, |look| look.as_of))
+            .fetch_all(&pool)
+            .await?;
         let due: Option<_> = rows.iter().map(candidate).collect::<Result<_, _>>()?;
         Ok(due.unwrap_or_default())
     }
@@ -114,8 +122,8 @@ impl Claim for Postgres {
         // since their numbers are; readers have none, however old their snapshot. The number after them is drawn here, when
         // the snapshot is taken already: what the snapshot itself has for it may be lower than that of who has begun.
         // A lane, its head, or else the last row of its window; the first running writer and, in the first row, all of them;
-        // the last id and the next number; what is held up to the head, each id with the microseconds that are left. OFFSET 0: or
-        // the head would be looked for once more to say that there is none.
+        // the last id and the next number; what is held up to the head, each id with its time and what is left until then, in
+        // microseconds. OFFSET 0: or the head would be looked for once more to say that there is none.
         type Row = (
             i32,
             Option<i64>,
@@ -142,7 +150,10 @@ impl Claim for Postgres {
                  CASE WHEN $7 THEN ARRAY(
                      SELECT p.part
                      FROM mainstay_outbox_message m
-                     CROSS JOIN LATERAL unnest(ARRAY[m.id, (extract(epoch FROM m.retry_at - now()) * 1000000)::bigint])
+                     CROSS JOIN LATERAL unnest(ARRAY[
+                         m.id,
+                         (extract(epoch FROM m.retry_at) * 1000000)::bigint,
+                         (extract(epoch FROM m.retry_at - now()) * 1000000)::bigint])
                          WITH ORDINALITY AS p(part, at)
                      WHERE m.lane = w.lane AND m.id > w.above AND m.id <= coalesce(h.id, l.id, 9223372036854775807)
                          AND CASE WHEN m.retry_at > now() THEN true ELSE false END
@@ -192,8 +203,8 @@ impl Claim for Postgres {
         let last = rows.iter().filter_map(|(.., last, _, _)| *last).max();
         let next = first.and_then(|(.., next, _)| *next);
         let held = rows.iter().flat_map(|(lane, .., held)| {
-            let pairs = held.as_deref().unwrap_or_default().chunks_exact(2);
-            pairs.map(|pair| (*lane, pair[0], left(pair[1])))
+            let rows = held.as_deref().unwrap_or_default().chunks_exact(3);
+            rows.map(|row| waiting(*lane, (row[0], row[1], row[2])))
         });
         Ok(Heads {
             ended_below: first.map_or(0, |(_, _, _, first_running, ..)| {
@@ -261,12 +272,7 @@ impl Claim for Postgres {
     }
 }
 
-async fn due(
-    pool: &PgPool,
-    text: &'static str,
-    ask: &Ask,
-    bytes: u64,
-) -> Result<Vec<PgRow>, sqlx::Error> {
+fn due<'q>(text: &'static str, ask: &'q Ask, bytes: u64) -> Query<'q, Postgres, PgArguments> {
     sqlx::query(text)
         .bind(column(&ask.lanes, |look| look.lane))
         .bind(column(&ask.lanes, |look| look.above))
@@ -274,6 +280,4 @@ async fn due(
         .bind(i64::from(ask.total))
         .bind(i64::try_from(bytes).unwrap_or(i64::MAX))
         .bind(&ask.skip_topics)
-        .fetch_all(pool)
-        .await
 }

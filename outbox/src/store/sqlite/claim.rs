@@ -7,7 +7,7 @@ use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 use super::{
     super::{
         Ask, AskHeads, Buried, Candidate, Claim, Failed, Head, Heads, Held, InFlight, Recorded,
-        Settlement, left, micros,
+        Settlement, micros, waiting,
     },
     candidate, immediate, json,
 };
@@ -49,12 +49,14 @@ const HELD_BACK: &str = "
         CROSS JOIN mainstay_outbox_message m ON m.id IN (
             SELECT h.id FROM mainstay_outbox_message h
             WHERE h.lane = (w.value ->> 0) AND h.id > (w.value ->> 1)
-                AND (h.retry_at IS NULL OR h.retry_at <= CAST(round(unixepoch('subsec') * 1000000) AS INTEGER))
+                AND (h.retry_at IS NULL OR h.retry_at <= min(coalesce(w.value ->> 2, 9223372036854775807),
+                    CAST(round(unixepoch('subsec') * 1000000) AS INTEGER)))
                 AND h.topic NOT IN (SELECT value FROM json_each(?5))
                 AND NOT (h.ordered AND EXISTS (
                     SELECT 1 FROM mainstay_outbox_message b
                     WHERE b.lane = h.lane AND b.key = h.key AND b.id < h.id AND b.holds
-                        AND b.retry_at > CAST(round(unixepoch('subsec') * 1000000) AS INTEGER)))
+                        AND b.retry_at > min(coalesce(w.value ->> 2, 9223372036854775807),
+                            CAST(round(unixepoch('subsec') * 1000000) AS INTEGER))))
             ORDER BY h.id LIMIT ?2)
     ) c
     WHERE c.bytes_before < ?4
@@ -64,10 +66,10 @@ impl Claim for Sqlite {
     async fn candidates(pool: SqlitePool, ask: Ask) -> Result<Vec<Candidate>, Error> {
         // A read of its own: it blocks no writer in WAL mode. The inner list is worked out per lane along the index
         // (lane, id) and stops at the batch, so the cost does not depend on the backlog.
-        let looks: Vec<(i32, i64)> = ask
+        let looks: Vec<(i32, i64, Option<i64>)> = ask
             .lanes
             .iter()
-            .map(|look| (look.lane, look.above))
+            .map(|look| (look.lane, look.above, look.as_of))
             .collect();
         let rows = sqlx::query(if ask.held_back { HELD_BACK } else { FREE })
             .bind(json(&looks))
@@ -128,7 +130,7 @@ impl Claim for Sqlite {
             "SELECT h.lane, h.head, h.last,
                  CASE WHEN ?4 THEN (SELECT max(id) FROM mainstay_outbox_message) END,
                  CASE WHEN ?5 THEN (
-                     SELECT json_group_array(json_array(m.id,
+                     SELECT json_group_array(json_array(m.id, m.retry_at,
                          m.retry_at - CAST(round(unixepoch('subsec') * 1000000) AS INTEGER)))
                      FROM mainstay_outbox_message m
                      WHERE m.lane = h.lane AND m.id > h.above AND m.id <= coalesce(h.head, h.last, 9223372036854775807)
@@ -165,10 +167,9 @@ impl Claim for Sqlite {
         .await?;
         let last = rows.first().and_then(|(.., last, _)| *last);
         let held = rows.iter().flat_map(|(lane, .., held)| {
-            let pairs = held.as_deref().map(serde_json::from_str::<Vec<(i64, i64)>>);
-            let pairs = pairs.and_then(Result::ok).unwrap_or_default();
-            let of_lane = |(id, wait)| (*lane, id, left(wait));
-            pairs.into_iter().map(of_lane)
+            let held = held.as_deref().map(serde_json::from_str::<Vec<_>>);
+            let held = held.and_then(Result::ok).unwrap_or_default();
+            held.into_iter().map(|row| waiting(*lane, row))
         });
         let held = held.collect();
         Ok(Heads {
