@@ -103,6 +103,8 @@ impl Program {
             }
             // At 2 each commit is written to the operating system, for the same reason.
             Self::MariaDb => {
+                // One that starts deletes what it takes for remains of temporary tables, also those of others.
+                start.environment = vec![("TMPDIR", folder.display().to_string())];
                 let (data, socket) = (path("data"), path("socket"));
                 arguments(&format!("--no-defaults --datadir={data} --socket={socket}"));
                 arguments(&format!("--port={port} --bind-address=127.0.0.1"));
