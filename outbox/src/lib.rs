@@ -76,10 +76,13 @@
 //!   over by each of them. Where ids are not in order, all of it is. When one of several such sinks is probed or comes back
 //!   for the first time, it waits until what waits for the others was stepped over for its sake. A relay remembers 10,000 topics as shut; where there are more it
 //!   forgets them all and learns them again, and steps over what waits each time.
-//! - A database that fails over and loses commits is noticed by the connection that breaks; then lanes are looked at from
-//!   their beginning. Over [`shared_connections`](RelayBuilder::shared_connections) a pool that tests its connections may
-//!   replace one unnoticed, as may a proxy anywhere: what was written with ids below those that had been seen before waits
-//!   for the sweep.
+//! - A database that fails over and loses commits is noticed by the connection that breaks. Where a pool or a proxy hides that,
+//!   it is noticed by another server that answers, or one that was started again, within
+//!   [`poll_interval`](RelayBuilder::poll_interval). Then lanes are looked at from their beginning. Unnoticed by either are a
+//!   Postgres that lost commits (`synchronous_commit` off) as it recovered from the crash of one of its processes, without being
+//!   started again; a MySQL or MariaDB of the same host name, port and `server_id` that was started in the same second; a
+//!   machine that is set back with its memory; and a SQLite file that is put in the place of one that is open. What is written
+//!   there with ids below those that had been seen before waits for the sweep.
 //! - What is on the wire when a sink goes away is charged an attempt where the outage cannot be told from a failure of the
 //!   message: where others that were sent with it were still answered and it was not, and where `publish` does not return
 //!   within [`publish_timeout`](RelayBuilder::publish_timeout). What would be sent after that is charged nothing. A

@@ -1,6 +1,6 @@
 use std::{collections::HashSet, time::Duration};
 
-use sqlx::Pool;
+use sqlx::{Connection, Pool};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
@@ -201,4 +201,19 @@ pub(super) async fn the_survey_counts_the_living<Db: OutboxDb>(pool: Pool<Db>) {
         .await
         .expect("the relay retires");
     assert_eq!(survey().await, (1, 1));
+}
+
+pub(super) async fn a_server_is_the_same_over_each_connection<Db: OutboxDb>(pool: Pool<Db>) {
+    migrated(&pool, 1).await;
+    let options = <Db::Connection as Connection>::Options::clone(&pool.connect_options());
+    let other = Pool::<Db>::connect_lazy_with(options);
+    let mut before = None;
+    for pool in [&pool, &other, &other, &pool] {
+        let Survey { server, .. } = Db::survey(pool.clone()).await.expect("the survey runs");
+        let server = server.expect("the database says which it is");
+        if let Some(before) = before.replace(server.clone()) {
+            assert!(server.is_still(&before), "{before:?}, then {server:?}");
+        }
+    }
+    other.close().await;
 }

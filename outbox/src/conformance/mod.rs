@@ -48,6 +48,7 @@ where
     lease::a_zombie_settles_renews_records_and_releases_nothing(fresh().await).await;
     lease::what_was_recorded_and_not_attempted_is_not_charged(fresh().await).await;
     lease::the_survey_counts_the_living(fresh().await).await;
+    lease::a_server_is_the_same_over_each_connection(fresh().await).await;
     claim::a_message_that_waits_blocks_its_key_only(fresh().await).await;
     claim::a_message_that_does_not_hold_its_key_is_overtaken(fresh().await).await;
     claim::a_look_begins_above_the_id_it_is_given(fresh().await).await;

@@ -253,9 +253,9 @@ impl<Db: OutboxDb> RelayBuilder<Db> {
     /// Works over the pool's own connections, one at a time, on Postgres as elsewhere: for a pooler in between that refuses
     /// `options` in the startup message, or a server that has no connection to spare. Elsewhere this changes nothing.
     ///
-    /// A pool that tests its connections may put another one in place of one that broke, and the relay does not learn of it:
-    /// after a failover that lost commits, events with ids that it had seen before wait for
-    /// [`sweep_interval`](Self::sweep_interval). Nor does a statement that it gave up end on the server by itself.
+    /// A pool that tests its connections may put another one in place of one that broke, and the relay does not learn of it: it
+    /// notices a failover only when it next asks which server answers, up to [`poll_interval`](Self::poll_interval) later. Nor
+    /// does a statement that it gave up end on the server by itself.
     ///
     /// Then the planner is left to choose. While the table is large and its statistics are of a time when it was not, or
     /// the other way round, it may sort whole lanes for every look: with 300,000 rows a look was measured at 365 ms instead

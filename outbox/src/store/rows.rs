@@ -77,6 +77,30 @@ pub struct Survey {
     pub due: bool,
     /// The topic patterns that are paused.
     pub paused: Vec<String>,
+    /// Which database answered. Another one than before may not have what was read from that: look from 0. `None` where it
+    /// does not say.
+    pub server: Option<Server>,
+}
+
+/// A database and the server it is in, and since when that runs: what tells it from others that may come to answer in its
+/// place, and from itself before a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// What it is called.
+    pub name: String,
+    /// When it was started, microseconds since 1970; 0 where nothing is.
+    pub started_micros: i64,
+    /// Two answers of one server may differ by so much in that.
+    pub blur_micros: u64,
+}
+
+impl Server {
+    /// Whether it is the one that answered `before`, and has not been started again since.
+    #[must_use]
+    pub fn is_still(&self, before: &Self) -> bool {
+        let apart = self.started_micros.abs_diff(before.started_micros);
+        self.name == before.name && apart <= self.blur_micros
+    }
 }
 
 /// A lane that was leased.
@@ -330,4 +354,30 @@ pub struct Buried {
     pub reason: String,
     /// Its history, if it has failed once more.
     pub note: Option<Note>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_known_by_its_name_and_its_start() {
+        let server = |name: &str, started_micros, blur_micros| Server {
+            name: name.to_owned(),
+            started_micros,
+            blur_micros,
+        };
+        let exact = server("a", 5, 0);
+        assert!(exact.is_still(&exact.clone()));
+        assert!(!exact.is_still(&server("b", 5, 0)));
+        for started in [4, 6] {
+            assert!(!exact.is_still(&server("a", started, 0)));
+        }
+        let blurred = server("a", 5, 2);
+        for (started, still) in [(2, false), (3, true), (7, true), (8, false)] {
+            assert_eq!(blurred.is_still(&server("a", started, 2)), still);
+        }
+        assert!(!blurred.is_still(&server("b", 5, 2)));
+        assert!(!server("a", i64::MIN, 2).is_still(&server("a", i64::MAX, 2)));
+    }
 }

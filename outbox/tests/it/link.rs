@@ -16,6 +16,7 @@ use tokio::{
 /// is cut (what was on its way is lost); muted, it carries what the clients say and no answer.
 pub struct Link {
     address: SocketAddr,
+    server: watch::Sender<String>,
     state: watch::Sender<State>,
     /// What the listening task has come to.
     reached: watch::Receiver<State>,
@@ -34,11 +35,14 @@ impl Link {
     pub async fn to(server: String) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let server = watch::Sender::new(server);
         let state = watch::Sender::new(State::Up);
         let (reached, seen) = watch::channel(State::Up);
-        tokio::spawn(listen(listener, server, state.subscribe(), reached));
+        let to = server.subscribe();
+        tokio::spawn(listen(listener, to, state.subscribe(), reached));
         Arc::new(Self {
             address,
+            server,
             state,
             reached: seen,
         })
@@ -46,6 +50,11 @@ impl Link {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// From now on whoever connects reaches another server. Those who are connected stay where they are.
+    pub fn turn_to(&self, server: String) {
+        self.server.send_replace(server);
     }
 
     pub async fn cut(&self) {
@@ -82,7 +91,7 @@ impl Link {
 
 async fn listen(
     listener: TcpListener,
-    server: String,
+    server: watch::Receiver<String>,
     mut state: watch::Receiver<State>,
     reached: watch::Sender<State>,
 ) {
@@ -110,7 +119,8 @@ async fn listen(
                 }
             }
             accepted = accept => {
-                if let (Ok((client, _)), Ok(server)) = (accepted, TcpStream::connect(&server).await) {
+                let server = server.borrow().clone();
+                if let (Ok((client, _)), Ok(server)) = (accepted, TcpStream::connect(server).await) {
                     tokio::spawn(carry(client, server, state.clone()));
                 }
             }

@@ -3,10 +3,15 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::Engine;
-use crate::{TARGET, pattern::Pattern, relay::Retention, store::OutboxDb};
+use crate::{
+    TARGET,
+    pattern::Pattern,
+    relay::Retention,
+    store::{OutboxDb, Server},
+};
 
 /// Delayed events that are let in with one statement, at the most.
 pub(super) const PROMOTE_MAX: u32 = 1_000;
@@ -37,6 +42,7 @@ impl<Db: OutboxDb> Engine<Db> {
             self.marks.ids_in_order = survey.ids_in_order;
             self.forget_marks();
         }
+        self.answered(survey.server.clone());
         if self.marks.rewinds.replace(survey.rewinds) != Some(survey.rewinds) {
             self.look_from_the_start();
             self.clock.poll = Instant::now();
@@ -55,6 +61,26 @@ impl<Db: OutboxDb> Engine<Db> {
             return false;
         }
         !survey.due || self.promote().await
+    }
+
+    /// Notes which server answers. One that came into the place of another may have lost what that had last, and draws those
+    /// ids again: what lies behind the marks is looked at once more. That no statement failed over it says nothing, as pools and
+    /// proxies open their connections anew by themselves.
+    pub(super) fn answered(&mut self, server: Option<Server>) {
+        let Some(server) = server else {
+            return;
+        };
+        let before = self.marks.server.replace(server.clone());
+        let other = before.filter(|before| !server.is_still(before));
+        // Where several servers take turns there are no marks, and nothing to say.
+        if let Some(before) = other.filter(|_| self.marks.ids_in_order) {
+            warn!(
+                target: TARGET, relay = %self.relay, ?before, now = ?server,
+                "the database may be another one, or was started again: lanes are looked at from their beginning"
+            );
+            self.forget_marks();
+            self.clock.poll = Instant::now();
+        }
     }
 
     /// Lets delayed events in whose time has come.

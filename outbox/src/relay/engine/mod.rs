@@ -37,7 +37,7 @@ use crate::{
     mark::{Horizon, Layers},
     pattern::Pattern,
     sink::Lease,
-    store::{Held, OutboxDb, Settlement},
+    store::{Held, OutboxDb, Server, Settlement},
     telemetry::Tally,
 };
 
@@ -143,6 +143,8 @@ struct Marks {
     ids_in_order: bool,
     /// What the last survey said of rows put back.
     rewinds: Option<i64>,
+    /// Which server the last survey that told it was of.
+    server: Option<Server>,
     /// The lane that was last looked at from 0 as a matter of routine.
     swept: i32,
 }
@@ -215,6 +217,7 @@ impl<Db: OutboxDb> Engine<Db> {
                 fell: false,
                 ids_in_order: false,
                 rewinds: None,
+                server: None,
                 swept: -1,
             },
             clock: Clock {

@@ -9,7 +9,7 @@ use sqlx::{MySql, MySqlPool};
 use uuid::Uuid;
 
 use super::{
-    super::{Grant, Held, Lanes, Survey, micros},
+    super::{Grant, Held, Lanes, Server, Survey, micros},
     apart, json, text, transaction,
 };
 use crate::error::Error;
@@ -52,7 +52,8 @@ impl Lanes for MySql {
         // Two statements, as there are no arrays: a pause may be seen a moment later than the rest.
         apart(async move {
             let mut conn = pool.acquire().await?;
-            let (relays, free, rewinds, step, held_back, due): (i64, i64, i64, i64, bool, bool) = sqlx::query_as(
+            type Row = (i64, i64, i64, i64, bool, bool, String, i64, i64);
+            let (relays, free, rewinds, step, held_back, due, host, port, started): Row = sqlx::query_as(
                 "SELECT
                      (SELECT count(*) FROM mainstay_outbox_relay WHERE alive_until > utc_timestamp(6)),
                      (SELECT count(*) FROM mainstay_outbox_lane
@@ -61,7 +62,8 @@ impl Lanes for MySql {
                      CAST(@@auto_increment_increment AS SIGNED),
                      EXISTS (SELECT 1 FROM mainstay_outbox_waiting WHERE retry_at > utc_timestamp(6))
                          OR EXISTS (SELECT 1 FROM mainstay_outbox_parked),
-                     EXISTS (SELECT 1 FROM mainstay_outbox_later WHERE due_at <= utc_timestamp(6))",
+                     EXISTS (SELECT 1 FROM mainstay_outbox_later WHERE due_at <= utc_timestamp(6)),
+                     coalesce(@@hostname, ''), CAST(@@port AS SIGNED), CAST(uuid_short() >> 24 AS SIGNED)",
             )
             .fetch_one(&mut *conn)
             .await?;
@@ -78,6 +80,7 @@ impl Lanes for MySql {
                 held_back,
                 due,
                 paused: paused.collect::<Result<_, _>>()?,
+                server: Some(server(&host, port, started)),
             })
         })
         .await
@@ -218,4 +221,17 @@ fn pairs(held: &[Held]) -> String {
     let mut pairs: Vec<(i32, i64)> = held.iter().map(|held| (held.lane, held.epoch)).collect();
     pairs.sort_unstable();
     json(&pairs)
+}
+
+/// Told by the upper part of a `uuid_short`: the server's number, and the second in which it was started. MySQL and MariaDB both
+/// say it to anybody, in the same statement; `server_uuid` and `server_uid` are only on one of them, and `Uptime` takes another
+/// statement. The lower part counts calls, everybody's: with every 16 million of them the second goes up by one. Nobody makes
+/// so many between two surveys.
+fn server(host: &str, port: i64, short: i64) -> Server {
+    let (number, second) = (short >> 32, short & i64::from(u32::MAX));
+    Server {
+        name: format!("{host}:{port}, server_id {number}"),
+        started_micros: second.saturating_mul(1_000_000),
+        blur_micros: 1_000_000,
+    }
 }

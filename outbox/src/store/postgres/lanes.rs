@@ -6,7 +6,7 @@ use sqlx::{PgPool, Postgres};
 use uuid::Uuid;
 
 use super::{
-    super::{Grant, Held, Lanes, Survey, micros},
+    super::{Grant, Held, Lanes, Server, Survey, micros},
     column,
 };
 use crate::error::Error;
@@ -54,7 +54,12 @@ impl Lanes for Postgres {
     async fn survey(pool: PgPool) -> Result<Survey, Error> {
         // The order makes sure that the index of what waits is looked at: without statistics the planner may believe that
         // any row will do, and would read the whole backlog to find that none does.
-        let (relays, free, rewinds, cache, held_back, due, paused): (i64, i64, i64, i64, bool, bool, Vec<String>) =
+        //
+        // A server is known by its start, to the microsecond, and a database that took another's name in it by its number.
+        // Anybody may ask that. Where it listens is a matter of the connection, and the cluster's own number is also that of
+        // its replicas, and read from a file.
+        type Row = (i64, i64, i64, i64, bool, bool, Vec<String>, i64, i64);
+        let (relays, free, rewinds, cache, held_back, due, paused, database, started_micros): Row =
             sqlx::query_as(
                 "SELECT
                      (SELECT count(*) FROM mainstay_outbox_relay WHERE alive_until > clock_timestamp()),
@@ -65,7 +70,9 @@ impl Lanes for Postgres {
                       ORDER BY lane, key, id LIMIT 1) IS NOT NULL
                          OR EXISTS (SELECT FROM mainstay_outbox_parked),
                      EXISTS (SELECT FROM mainstay_outbox_later WHERE due_at <= now()),
-                     ARRAY(SELECT pattern FROM mainstay_outbox_pause)
+                     ARRAY(SELECT pattern FROM mainstay_outbox_pause),
+                     (SELECT oid::bigint FROM pg_database WHERE datname = current_database()),
+                     (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint
                  FROM (
                      SELECT count(*) FILTER (WHERE lease_until IS NULL OR lease_until <= clock_timestamp()) AS free,
                          coalesce(sum(rewinds), 0)::bigint AS rewinds
@@ -81,6 +88,11 @@ impl Lanes for Postgres {
             held_back,
             due,
             paused,
+            server: Some(Server {
+                name: format!("database {database}"),
+                started_micros,
+                blur_micros: 0,
+            }),
         })
     }
 

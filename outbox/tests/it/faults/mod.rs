@@ -1,9 +1,10 @@
 //! What the relay's surroundings do to it: databases and brokers that are killed and started again, backends that are
-//! terminated, pools that are empty, transactions that stay open or prepared, relays that are told to end under load.
+//! terminated, servers that take another's place, pools that are empty, transactions that stay open or prepared, relays that are told to end under load.
 //!
 //! Servers that are killed are these tests' own; see [`servers`]. `MAINSTAY_TEST_SERVER_KILLS=50` kills each more often than
 //! an ordinary run.
 
+mod failover;
 mod programs;
 mod servers;
 mod storm;

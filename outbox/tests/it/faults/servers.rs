@@ -4,7 +4,7 @@ use std::{
     env, fs,
     io::Write,
     os::unix::process::CommandExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -12,7 +12,7 @@ use std::{
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use super::programs::{Program, Start, free_port, is_ready, is_root, run};
+use super::programs::{Program, Start, find, free_port, is_ready, is_root, run};
 
 /// A server on a free port with a folder of its own. Dropped, both are gone.
 ///
@@ -109,12 +109,24 @@ impl Server {
         }
     }
 
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where it keeps its data.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Another of its programs, which runs as its user.
+    pub fn tool(&self, name: &str) -> Command {
+        self.start.as_server_user(&find(name, self.program))
+    }
+
     /// Tells a running RabbitMQ something.
     #[cfg(feature = "rabbitmq")]
     pub async fn control(&self, arguments: &[&str]) {
-        let mut command = self
-            .start
-            .as_server_user(&super::programs::find("rabbitmqctl", self.program));
+        let mut command = self.tool("rabbitmqctl");
         command.args(arguments);
         let told = tokio::process::Command::from(command)
             .output()
