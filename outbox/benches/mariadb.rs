@@ -1,11 +1,12 @@
 //! What the outbox costs on MariaDB or MySQL, beside the same SQL by hand in the same run, contestants in turn; medians.
 //!
 //! - enqueueing one event, and a hundred in one statement, beside INSERTs into a table of the same shape;
-//! - draining with one relay (64 lanes, batches of 1000, a sink that does nothing) beside the usual SELECT .. SKIP LOCKED and
-//!   DELETE of a thousand rows, which keeps no order; then both again while somebody holds a snapshot, and while a
-//!   transaction that enqueued is left open.
+//! - draining with one relay (64 lanes, batches of 1000, a sink that does nothing) beside SELECT .. SKIP LOCKED and DELETE of
+//!   a thousand rows, which keeps no order, from a table whose primary key is the id; then both again while somebody holds a
+//!   snapshot, and while a transaction that enqueued is left open.
 //!
-//! `MAINSTAY_TEST_MARIADB_URL=... cargo bench -p mainstay-outbox --features mysql --bench mariadb`
+//! `MAINSTAY_TEST_MARIADB_URL=... cargo bench -p mainstay-outbox --features mysql --bench mariadb`; `MAINSTAY_BENCH_ROWS` is how
+//! many are drained.
 
 #![allow(
     clippy::unwrap_used,
@@ -38,13 +39,22 @@ const HUNDREDS: usize = 50;
 const PAYLOAD: [u8; 300] = [b'x'; 300];
 
 /// The columns that a hand-written outbox of this kind needs; the lane is worked out by the program.
-const BY_HAND: &str = "CREATE TABLE by_hand (
-    lane INT NOT NULL, id BIGINT NOT NULL AUTO_INCREMENT, event_id BINARY(16) NOT NULL, source VARCHAR(255) NOT NULL,
-    type VARCHAR(255) NOT NULL, topic VARBINARY(255) NOT NULL, subject VARCHAR(1024), time DATETIME(6) NOT NULL,
-    content_type VARCHAR(255), `key` VARBINARY(1024), headers MEDIUMTEXT NOT NULL, payload LONGBLOB NOT NULL,
-    enqueued_at DATETIME(6) NOT NULL DEFAULT (utc_timestamp(6)), attempts INT NOT NULL DEFAULT 0,
-    PRIMARY KEY (lane, id), KEY (id)
-) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+fn table(name: &str, keys: &str) -> String {
+    format!(
+        "CREATE TABLE {name} (
+             lane INT NOT NULL, id BIGINT NOT NULL AUTO_INCREMENT, event_id BINARY(16) NOT NULL, source VARCHAR(255) NOT NULL,
+             type VARCHAR(255) NOT NULL, topic VARBINARY(255) NOT NULL, subject VARCHAR(1024), time DATETIME(6) NOT NULL,
+             content_type VARCHAR(255), `key` VARBINARY(1024), headers MEDIUMTEXT NOT NULL, payload LONGBLOB NOT NULL,
+             enqueued_at DATETIME(6) NOT NULL DEFAULT (utc_timestamp(6)), attempts INT NOT NULL DEFAULT 0, {keys}
+         ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+    )
+}
+
+/// With the keys of the library's table, to enqueue into.
+const SAME_SHAPE: &str = "same_shape";
+
+/// With the key that a queue without lanes has, to drain: of a table of lanes `ORDER BY id` would sort and lock every row.
+const QUEUE: &str = "queue_by_hand";
 
 #[tokio::main]
 async fn main() {
@@ -65,7 +75,13 @@ async fn main() {
         .await
         .unwrap();
     migrate(&pool).await.unwrap();
-    sqlx::raw_sql(BY_HAND).execute(&pool).await.unwrap();
+    for (name, keys) in [
+        (SAME_SHAPE, "PRIMARY KEY (lane, id), KEY (id)"),
+        (QUEUE, "PRIMARY KEY (id)"),
+    ] {
+        let create = AssertSqlSafe(table(name, keys));
+        sqlx::raw_sql(create).execute(&pool).await.unwrap();
+    }
     let world = World {
         outbox: Outbox::new(OutboxConfig::default().source("/bench")),
         pool: pool.clone(),
@@ -100,7 +116,7 @@ impl World {
             let began = Instant::now();
             for n in 0..SINGLES {
                 let mut tx = self.pool.begin().await.unwrap();
-                by_hand(&mut tx, n, 1).await;
+                by_hand(&mut tx, SAME_SHAPE, n, 1).await;
                 tx.commit().await.unwrap();
             }
             times[0].push(began.elapsed());
@@ -114,7 +130,7 @@ impl World {
             let began = Instant::now();
             for n in 0..HUNDREDS {
                 let mut tx = self.pool.begin().await.unwrap();
-                by_hand(&mut tx, n * 100, 100).await;
+                by_hand(&mut tx, SAME_SHAPE, n * 100, 100).await;
                 tx.commit().await.unwrap();
             }
             times[2].push(began.elapsed());
@@ -156,16 +172,16 @@ impl World {
     ) {
         let (mut raw, mut relay) = (Vec::new(), Vec::new());
         for _ in 0..3 {
-            self.fill(rows).await;
+            self.fill_by_hand(rows).await;
             let held = self.hold(hold).await;
             raw.push(self.drain_by_hand(rows).await);
-            drop(held);
+            let_go(held).await;
             self.empty().await;
 
             self.fill(rows).await;
             let held = self.hold(hold).await;
             relay.push(self.drain(rows).await);
-            drop(held);
+            let_go(held).await;
             self.empty().await;
         }
         let per_second = |time: Duration| rows as f64 / time.as_secs_f64();
@@ -178,38 +194,43 @@ impl World {
         .unwrap();
     }
 
-    /// Leaves a transaction open: one that has looked, or one that has enqueued.
+    /// Leaves a transaction open: one that has looked, or one that has enqueued, in either way.
     async fn hold(&self, begin: Option<&'static str>) -> Option<MySqlConnection> {
         let begin = begin?;
         let mut conn = self.pool.acquire().await.unwrap().detach();
         sqlx::raw_sql(begin).execute(&mut conn).await.unwrap();
         if !begin.ends_with("SNAPSHOT") {
             self.outbox.enqueue(&mut conn, event(0)).await.unwrap();
+            by_hand(&mut conn, QUEUE, 0, 1).await;
         }
         Some(conn)
     }
 
+    /// Every statement walks a range of the primary key and meets no row but those it takes. The ORDER BY and LIMIT of the
+    /// DELETE are for that: without them MariaDB walks the whole table where most of it is to go, which is seen of the last
+    /// batches, and waits at the row of an open writer until that is refused (error 1205, after 50 s by default).
     async fn drain_by_hand(&self, rows: usize) -> Duration {
         let began = Instant::now();
         let mut gone = 0;
         while gone < rows {
             let mut tx = self.pool.begin().await.unwrap();
             let taken: Vec<(i64, Vec<u8>, Vec<u8>)> = sqlx::query_as(
-                "SELECT id, event_id, payload FROM mainstay_outbox_message
-                 ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED",
+                "SELECT id, event_id, payload FROM queue_by_hand ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED",
             )
             .fetch_all(&mut *tx)
             .await
             .unwrap();
-            let mut delete = String::from("DELETE FROM mainstay_outbox_message WHERE id IN (0");
-            for (id, ..) in &taken {
-                write!(delete, ",{id}").unwrap();
-            }
-            delete.push(')');
-            sqlx::raw_sql(AssertSqlSafe(delete))
+            let ids: Vec<String> = taken.iter().map(|(id, ..)| id.to_string()).collect();
+            let delete = format!(
+                "DELETE FROM queue_by_hand WHERE id IN ({}) ORDER BY id LIMIT {}",
+                ids.join(","),
+                ids.len()
+            );
+            let deleted = sqlx::raw_sql(AssertSqlSafe(delete))
                 .execute(&mut *tx)
                 .await
                 .unwrap();
+            assert_eq!(deleted.rows_affected(), taken.len() as u64);
             tx.commit().await.unwrap();
             gone += taken.len();
         }
@@ -234,6 +255,14 @@ impl World {
         began.elapsed()
     }
 
+    async fn fill_by_hand(&self, rows: usize) {
+        for n in (0..rows).step_by(1_000) {
+            let mut tx = self.pool.begin().await.unwrap();
+            by_hand(&mut tx, QUEUE, n, 1_000.min(rows - n)).await;
+            tx.commit().await.unwrap();
+        }
+    }
+
     async fn fill(&self, rows: usize) {
         for n in (0..rows).step_by(1_000) {
             let mut tx = self.pool.begin().await.unwrap();
@@ -244,10 +273,19 @@ impl World {
     }
 
     async fn empty(&self) {
-        sqlx::raw_sql("TRUNCATE mainstay_outbox_message; TRUNCATE by_hand")
-            .execute(&self.pool)
-            .await
-            .unwrap();
+        sqlx::raw_sql(
+            "TRUNCATE mainstay_outbox_message; TRUNCATE same_shape; TRUNCATE queue_by_hand",
+        )
+        .execute(&self.pool)
+        .await
+        .unwrap();
+    }
+}
+
+/// Ends what `hold` left open; what is dropped may stand in the way of the next statement for a while.
+async fn let_go(held: Option<MySqlConnection>) {
+    if let Some(held) = held {
+        held.close().await.unwrap();
     }
 }
 
@@ -258,9 +296,9 @@ fn event(n: usize) -> Event {
         .bytes("application/json", &PAYLOAD[..])
 }
 
-async fn by_hand(conn: &mut MySqlConnection, n: usize, rows: usize) {
-    let mut sql = String::from(
-        "INSERT INTO by_hand (lane, event_id, source, type, topic, subject, time, content_type, `key`, headers, payload)
+async fn by_hand(conn: &mut MySqlConnection, table: &str, n: usize, rows: usize) {
+    let mut sql = format!(
+        "INSERT INTO {table} (lane, event_id, source, type, topic, subject, time, content_type, `key`, headers, payload)
          VALUES (?, ?, ?, ?, ?, ?, coalesce(?, utc_timestamp(6)), ?, ?, ?, ?)",
     );
     for _ in 1..rows {
