@@ -85,7 +85,10 @@ pub enum InvalidWebhook {
     /// The secret is not `whsec_` and the base64 of 24 to 64 bytes.
     #[error("a webhook secret is not whsec_ followed by the base64 of 24 to 64 bytes")]
     Secret,
-    /// The HTTP client could not be set up, for instance TLS for an https URL without the feature `https`.
+    /// An https URL, without the feature `https`.
+    #[error("the webhook's URL is https, which takes the feature `https`")]
+    NoTls,
+    /// The HTTP client could not be set up, for instance because TLS finds no certificates to trust on this system.
     #[error("the webhook's HTTP client could not be set up")]
     Client(#[source] reqwest::Error),
 }
@@ -251,6 +254,9 @@ impl WebhookBuilder {
         if !scheme || !url.username().is_empty() || url.password().is_some() {
             return Err(InvalidWebhook::Url);
         }
+        if url.scheme() == "https" && !cfg!(feature = "https") {
+            return Err(InvalidWebhook::NoTls);
+        }
         let host = url.host_str().ok_or(InvalidWebhook::Url)?;
         // A literal address never meets the resolver: it is checked here, as the URL parser has normalised it.
         let literal: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
@@ -358,6 +364,16 @@ mod tests {
             "http://[fe80::1%25eth0]/",
         ] {
             assert!(build(url).is_err(), "{url} was not refused");
+        }
+    }
+
+    #[test]
+    fn https_is_an_endpoint_where_there_is_tls() {
+        let built = build("https://93.184.216.34/hook");
+        if cfg!(feature = "https") {
+            assert!(built.is_ok());
+        } else {
+            assert!(matches!(built, Err(InvalidWebhook::NoTls)));
         }
     }
 
