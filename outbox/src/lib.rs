@@ -141,6 +141,9 @@
 //! the bindings for sinks of your own; `aead` encryption of payloads at rest ([`codec`]); `opentelemetry` trace contexts;
 //! `metrics` what stands below; `cli` the program `mainstay-outbox` for operators; `conformance` the suites for stores and sinks.
 //!
+//! TLS is by rustls. An address that asks for it where the feature is missing is refused: it is never spoken to unencrypted.
+//! The clients of NATS and Redis are yours, and so is their TLS: what it takes stands in the documentation of each sink.
+//!
 //! What an ack of a broker means is the broker's to say, and stands in each sink's documentation: some are given before
 //! anything is on a disk.
 //!
@@ -216,6 +219,8 @@ mod outbox;
 mod pattern;
 #[cfg(feature = "sqlx")]
 mod plan;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 #[cfg(feature = "sqlx")]
 mod relay;
 pub mod sink;

@@ -53,6 +53,9 @@ pub use self::nats::{InvalidConsumer, NatsConsumer};
 #[cfg(feature = "rabbitmq")]
 #[cfg_attr(docsrs, doc(cfg(feature = "rabbitmq")))]
 pub use self::rabbitmq::{DeadLetters, RabbitMqConsumer};
+#[cfg(feature = "rabbitmq-tls")]
+#[cfg_attr(docsrs, doc(cfg(feature = "rabbitmq-tls")))]
+pub use crate::rabbitmq::RabbitMqTls;
 use crate::sink::Reason;
 pub use crate::sink::cloudevents::Received;
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, task::Poll, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream};
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer,
+    BasicProperties, Channel, Confirmation, Connection, Consumer,
     options::{
         BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
         BasicRejectOptions, ConfirmSelectOptions,
@@ -21,8 +21,11 @@ use super::{
     Consumed, ConsumerConfig, Handler,
     drive::{Delivery, Handling, drive},
 };
+#[cfg(feature = "rabbitmq-tls")]
+use crate::rabbitmq::RabbitMqTls;
 use crate::{
     TARGET,
+    rabbitmq::Address,
     sink::{
         Reason,
         cloudevents::{Binding, Received, Unreadable},
@@ -59,7 +62,7 @@ use crate::{
 /// # }
 /// ```
 pub struct RabbitMqConsumer {
-    uri: String,
+    address: Address,
     queue: String,
     dead: DeadLetters,
     config: ConsumerConfig,
@@ -90,11 +93,20 @@ impl RabbitMqConsumer {
         config: ConsumerConfig,
     ) -> Self {
         Self {
-            uri: uri.into(),
+            address: Address::new(uri.into()),
             queue: queue.into(),
             dead,
             config,
         }
+    }
+
+    /// How the certificate of an `amqps` address is checked, and what is shown of our own. As the sink's.
+    #[cfg(feature = "rabbitmq-tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "rabbitmq-tls")))]
+    #[must_use]
+    pub fn tls(mut self, tls: RabbitMqTls) -> Self {
+        self.address = self.address.with_tls(tls);
+        self
     }
 
     /// Consumes until the token is cancelled, and says what was done.
@@ -121,9 +133,8 @@ impl RabbitMqConsumer {
                         Box::pin(drive(source, &self.config, None, &handling, &shutdown)).await;
                     let _ = timeout(SETTLE, connection.close(200, "OK".into())).await;
                 }
-                Ok(Err(Unusable)) | Err(_) => {
-                    tracing::warn!(target: TARGET, queue = self.queue, "RabbitMQ cannot be consumed from");
-                }
+                Ok(Err(Unusable(reason))) => self.warn(&reason),
+                Err(_) => self.warn(&"it did not answer in time".into()),
             }
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -133,14 +144,16 @@ impl RabbitMqConsumer {
         total
     }
 
+    fn warn(&self, reason: &Reason) {
+        tracing::warn!(target: TARGET, queue = self.queue, %reason, "RabbitMQ cannot be consumed from");
+    }
+
     async fn connect(
         &self,
         shutdown: CancellationToken,
     ) -> Result<Session<impl Stream<Item = RabbitMqDelivery> + Send + use<>>, Unusable> {
-        let queue = ShortString::try_new(self.queue.as_str()).map_err(|_| Unusable)?;
-        let options = ConnectionProperties::default()
-            .with_connection_name(concat!("mainstay-outbox/", env!("CARGO_PKG_VERSION")).into());
-        let connection = Arc::new(Connection::connect(&self.uri, options).await?);
+        let queue = short(&self.queue)?;
+        let connection = Arc::new(self.address.connect().await.map_err(Unusable)?);
         let dead = match &self.dead {
             DeadLetters::Policy => None,
             DeadLetters::Exchange {
@@ -149,8 +162,8 @@ impl RabbitMqConsumer {
             } => Some(Arc::new(Dead {
                 connection: Arc::clone(&connection),
                 channel: Mutex::new(None),
-                exchange: ShortString::try_new(exchange.as_str()).map_err(|_| Unusable)?,
-                routing_key: ShortString::try_new(routing_key.as_str()).map_err(|_| Unusable)?,
+                exchange: short(exchange)?,
+                routing_key: short(routing_key)?,
             })),
         };
         let channel = connection.create_channel().await?;
@@ -215,13 +228,18 @@ struct Session<S> {
     consumer: Consumer,
 }
 
-/// The broker, or what it is asked for, is not there. Why may name the user: that has to do.
-struct Unusable;
+/// The broker, or what it is asked for, is not there.
+struct Unusable(Reason);
 
+/// What the broker says may name the user: that has to do.
 impl From<lapin::Error> for Unusable {
     fn from(_: lapin::Error) -> Self {
-        Self
+        Self("no channel, or no such queue for this user".into())
     }
+}
+
+fn short(name: &str) -> Result<ShortString, Unusable> {
+    ShortString::try_new(name).map_err(|_| Unusable("a name is longer than AMQP carries".into()))
 }
 
 /// Where dead letters go. One at a time, so that a returned one is known.

@@ -67,6 +67,9 @@ pub use self::{
     opening::OpeningSink,
 };
 use crate::message::Message;
+#[cfg(feature = "rabbitmq-tls")]
+#[cfg_attr(docsrs, doc(cfg(feature = "rabbitmq-tls")))]
+pub use crate::rabbitmq::RabbitMqTls;
 
 /// A destination of messages: a broker, an endpoint, a channel.
 ///

@@ -52,6 +52,12 @@ type SubjectOf = dyn Fn(&Message) -> String + Send + Sync;
 /// | not connected; no stream takes the subject; stream full; no leader, no quorum, no resources | the sink is down |
 /// | any other refusal | retry |
 ///
+/// # TLS
+/// Is the client's, and always compiled in: connect to `tls://`, by default with the authorities that the system trusts, and
+/// with `ConnectOptions::add_root_certificates` where the server's is your own. It panics while rustls does not know which of
+/// two cryptographic libraries to use, as when the feature `https` or another crate brings a second one; choose one first,
+/// at the start of the program: `async_nats::rustls::crypto::ring::default_provider().install_default()`.
+///
 /// The client reconnects by itself. While it does the sink is down at once, so that nothing is buffered in the client and
 /// sent long after it was given up.
 ///

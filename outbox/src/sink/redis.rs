@@ -50,6 +50,11 @@ type StreamOf = dyn Fn(&Message) -> String + Send + Sync;
 ///
 /// The sink connects when it is first used, and again whenever its connection is lost.
 ///
+/// # TLS
+/// Is the client's: with the feature `tokio-rustls-comp` of `redis`, in your own dependencies, `rediss://` is an address;
+/// without it `Client::open` refuses one. Install a cryptographic library of rustls before the first connection, with
+/// `CryptoProvider::install_default`, as `redis` asks for.
+///
 /// ```no_run
 /// # fn example() -> Result<(), redis::RedisError> {
 /// use mainstay_outbox::sink::RedisSink;

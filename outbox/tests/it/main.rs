@@ -40,6 +40,8 @@ mod redrive;
 mod seal;
 mod sinks;
 mod takeover;
+#[cfg(any(feature = "nats", feature = "rabbitmq-tls"))]
+mod tls;
 mod trace;
 mod verify;
 mod wake;

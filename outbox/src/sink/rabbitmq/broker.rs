@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use lapin::{
-    Channel, Connection, ConnectionProperties, ErrorKind,
+    Channel, Connection, ErrorKind,
     options::ConfirmSelectOptions,
     protocol::{AMQPErrorKind, AMQPSoftError},
 };
 use tokio::{sync::Mutex, time::timeout};
 
-use crate::sink::SinkDown;
+use crate::{rabbitmq::Address, sink::SinkDown};
 
 pub(super) const BLOCKED: &str = "the broker blocks publishers: an alarm of memory or disk";
 
@@ -42,7 +42,7 @@ pub(super) fn fault(error: &lapin::Error) -> Fault {
 
 /// The one connection, opened when it is needed.
 pub(super) struct Broker {
-    uri: String,
+    address: Address,
     connected: Mutex<Option<Arc<Connected>>>,
 }
 
@@ -76,11 +76,16 @@ impl Confirming {
 }
 
 impl Broker {
-    pub(super) fn new(uri: String) -> Self {
+    pub(super) fn new(address: Address) -> Self {
         Self {
-            uri,
+            address,
             connected: Mutex::new(None),
         }
+    }
+
+    #[cfg(feature = "rabbitmq-tls")]
+    pub(super) const fn address(&self) -> &Address {
+        &self.address
     }
 
     pub(super) async fn channel(&self, within: Duration) -> Result<Confirming, SinkDown> {
@@ -120,14 +125,8 @@ impl Broker {
             return Ok(Arc::clone(known));
         }
         *connected = None;
-        let options = ConnectionProperties::default()
-            .with_connection_name(concat!("mainstay-outbox/", env!("CARGO_PKG_VERSION")).into());
-        // Why it failed may name the user: that it failed has to do.
-        let connection = Connection::connect(&self.uri, options)
-            .await
-            .map_err(|_| SinkDown::new("no connection to RabbitMQ"))?;
         let fresh = Arc::new(Connected {
-            connection,
+            connection: self.address.connect().await.map_err(SinkDown::new)?,
             idle: std::sync::Mutex::new(Vec::new()),
         });
         *connected = Some(Arc::clone(&fresh));

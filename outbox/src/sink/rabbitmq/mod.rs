@@ -18,7 +18,9 @@ use super::{
     cloudevents::{Binding, ContentMode, Wire},
     rounds::{Pipeline, Rounds},
 };
-use crate::message::Message;
+#[cfg(feature = "rabbitmq-tls")]
+use crate::rabbitmq::RabbitMqTls;
+use crate::{message::Message, rabbitmq::Address};
 
 type RoutingKeyOf = dyn Fn(&Message) -> String + Send + Sync;
 
@@ -44,7 +46,7 @@ type RoutingKeyOf = dyn Fn(&Message) -> String + Send + Sync;
 /// | larger than [`message_bytes_max`](Self::message_bytes_max); a routing key or header that AMQP cannot carry | rejected |
 /// | the broker closes the channel over the message (406), also when it is sent alone | rejected |
 /// | not confirmed within [`confirm_timeout`](Self::confirm_timeout) while others were | retry: it may have been stored |
-/// | nothing is confirmed; no connection; blocked by an alarm of memory or disk; no such exchange; no permission | the sink is down |
+/// | nothing is confirmed; no connection, no TLS; blocked by an alarm of memory or disk; no such exchange; no permission | the sink is down |
 ///
 /// The sink connects when it is first used, and again whenever its connection is lost. One connection carries all lanes,
 /// each on a channel of its own.
@@ -85,11 +87,12 @@ pub enum Unroutable {
 impl RabbitMqSink {
     /// A sink to this exchange, which must exist; the empty name is the default exchange, where routing keys are queues.
     ///
-    /// The URI is `amqp://user:password@host:port/vhost`; for `amqps` turn the feature `rabbitmq-tls` on.
+    /// The URI is `amqp://user:password@host:port/vhost`; for `amqps` turn the feature `rabbitmq-tls` on. Without it the sink
+    /// is down at such an address, and says why.
     #[must_use]
     pub fn new(uri: impl Into<String>, exchange: impl Into<String>) -> Self {
         Self {
-            broker: Arc::new(Broker::new(uri.into())),
+            broker: Arc::new(Broker::new(Address::new(uri.into()))),
             exchange: exchange.into(),
             routing_key: Arc::new(|message| message.topic().to_owned()),
             mode: ContentMode::Binary,
@@ -100,6 +103,17 @@ impl RabbitMqSink {
             max_in_flight: 256,
             message_bytes_max: 16 * 1024 * 1024,
         }
+    }
+
+    /// How the certificate of an `amqps` address is checked, and what is shown of our own. Default: authorities that browsers
+    /// trust, nothing.
+    #[cfg(feature = "rabbitmq-tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "rabbitmq-tls")))]
+    #[must_use]
+    pub fn tls(mut self, tls: RabbitMqTls) -> Self {
+        let address = self.broker.address().clone().with_tls(tls);
+        self.broker = Arc::new(Broker::new(address));
+        self
     }
 
     /// The routing key of a message, at most 255 bytes. Default: its topic.

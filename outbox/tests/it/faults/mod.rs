@@ -5,8 +5,8 @@
 //! an ordinary run.
 
 mod failover;
-mod programs;
-mod servers;
+pub mod programs;
+pub mod servers;
 mod storm;
 mod writers;
 

@@ -138,7 +138,7 @@ impl Program {
                     ("RABBITMQ_PID_FILE", path("pid")),
                     ("RABBITMQ_ENABLED_PLUGINS_FILE", path("plugins")),
                     ("RABBITMQ_CONF_ENV_FILE", path("none")),
-                    ("RABBITMQ_CONFIG_FILE", path("none")),
+                    ("RABBITMQ_CONFIG_FILE", path("rabbitmq")), // with `.conf`, if there is one
                     ("RABBITMQ_ADVANCED_CONFIG_FILE", path("none")),
                 ];
                 let mut names = start.as_server_user(&find("epmd", self));
@@ -160,6 +160,10 @@ impl Program {
 }
 
 impl Start {
+    pub fn add_arguments(&mut self, arguments: Vec<String>) {
+        self.arguments.extend(arguments);
+    }
+
     pub fn command(&self) -> Command {
         let mut command = self.as_server_user(&self.program);
         command.args(&self.arguments);

@@ -37,6 +37,14 @@ impl Server {
     /// # Panics
     /// When it is not installed: a test that kills it is not left out in silence.
     pub async fn start(program: Program) -> Option<Self> {
+        Self::furnished(program, |_| Vec::new()).await
+    }
+
+    /// The same, with files of the caller's in its folder, and arguments that the caller adds to its own.
+    pub async fn furnished(
+        program: Program,
+        furnish: impl FnOnce(&Path) -> Vec<String>,
+    ) -> Option<Self> {
         let name = program.name();
         let spared = env::var("MAINSTAY_TEST_WITHOUT_KILLS").unwrap_or_default();
         if spared.split([' ', ',']).any(|spared| spared == name) {
@@ -55,7 +63,8 @@ impl Server {
             run(Command::new("chown").arg("nobody").arg(&folder));
         }
         let port = free_port();
-        let start = program.prepare(&folder, port);
+        let mut start = program.prepare(&folder, port);
+        start.add_arguments(furnish(&folder));
         let mut server = Self {
             program,
             start,
@@ -123,9 +132,9 @@ impl Server {
         self.start.as_server_user(&find(name, self.program))
     }
 
-    /// Tells a running RabbitMQ something.
+    /// Tells a running RabbitMQ something, and gives back what it says.
     #[cfg(feature = "rabbitmq")]
-    pub async fn control(&self, arguments: &[&str]) {
+    pub async fn control(&self, arguments: &[&str]) -> String {
         let mut command = self.tool("rabbitmqctl");
         command.args(arguments);
         let told = tokio::process::Command::from(command)
@@ -133,6 +142,7 @@ impl Server {
             .await
             .unwrap();
         assert!(told.status.success(), "{told:?}");
+        String::from_utf8(told.stdout).unwrap()
     }
 
     fn spawn(&self) -> Child {
