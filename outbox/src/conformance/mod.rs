@@ -4,9 +4,12 @@
 //! [`all`] runs it, given something that makes a fresh empty database for each case. Cases panic when a promise is
 //! broken, so call it from a test.
 
+mod age;
+mod batch;
 mod claim;
 mod dead;
 mod enqueue;
+mod heads;
 mod held;
 mod lease;
 mod operate;
@@ -20,7 +23,7 @@ use uuid::Uuid;
 
 use crate::{
     Event, Outbox, OutboxConfig, migrate_with_lanes,
-    store::{Ask, Candidate, Grant, Held, InFlight, Look, OutboxDb, Settlement},
+    store::{Ask, Candidate, Failed, Grant, Held, InFlight, Look, Note, OutboxDb, Settlement},
 };
 
 /// Runs every case, each on a database of its own.
@@ -51,23 +54,23 @@ where
     lease::a_server_is_the_same_over_each_connection(fresh().await).await;
     claim::a_message_that_waits_blocks_its_key_only(fresh().await).await;
     claim::a_message_that_does_not_hold_its_key_is_overtaken(fresh().await).await;
-    claim::a_look_begins_above_the_id_it_is_given(fresh().await).await;
-    claim::heads_and_writers_are_of_one_moment(fresh().await).await;
     claim::a_parked_key_is_set_aside_until_it_is_released(fresh().await).await;
-    claim::a_batch_seen_before_rows_were_put_back_is_not_recorded(fresh().await).await;
-    claim::the_survey_says_whether_anything_waits(fresh().await).await;
-    claim::a_failure_is_added_to_the_history(fresh().await).await;
-    claim::what_is_kept_is_forgotten_by_its_age(fresh().await).await;
-    claim::caps_cut_what_is_claimed(fresh().await).await;
+    claim::a_look_begins_above_the_id_it_is_given(fresh().await).await;
     claim::topics_are_passed_over(fresh().await).await;
-    claim::heads_skip_topics_and_say_how_far_they_looked(fresh().await).await;
+    claim::caps_cut_what_is_claimed(fresh().await).await;
+    claim::the_survey_says_whether_anything_waits(fresh().await).await;
+    heads::heads_and_writers_are_of_one_moment(fresh().await).await;
+    heads::heads_skip_topics_and_say_how_far_they_looked(fresh().await).await;
     held::heads_pass_what_is_held_and_say_until_when(fresh().await).await;
     held::a_look_may_be_of_the_time_its_mark_is_of(fresh().await).await;
     held::what_was_under_way_is_told_apart(fresh().await).await;
-    claim::what_is_due_moves_into_its_lane_in_the_order_of_the_times(fresh().await).await;
-    claim::settling_twice_charges_once(fresh().await).await;
-    claim::a_settlement_that_is_repeated_undoes_nothing_that_came_after_it(fresh().await).await;
-    claim::a_settlement_is_of_its_own_batch_only(fresh().await).await;
+    batch::a_batch_seen_before_rows_were_put_back_is_not_recorded(fresh().await).await;
+    batch::a_failure_is_added_to_the_history(fresh().await).await;
+    batch::settling_twice_charges_once(fresh().await).await;
+    batch::a_settlement_that_is_repeated_undoes_nothing_that_came_after_it(fresh().await).await;
+    batch::a_settlement_is_of_its_own_batch_only(fresh().await).await;
+    age::what_is_due_moves_into_its_lane_in_the_order_of_the_times(fresh().await).await;
+    age::what_is_kept_is_forgotten_by_its_age(fresh().await).await;
     dead::dead_letters_move_there_and_back_whole(fresh().await).await;
     dead::a_filter_means_what_it_says(fresh().await).await;
     dead::a_change_in_many_batches_is_one_in_the_audit(fresh().await).await;
@@ -109,6 +112,12 @@ async fn take<Db: OutboxDb>(pool: &Pool<Db>, lease: Duration, count: u16) -> Vec
     Db::acquire(pool.clone(), Uuid::now_v7(), lease, count)
         .await
         .expect("lanes are acquired")
+}
+
+/// The only lane, leased.
+async fn own<Db: OutboxDb>(pool: &Pool<Db>) -> Held {
+    let grants = take(pool, LONG, 1).await;
+    held(*grants.first().expect("the lane is free"))
 }
 
 async fn due<Db: OutboxDb>(pool: &Pool<Db>, ask: Ask) -> Vec<Candidate> {
@@ -178,6 +187,22 @@ fn nothing(held: Held) -> Settlement {
         acked: Vec::new(),
         failed: Vec::new(),
         dead: Vec::new(),
+    }
+}
+
+/// It failed, and waits as long as a test goes.
+fn later(row: &Candidate) -> Failed {
+    Failed {
+        id: row.id,
+        attempts: row.attempts,
+        delay: LONG,
+        suspect: false,
+        holds: true,
+        reason: "not now".to_owned(),
+        note: Note {
+            before: "[[1,".to_owned(),
+            after: ",\"not now\"]]".to_owned(),
+        },
     }
 }
 
