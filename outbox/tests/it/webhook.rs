@@ -14,7 +14,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing::any,
 };
-use mainstay_outbox::{Event, LaneRef, MemorySink, Message, Outcome, Sink, WebhookSink};
+use mainstay_outbox::{
+    Event, LaneRef, MemorySink, Message, Outcome, Sink, WebhookSink,
+    sink::{
+        WebhookBuilder,
+        cloudevents::{self, Binding, ContentMode, STRUCTURED},
+    },
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -43,10 +49,7 @@ async fn hook(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let status = headers
-        .get("ce-subject")
-        .map(|v| v.to_str().unwrap().to_owned())
-        .unwrap_or_default();
+    let status = event(&headers, &body).subject().unwrap().to_owned();
     received
         .lock()
         .unwrap()
@@ -73,25 +76,46 @@ async fn hook(
     response
 }
 
-fn sink(address: SocketAddr) -> WebhookSink {
+/// The event as a receiver reads it, in whichever mode it was sent.
+fn event(headers: &HeaderMap, body: &Bytes) -> cloudevents::Received {
+    let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
+    let pairs: Vec<(&str, String)> = headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), text(value)))
+        .collect();
+    let pairs = pairs.iter().map(|(name, value)| (*name, value.as_str()));
+    let content_type = headers[header::CONTENT_TYPE].to_str().unwrap();
+    cloudevents::Received::read(
+        Binding::Http,
+        Some(content_type),
+        pairs,
+        body.clone(),
+        "hook",
+    )
+    .unwrap()
+}
+
+fn builder(address: SocketAddr) -> WebhookBuilder {
     WebhookSink::builder(format!("http://{address}/hook"))
         .secret(SECRET.parse().unwrap())
         .allow_private(true)
         .timeout(Duration::from_millis(300))
-        .build()
-        .unwrap()
+}
+
+fn sink(address: SocketAddr) -> WebhookSink {
+    builder(address).build().unwrap()
 }
 
 fn message(subject: &str) -> Message {
     Message::from_event(Event::new("t").subject(subject), "/tests", UNIX_EPOCH)
 }
 
-#[tokio::test]
-async fn a_message_arrives_signed_as_a_cloud_event() {
+/// A payment, and what was received of it in this mode, or in the mode that is the default.
+async fn payment(mode: Option<ContentMode>) -> (Message, HeaderMap, Bytes) {
     let (address, received) = server().await;
     let event = Event::new("payment.created")
         .key("order 17 €")
-        .subject("s")
+        .subject("200")
         .time(UNIX_EPOCH + Duration::from_secs(951_782_400))
         .header(
             "traceparent",
@@ -102,24 +126,79 @@ async fn a_message_arrives_signed_as_a_cloud_event() {
         .json(&serde_json::json!({"amount": 1250}))
         .unwrap();
     let message = Message::from_event(event, "/payments", UNIX_EPOCH);
-    let outcomes = sink(address)
+    let builder = builder(address);
+    let builder = match mode {
+        Some(mode) => builder.content_mode(mode),
+        None => builder,
+    };
+    let outcomes = builder
+        .build()
+        .unwrap()
         .publish(LaneRef::detached(), std::slice::from_ref(&message))
         .await
         .unwrap();
     assert_eq!(outcomes.into_iter().collect::<Vec<_>>(), [Outcome::Acked]);
-
-    let received = received.lock().unwrap();
-    let (method, headers, body) = &received[0];
-    let get = |name: &str| headers[name].to_str().unwrap();
+    let (method, headers, body) = received.lock().unwrap().remove(0);
     assert_eq!(method, "POST");
-    assert_eq!(&body[..], br#"{"amount":1250}"#);
+    assert_eq!(headers["webhook-id"], message.id().to_string());
+    (message, headers, body)
+}
+
+/// The receiver's side of Standard Webhooks, done by hand.
+fn assert_signed(headers: &HeaderMap, body: &Bytes) {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use hmac::{Hmac, KeyInit, Mac};
+    let get = |name: &str| headers[name].to_str().unwrap();
+    let key = STANDARD
+        .decode(SECRET.trim_start_matches("whsec_"))
+        .unwrap();
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();
+    mac.update(format!("{}.{}.", get("webhook-id"), get("webhook-timestamp")).as_bytes());
+    mac.update(body);
+    let expected = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
+    assert_eq!(get("webhook-signature"), expected);
+}
+
+#[tokio::test]
+async fn the_whole_event_is_in_the_body_that_is_signed() {
+    let (message, mut headers, body) = payment(None).await;
+    assert_signed(&headers, &body);
+    assert_eq!(headers["content-type"], STRUCTURED);
+    let attributes = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("ce-"));
+    assert_eq!(
+        attributes.count(),
+        0,
+        "what is no part of the body is not signed"
+    );
+    // Whoever holds the request can add headers: they say nothing of the event.
+    headers.insert("ce-type", HeaderValue::from_static("payment.refunded"));
+    headers.insert("ce-id", HeaderValue::from_static("another"));
+    let event = event(&headers, &body);
+    assert_eq!(event.event_id(), Some(message.id()));
+    assert_eq!(event.source(), "/payments");
+    assert_eq!(event.event_type(), "payment.created");
+    assert_eq!(event.subject(), Some("200"));
+    assert_eq!(event.time(), Some(message.time()));
+    assert_eq!(event.key(), message.key());
+    assert_eq!(event.header("tenant"), Some("acme"));
+    assert_eq!(event.content_type(), Some("application/json"));
+    assert_eq!(event.payload(), r#"{"amount":1250}"#);
+}
+
+#[tokio::test]
+async fn in_binary_mode_the_payload_is_the_body_and_attributes_are_headers() {
+    let (message, headers, body) = payment(Some(ContentMode::Binary)).await;
+    assert_signed(&headers, &body);
+    assert_eq!(body, r#"{"amount":1250}"#);
     let id = message.id().to_string();
     for (name, value) in [
         ("ce-specversion", "1.0"),
         ("ce-id", id.as_str()),
         ("ce-source", "/payments"),
         ("ce-type", "payment.created"),
-        ("ce-subject", "s"),
+        ("ce-subject", "200"),
         ("ce-time", "2000-02-29T00:00:00.000000Z"),
         ("ce-partitionkey", "order%2017%20%E2%82%AC"),
         ("ce-tenant", "acme"),
@@ -128,22 +207,10 @@ async fn a_message_arrives_signed_as_a_cloud_event() {
             "traceparent",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         ),
-        ("webhook-id", id.as_str()),
         ("x-event-content-length", "9999"),
     ] {
-        assert_eq!(get(name), value, "{name}");
+        assert_eq!(headers[name], value, "{name}");
     }
-    // The receiver's side of the specification, done by hand.
-    use base64::{Engine, engine::general_purpose::STANDARD};
-    use hmac::{Hmac, KeyInit, Mac};
-    let key = STANDARD
-        .decode(SECRET.trim_start_matches("whsec_"))
-        .unwrap();
-    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();
-    mac.update(format!("{id}.{}.", get("webhook-timestamp")).as_bytes());
-    mac.update(body);
-    let expected = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
-    assert_eq!(get("webhook-signature"), expected);
 }
 
 #[tokio::test]
@@ -242,16 +309,12 @@ async fn a_relay_delivers_through_an_endpoint_that_comes_and_goes() {
     relay.drain(Duration::from_secs(5)).await;
     let received = received.lock().unwrap();
     for key in 0..3 {
-        let subject = |headers: &HeaderMap| {
-            headers["ce-subject"]
-                .to_str()
-                .unwrap()
-                .parse::<u8>()
-                .unwrap()
+        let subject = |headers: &HeaderMap, body: &Bytes| -> u8 {
+            event(headers, body).subject().unwrap().parse().unwrap()
         };
         let of_key: Vec<u8> = received
             .iter()
-            .map(|(_, headers, _)| subject(headers))
+            .map(|(_, headers, body)| subject(headers, body))
             .filter(|n| n % 3 == key)
             .collect();
         assert!(of_key.is_sorted(), "{of_key:?}");

@@ -14,7 +14,7 @@ use axum::{
     Router,
     body::Bytes,
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode},
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -22,8 +22,9 @@ use mainstay::{
     errors::Error,
     idempotency::{
         self,
-        webhook::{Received, Secret, Verifier, Webhooks},
+        webhook::{Received, Secret, Verifier, Verify, Webhooks},
     },
+    outbox::sink::cloudevents::{self, Binding, STRUCTURED},
 };
 use serde::Deserialize;
 use sqlx::{Sqlite, SqlitePool};
@@ -154,11 +155,28 @@ impl Consumer {
 
 /// Takes one delivery: verify, look whether it is known, apply, all in one transaction.
 async fn take(State(consumer): State<Arc<Inner>>, headers: HeaderMap, body: Bytes) -> Response {
-    let tenant = headers.get("ce-tenant").map(HeaderValue::as_bytes);
+    let now = clock::now();
+    let delivery = match consumer.verifier.verify(&headers, body.clone(), now) {
+        Ok(delivery) => delivery,
+        Err(error) => return Error::from(error).into_response(),
+    };
+    // From the body alone, which is what was signed: no header can make another event of it.
+    let none: [(&str, &str); 0] = [];
+    let event = cloudevents::Received::read(
+        Binding::Http,
+        Some(STRUCTURED),
+        none,
+        delivery.body,
+        "events",
+    );
+    let Ok(event) = event else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    let tenant = event.header("tenant");
     if !consumer
         .tenants
         .iter()
-        .any(|known| Some(known.name.as_bytes()) == tenant)
+        .any(|known| Some(known.name.as_str()) == tenant)
     {
         // What another run has left behind in this database is none of this run's business.
         return StatusCode::NO_CONTENT.into_response();
@@ -167,11 +185,6 @@ async fn take(State(consumer): State<Arc<Inner>>, headers: HeaderMap, body: Byte
     if consumer.sabotage == Some(Sabotage::LoseEvent) && rand::random_ratio(1, 20) {
         return StatusCode::NO_CONTENT.into_response();
     }
-    let kind = headers
-        .get("ce-type")
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
-        .to_owned();
     let received = consumer
         .webhooks
         .receive(
@@ -179,13 +192,13 @@ async fn take(State(consumer): State<Arc<Inner>>, headers: HeaderMap, body: Byte
             "payments",
             &headers,
             body,
-            clock::now(),
-            move |mut tx, delivery| async move {
-                let event: Event =
-                    serde_json::from_slice(&delivery.body).map_err(Error::internal)?;
+            now,
+            move |mut tx, _| async move {
+                let paid: Event =
+                    serde_json::from_slice(event.payload()).map_err(Error::internal)?;
                 sqlx::query("INSERT INTO effects (payment, kind) VALUES (?1, ?2)")
-                    .bind(event.id)
-                    .bind(kind)
+                    .bind(paid.id)
+                    .bind(event.event_type())
                     .execute(&mut **tx)
                     .await
                     .map_err(Error::internal)?;

@@ -25,9 +25,18 @@ use crate::message::Message;
 /// Delivers to one HTTP endpoint.
 ///
 /// # What is sent
-/// One POST a message, as the [HTTP binding](super::cloudevents) of CloudEvents 1.0 says, by default in binary mode: the
-/// payload as the body, attributes as `ce-*` headers. With it the signature headers of Standard Webhooks: `webhook-id` (the
-/// event's id, the same on every attempt), `webhook-timestamp`, `webhook-signature`, which is over the body that is sent.
+/// One POST a message, as the [HTTP binding](super::cloudevents) of CloudEvents 1.0 says, by default in structured mode: the
+/// whole event is the body. With it the signature headers of Standard Webhooks: `webhook-id` (the event's id, the same on
+/// every attempt), `webhook-timestamp`, `webhook-signature`.
+///
+/// # What is signed
+/// The id, the timestamp and the body, as that standard has it, and so no other header. In structured mode that is the event,
+/// but for its headers that are no attributes (`traceparent`, `x-…`). In [binary mode](WebhookBuilder::content_mode) it is the
+/// payload and the id alone: whoever holds one signed request, a proxy or a log of requests for instance, can send it again
+/// with another type, source, subject, time, key or extension, for as long as the receiver's tolerance for the timestamp lasts.
+///
+/// The content type says which mode a request is in, and is not signed either. A receiver takes one mode and refuses the
+/// other, or a document of structured mode could be shown to it as the payload of an event with other headers.
 ///
 /// # What the answer means
 /// | answer | outcome |
@@ -98,7 +107,7 @@ impl WebhookSink {
     pub fn builder(url: impl Into<String>) -> WebhookBuilder {
         WebhookBuilder {
             url: url.into(),
-            mode: ContentMode::Binary,
+            mode: ContentMode::Structured,
             secrets: Vec::new(),
             timeout: Duration::from_secs(15),
             connect_timeout: Duration::from_secs(5),
@@ -205,7 +214,11 @@ impl WebhookBuilder {
         self
     }
 
-    /// Binary mode (the default) or one JSON document a message.
+    /// One JSON document a message (structured mode, the default), or binary mode: the payload as the body, attributes as
+    /// `ce-*` headers.
+    ///
+    /// In binary mode no attribute is [signed](WebhookSink#what-is-signed) but the id, as `webhook-id`. It is for receivers that
+    /// take everything they go by from the payload.
     pub fn content_mode(mut self, mode: ContentMode) -> Self {
         self.mode = mode;
         self
