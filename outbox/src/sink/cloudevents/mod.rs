@@ -28,6 +28,10 @@
 //! Header names are read without regard to case, and AMQP's also as `cloudEvents_id`, which newer writers send. Structured
 //! mode keeps the attributes in the body; headers that are no attributes travel beside it as in binary mode.
 //!
+//! There is no batched mode (a JSON array of events), on purpose: it is HTTP's alone, and one answer for a whole array says
+//! nothing of any one event. A receiver that could not take the third of ten would have to refuse all ten, so that one bad event
+//! holds up the keys of the others, or to acknowledge what it has not taken. Connections are kept, so little would be saved.
+//!
 //! Sources: the specification's release 1.0.2, its HTTP, AMQP and Kafka bindings and JSON format; for headers over NATS
 //! the binding's 1.0.3, since 1.0.2 predates NATS's headers; the partitioning and distributed tracing extensions.
 
