@@ -22,7 +22,7 @@ use mainstay::{
     errors::Error,
     idempotency::{
         self,
-        webhook::{Received, Secret, Verifier, Verify, Webhooks},
+        webhook::{Received, Secret, Verifier, Webhooks},
     },
     outbox::sink::cloudevents::{self, Binding, STRUCTURED},
 };
