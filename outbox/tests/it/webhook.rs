@@ -2,7 +2,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU16, AtomicUsize, Ordering},
+    },
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -15,7 +18,7 @@ use axum::{
     routing::any,
 };
 use mainstay_outbox::{
-    Event, LaneRef, MemorySink, Message, Outcome, Sink, WebhookSink,
+    Admin, Event, LaneRef, MemorySink, Message, Outcome, Sink, SinkDown, WebhookSink,
     sink::{
         WebhookBuilder,
         cloudevents::{self, Binding, ContentMode, STRUCTURED},
@@ -216,7 +219,7 @@ async fn in_binary_mode_the_payload_is_the_body_and_attributes_are_headers() {
 #[tokio::test]
 async fn answers_become_outcomes() {
     let (address, received) = server().await;
-    let batch: Vec<Message> = ["200", "204", "302", "400", "410", "429", "500", "hang"]
+    let batch: Vec<Message> = ["200", "204", "302", "400", "422", "429", "500", "hang"]
         .map(message)
         .into();
     let outcomes = sink(address)
@@ -253,6 +256,103 @@ async fn answers_become_outcomes() {
         batch.len(),
         "the redirect was not followed"
     );
+}
+
+/// An endpoint that answers everything with one status, which can be changed.
+struct Endpoint {
+    address: SocketAddr,
+    status: Arc<AtomicU16>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Endpoint {
+    async fn answering(status: u16) -> Self {
+        let status = Arc::new(AtomicU16::new(status));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (say, count) = (Arc::clone(&status), Arc::clone(&asked));
+        let hook = async move || {
+            count.fetch_add(1, Ordering::SeqCst);
+            StatusCode::from_u16(say.load(Ordering::SeqCst)).unwrap()
+        };
+        let app = Router::new().route("/hook", any(hook));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Self {
+            address,
+            status,
+            asked,
+        }
+    }
+
+    fn answer(&self, status: u16) {
+        self.status.store(status, Ordering::SeqCst);
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+async fn publish(sink: &WebhookSink, batch: &[Message]) -> Result<Vec<Outcome>, SinkDown> {
+    let outcomes = sink.publish(LaneRef::detached(), batch).await?;
+    Ok(outcomes.into_iter().collect())
+}
+
+#[tokio::test]
+async fn an_endpoint_that_says_it_is_gone_is_asked_no_more_until_it_is_enabled() {
+    let endpoint = Endpoint::answering(410).await;
+    let sink = sink(endpoint.address);
+    let clone = sink.clone();
+    assert!(!sink.is_disabled());
+    for _ in 0..2 {
+        let down = publish(&sink, &[message("a"), message("b")])
+            .await
+            .unwrap_err();
+        assert!(down.reason().as_str().contains("410"), "{down}");
+        assert!(clone.is_disabled());
+    }
+    let asked = endpoint.asked();
+    assert!(
+        (1..=2).contains(&asked),
+        "both may have been under way: {asked}"
+    );
+
+    endpoint.answer(200);
+    assert!(publish(&clone, &[message("a")]).await.is_err());
+    assert_eq!(endpoint.asked(), asked);
+    clone.enable();
+    assert!(!sink.is_disabled());
+    assert_eq!(
+        publish(&sink, &[message("a")]).await,
+        Ok(vec![Outcome::Acked])
+    );
+}
+
+#[tokio::test]
+async fn a_relay_keeps_what_is_for_an_endpoint_that_is_gone() {
+    let database = sqlite().await;
+    let pool = database.pool.clone();
+    let outbox = outbox(&pool, 4).await;
+    let endpoint = Endpoint::answering(410).await;
+    let sink = sink(endpoint.address);
+    let relay = quick(&pool, &outbox)
+        .max_attempts(1)
+        .sink("*", sink.clone());
+    let relay = relay.build().await.unwrap().spawn(CancellationToken::new());
+    let events = (0..20).map(|n| Event::new("t").key([n % 5]));
+    put(&pool, &outbox, events.collect()).await;
+    until("it is found out", async || relay.sinks_down() == ["*"]).await;
+    assert!(sink.is_disabled());
+    let admin = Admin::new(pool);
+    let lag = admin.lag().await.unwrap();
+    assert_eq!((lag.pending, lag.dead), (20, 0));
+
+    endpoint.answer(200);
+    sink.enable();
+    until("all is delivered", async || relay.stats().delivered == 20).await;
+    assert_eq!(admin.lag().await.unwrap().dead, 0);
+    relay.drain(Duration::from_secs(5)).await;
 }
 
 #[tokio::test]

@@ -10,22 +10,32 @@ use reqwest::{
 
 use crate::sink::{Outcome, Reason};
 
-pub(super) fn verdict(status: StatusCode, headers: &HeaderMap) -> Outcome {
+/// What an answer speaks of.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The message.
+    Message(Outcome),
+    /// The endpoint, which is no more.
+    Gone,
+}
+
+pub(super) fn verdict(status: StatusCode, headers: &HeaderMap) -> Verdict {
     let reason = Reason::new(&format!("the endpoint answered {}", status.as_u16()));
-    match status.as_u16() {
+    Verdict::Message(match status.as_u16() {
         200..=299 => Outcome::Acked,
+        410 => return Verdict::Gone,
         429 | 503 => Outcome::Retry {
             after: retry_after(headers),
             reason,
         },
-        // What the endpoint says of this message, or of itself for good (410). Any other 4xx speaks of the endpoint as it is
-        // now, such as a wrong secret or a route that is being deployed: that must not bury the backlog.
-        400 | 410 | 413 | 414 | 415 | 422 | 431 => Outcome::Reject { reason },
+        // What the endpoint says of this message. Any other 4xx speaks of the endpoint as it is now, such as a wrong secret or
+        // a route that is being deployed: that must not bury the backlog.
+        400 | 413 | 414 | 415 | 422 | 431 => Outcome::Reject { reason },
         _ => Outcome::Retry {
             after: None,
             reason,
         },
-    }
+    })
 }
 
 /// What `Retry-After` asks for, in seconds or until a date; the relay caps it. Several values are no wish at all.
@@ -56,10 +66,11 @@ mod tests {
 
     fn kind(status: u16) -> &'static str {
         match verdict(StatusCode::from_u16(status).unwrap(), &HeaderMap::new()) {
-            Outcome::Acked => "ack",
-            Outcome::Retry { .. } => "retry",
-            Outcome::Reject { .. } => "reject",
-            Outcome::NotTried => "not tried",
+            Verdict::Message(Outcome::Acked) => "ack",
+            Verdict::Message(Outcome::Retry { .. }) => "retry",
+            Verdict::Message(Outcome::Reject { .. }) => "reject",
+            Verdict::Message(Outcome::NotTried) => "not tried",
+            Verdict::Gone => "gone",
         }
     }
 
@@ -74,7 +85,8 @@ mod tests {
                 ],
                 "retry",
             ),
-            (&[400, 410, 413, 414, 415, 422, 431], "reject"),
+            (&[400, 413, 414, 415, 422, 431], "reject"),
+            (&[410], "gone"),
         ] {
             for status in statuses {
                 assert_eq!(kind(*status), expected, "{status}");

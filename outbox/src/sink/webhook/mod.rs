@@ -4,7 +4,15 @@ mod address;
 mod answer;
 mod secret;
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use reqwest::{
     Client, Url,
@@ -14,7 +22,10 @@ use reqwest::{
 use tokio::sync::Semaphore;
 
 pub use self::secret::WebhookSecret;
-use self::{address::PublicOnly, answer::verdict};
+use self::{
+    address::PublicOnly,
+    answer::{Verdict, verdict},
+};
 use super::{
     LaneRef, Outcome, Outcomes, Sink, SinkDown,
     cloudevents::{Binding, ContentMode, Wire},
@@ -42,7 +53,8 @@ use crate::message::Message;
 /// | answer | outcome |
 /// |---|---|
 /// | 2xx | acked |
-/// | 400, 410, 413, 414, 415, 422, 431: this message will never do | rejected |
+/// | 400, 413, 414, 415, 422, 431: this message will never do | rejected |
+/// | 410: the endpoint is no more | the sink is [disabled](Self::is_disabled) |
 /// | every other status: not now | retry; `Retry-After`, seconds or date, is honoured on 429 and 503 |
 /// | 1xx, 3xx | retry as well: redirects are not followed, they could point anywhere |
 /// | no connection (resolver, refused, connect timeout, TLS) | the sink is down, no attempt is spent |
@@ -59,7 +71,11 @@ pub struct WebhookSink {
     response_bytes_max: usize,
     max_in_flight: usize,
     places: Arc<Semaphore>,
+    gone: Arc<AtomicBool>,
 }
+
+/// Why a disabled sink is down.
+const GONE: &str = "the endpoint answered 410: disabled until it is enabled again";
 
 /// Puts a [`WebhookSink`] together.
 #[derive(Debug)]
@@ -117,11 +133,33 @@ impl WebhookSink {
         }
     }
 
+    /// Whether the endpoint has answered 410 Gone, and nothing is sent to it any more.
+    ///
+    /// Then the sink is down, with that as its reason, whatever is published: no attempt is spent, the one that was answered so
+    /// included, and messages wait until the endpoint is [enabled](Self::enable), or the relay has another sink in its place.
+    /// All clones of a sink are disabled together. It is not remembered beyond the process: the next one asks once more.
+    ///
+    /// The relay tells of it as of any sink that is down: the reason in its log, the topics by `RelayHandle::sinks_down`.
+    ///
+    /// Standard Webhooks wants it so: whoever answers 410 asks for no more. An endpoint that means one message answers 422.
+    #[must_use]
+    pub fn is_disabled(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// Sends again to an endpoint that has answered 410. The relay's next probe, at the latest, is sent.
+    pub fn enable(&self) {
+        self.gone.store(false, Ordering::Release);
+    }
+
     async fn post(&self, lane: &LaneRef, message: &Message) -> Result<Outcome, SinkDown> {
         // Never closed, so the permit is always granted; without one the bound is merely not kept.
         let _place = self.places.acquire().await.ok();
         if !lane.is_held() {
             return Ok(Outcome::NotTried); // waiting for the place took too long
+        }
+        if self.is_disabled() {
+            return Err(SinkDown::new(GONE));
         }
         let wire = Wire::new(message, Binding::Http, self.mode);
         let headers = self.headers(message, &wire, now_unix());
@@ -132,9 +170,15 @@ impl WebhookSink {
             .body(wire.body().clone());
         match request.send().await {
             Ok(response) => {
-                let outcome = verdict(response.status(), response.headers());
+                let verdict = verdict(response.status(), response.headers());
                 self.drain(response).await;
-                Ok(outcome)
+                match verdict {
+                    Verdict::Message(outcome) => Ok(outcome),
+                    Verdict::Gone => {
+                        self.gone.store(true, Ordering::Release);
+                        Err(SinkDown::new(GONE))
+                    }
+                }
             }
             Err(error) if address::refused(&error) => Ok(Outcome::reject(
                 "the endpoint's name resolves to an address that is not public",
@@ -301,6 +345,7 @@ impl WebhookBuilder {
             response_bytes_max: self.response_bytes_max,
             max_in_flight: self.max_in_flight,
             places: Arc::new(Semaphore::new(self.max_in_flight)),
+            gone: Arc::new(AtomicBool::new(false)),
         })
     }
 }
