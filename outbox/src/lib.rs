@@ -85,9 +85,10 @@
 //!   there with ids below those that had been seen before waits for the sweep.
 //! - What is on the wire when a sink goes away is charged an attempt where the outage cannot be told from a failure of the
 //!   message: where others that were sent with it were still answered and it was not, and where `publish` does not return
-//!   within [`publish_timeout`](RelayBuilder::publish_timeout). What would be sent after that is charged nothing. A
-//!   destination that still answers is not away: a webhook's 503, or a request that it takes and leaves unanswered, is a
-//!   failure of the message each time.
+//!   within [`publish_timeout`](RelayBuilder::publish_timeout). What would be sent after that is charged nothing. Where
+//!   an answer may be either, as a load balancer's 503 may, or a request that is taken and left unanswered, the third
+//!   different message in a row that gets nothing else makes it an outage: the two before it are charged, and in an outage of
+//!   hours whatever probes the sink, some times.
 //! - The relay works on the primary and reaches it directly. A proxy that splits reads from writes lets it decide by what a
 //!   replica says, which is of the past: it would publish again what is settled, and pass over what is still to commit.
 //! - Between transactions that write one key at once, order is that of their ids, not of their commits, unless something

@@ -27,6 +27,13 @@ mod rabbitmq;
 mod redis;
 #[cfg(any(feature = "nats", feature = "rabbitmq", feature = "redis"))]
 mod rounds;
+#[cfg(any(
+    feature = "http",
+    feature = "nats",
+    feature = "rabbitmq",
+    feature = "redis"
+))]
+mod streak;
 #[cfg(feature = "http")]
 mod webhook;
 
@@ -78,7 +85,8 @@ pub use crate::rabbitmq::RabbitMqTls;
 ///   that is not [`Acked`](Outcome::Acked), later ones of that key are [`NotTried`](Outcome::NotTried). That is what keeps
 ///   a key's first deliveries in order. [`publish_each`] does it for sinks that publish message by message.
 /// - `Acked` means the destination has taken responsibility. Whatever is not acked is delivered again: at least once.
-/// - A failure that says nothing about any message is [`SinkDown`]: it spends no attempt and the relay backs off.
+/// - A failure that says nothing about any message is [`SinkDown`]: it spends no attempt and the relay backs off. What one
+///   message can bring about by itself must not be that for ever: everything would wait for it, and it would never die.
 /// - A sink bounds its own calls in time. The relay's `publish_timeout` is a last resort that spends an attempt.
 ///
 /// The relay calls `publish` for several lanes at once, each from a task of its own; a panic is caught and spends an

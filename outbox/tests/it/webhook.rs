@@ -18,7 +18,7 @@ use axum::{
     routing::any,
 };
 use mainstay_outbox::{
-    Admin, Event, LaneRef, MemorySink, Message, Outcome, Sink, SinkDown, WebhookSink,
+    Admin, Event, Filter, LaneRef, MemorySink, Message, Outcome, Sink, SinkDown, WebhookSink,
     sink::{
         WebhookBuilder,
         cloudevents::{self, Binding, ContentMode, STRUCTURED},
@@ -258,7 +258,7 @@ async fn answers_become_outcomes() {
     );
 }
 
-/// An endpoint that answers everything with one status, which can be changed.
+/// An endpoint that answers everything with one status, which can be changed; but an event whose subject is `poison` with 502.
 struct Endpoint {
     address: SocketAddr,
     status: Arc<AtomicU16>,
@@ -270,9 +270,12 @@ impl Endpoint {
         let status = Arc::new(AtomicU16::new(status));
         let asked = Arc::new(AtomicUsize::new(0));
         let (say, count) = (Arc::clone(&status), Arc::clone(&asked));
-        let hook = async move || {
+        let hook = async move |headers: HeaderMap, body: Bytes| {
             count.fetch_add(1, Ordering::SeqCst);
-            StatusCode::from_u16(say.load(Ordering::SeqCst)).unwrap()
+            match event(&headers, &body).subject() {
+                Some("poison") => StatusCode::BAD_GATEWAY,
+                _ => StatusCode::from_u16(say.load(Ordering::SeqCst)).unwrap(),
+            }
         };
         let app = Router::new().route("/hook", any(hook));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -352,6 +355,95 @@ async fn a_relay_keeps_what_is_for_an_endpoint_that_is_gone() {
     sink.enable();
     until("all is delivered", async || relay.stats().delivered == 20).await;
     assert_eq!(admin.lag().await.unwrap().dead, 0);
+    relay.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn three_messages_in_a_row_without_an_answer_of_the_endpoint_are_an_outage() {
+    let endpoint = Endpoint::answering(200).await;
+    let sink = sink(endpoint.address);
+    let retry = |outcome: &Outcome| matches!(outcome, Outcome::Retry { .. });
+    for status in [502, 503, 504, 522] {
+        endpoint.answer(status);
+        let batch: Vec<Message> = (0..4).map(|n| message(&n.to_string())).collect();
+        for one in batch.chunks(1).take(2).cycle().take(6) {
+            assert!(publish(&sink, one).await.unwrap().iter().all(retry));
+        }
+        for one in batch.chunks(1).skip(2).chain(batch.chunks(1)) {
+            let down = publish(&sink, one).await.unwrap_err();
+            let said = format!("the endpoint answered {status}");
+            assert_eq!(down.reason().as_str(), said);
+        }
+        endpoint.answer(500);
+        assert!(publish(&sink, &batch[..1]).await.unwrap().iter().all(retry));
+        endpoint.answer(status);
+        assert!(publish(&sink, &batch[3..]).await.unwrap().iter().all(retry));
+        endpoint.answer(200);
+        let outcomes = publish(&sink, &batch).await.unwrap();
+        assert_eq!(outcomes, vec![Outcome::Acked; 4]);
+    }
+}
+
+#[tokio::test]
+async fn an_outage_that_begins_in_a_batch_charges_two_of_it() {
+    let endpoint = Endpoint::answering(503).await;
+    let sink = sink(endpoint.address);
+    let batch: Vec<Message> = (0..50).map(|n| message(&n.to_string())).collect();
+    let outcomes = publish(&sink, &batch).await.unwrap();
+    let charged = |outcome: &&Outcome| matches!(outcome, Outcome::Retry { .. });
+    assert_eq!(outcomes.iter().filter(charged).count(), 2);
+    let not = outcomes.iter().filter(|of| **of == Outcome::NotTried);
+    assert_eq!(not.count(), 48);
+}
+
+#[tokio::test]
+async fn silence_after_silence_is_an_outage() {
+    let (address, _received) = server().await;
+    let sink = sink(address);
+    let hang = || [message("hang")];
+    for _ in 0..2 {
+        let outcomes = publish(&sink, &hang()).await.unwrap();
+        assert!(matches!(outcomes[..], [Outcome::Retry { .. }]));
+    }
+    assert!(publish(&sink, &hang()).await.is_err());
+    assert_eq!(
+        publish(&sink, &[message("200")]).await,
+        Ok(vec![Outcome::Acked])
+    );
+}
+
+#[tokio::test]
+async fn an_outage_behind_a_load_balancer_kills_nothing_and_what_breaks_the_handler_dies_alone() {
+    let database = sqlite().await;
+    let pool = database.pool.clone();
+    let outbox = outbox(&pool, 1).await;
+    let endpoint = Endpoint::answering(503).await;
+    let relay = quick(&pool, &outbox)
+        .max_attempts(6)
+        .sink("*", sink(endpoint.address));
+    let relay = relay.build().await.unwrap().spawn(CancellationToken::new());
+    // The first of the only lane, which is what the relay probes with, will fail afterwards as well.
+    let events = (0..40).map(|n| {
+        let event = Event::new("t").key([n % 8]);
+        event.subject(if n == 0 { "poison" } else { "good" })
+    });
+    put(&pool, &outbox, events.collect()).await;
+    until("it is down", async || relay.sinks_down() == ["*"]).await;
+    // As many probes as the relay makes in a minute and more, if it is not told to hurry.
+    let met = endpoint.asked() + 30;
+    until("it was probed", async || endpoint.asked() >= met).await;
+    let admin = Admin::new(pool);
+    let lag = admin.lag().await.unwrap();
+    assert_eq!((lag.pending, lag.dead), (40, 0));
+
+    endpoint.answer(200);
+    until("the rest is delivered", async || {
+        relay.stats().delivered == 39
+    })
+    .await;
+    until("it died", async || admin.lag().await.unwrap().dead == 1).await;
+    let letters = admin.dead(Filter::all(), 2).await.unwrap();
+    assert_eq!(letters[0].message().subject(), Some("poison"));
     relay.drain(Duration::from_secs(5)).await;
 }
 

@@ -17,6 +17,11 @@ pub(super) enum Verdict {
     Message(Outcome),
     /// The endpoint, which is no more.
     Gone,
+    /// The message or the endpoint: what stands before an endpoint says so when that is away, and when this message breaks it.
+    Unclear {
+        after: Option<Duration>,
+        reason: Reason,
+    },
 }
 
 pub(super) fn verdict(status: StatusCode, headers: &HeaderMap) -> Verdict {
@@ -24,7 +29,13 @@ pub(super) fn verdict(status: StatusCode, headers: &HeaderMap) -> Verdict {
     Verdict::Message(match status.as_u16() {
         200..=299 => Outcome::Acked,
         410 => return Verdict::Gone,
-        429 | 503 => Outcome::Retry {
+        502..=504 | 520..=524 => {
+            return Verdict::Unclear {
+                after: retry_after(headers),
+                reason,
+            };
+        }
+        429 => Outcome::Retry {
             after: retry_after(headers),
             reason,
         },
@@ -71,6 +82,7 @@ mod tests {
             Verdict::Message(Outcome::Reject { .. }) => "reject",
             Verdict::Message(Outcome::NotTried) => "not tried",
             Verdict::Gone => "gone",
+            Verdict::Unclear { .. } => "unclear",
         }
     }
 
@@ -80,13 +92,13 @@ mod tests {
             (&[200, 201, 204, 299][..], "ack"),
             (
                 &[
-                    301, 302, 307, 308, 401, 403, 404, 405, 408, 409, 425, 429, 500, 502, 503, 504,
-                    599,
+                    301, 302, 307, 308, 401, 403, 404, 405, 408, 409, 425, 429, 500, 501, 505, 599,
                 ],
                 "retry",
             ),
             (&[400, 413, 414, 415, 422, 431], "reject"),
             (&[410], "gone"),
+            (&[502, 503, 504, 520, 521, 522, 523, 524], "unclear"),
         ] {
             for status in statuses {
                 assert_eq!(kind(*status), expected, "{status}");

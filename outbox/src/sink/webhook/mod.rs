@@ -2,17 +2,10 @@
 
 mod address;
 mod answer;
+mod endpoint;
 mod secret;
 
-use std::{
-    fmt,
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use reqwest::{
     Client, Url,
@@ -25,6 +18,7 @@ pub use self::secret::WebhookSecret;
 use self::{
     address::PublicOnly,
     answer::{Verdict, verdict},
+    endpoint::Endpoint,
 };
 use super::{
     LaneRef, Outcome, Outcomes, Sink, SinkDown,
@@ -55,13 +49,25 @@ use crate::message::Message;
 /// | 2xx | acked |
 /// | 400, 413, 414, 415, 422, 431: this message will never do | rejected |
 /// | 410: the endpoint is no more | the sink is [disabled](Self::is_disabled) |
-/// | every other status: not now | retry; `Retry-After`, seconds or date, is honoured on 429 and 503 |
+/// | 502, 503, 504 and 520 to 524; connection lost or timeout after the request went out: it may have arrived | retry, or [the sink is down](#outages) |
+/// | every other status: not now | retry |
 /// | 1xx, 3xx | retry as well: redirects are not followed, they could point anywhere |
 /// | no connection (resolver, refused, connect timeout, TLS) | the sink is down, no attempt is spent |
-/// | connection lost or timeout after the request went out | retry: it may have arrived |
 /// | an address that is not public | rejected, without a connection |
 ///
+/// `Retry-After`, seconds or a date, is honoured on 429 and on what may be an outage, up to an hour.
+///
 /// An ack means that the endpoint answered 2xx, which is as durable as the endpoint makes it.
+///
+/// # Outages
+/// A load balancer whose endpoint is away answers 502, 503 or 504, or nothing in time; so it does when a single message crashes
+/// the endpoint's handler. The sink tells them apart by the company: the third *different* message in a row that got nothing
+/// else, whichever lane it is of, is an outage. From then on such an answer spends no attempt and the sink is down, until there
+/// is any other answer; if one came with `Retry-After`, nothing is sent before. The first two are charged an attempt. A message
+/// that fails alone does not come to that while others succeed; if it is all that there is, it is charged and dies.
+///
+/// So that such a message cannot pass for an outage when it happens to be the one that probes after a real one, a message is
+/// charged in an outage too, when it has met it for the 8th, 16th, 32nd … 256th time and then for every 256th.
 #[derive(Clone)]
 pub struct WebhookSink {
     client: Client,
@@ -71,11 +77,8 @@ pub struct WebhookSink {
     response_bytes_max: usize,
     max_in_flight: usize,
     places: Arc<Semaphore>,
-    gone: Arc<AtomicBool>,
+    endpoint: Arc<Endpoint>,
 }
-
-/// Why a disabled sink is down.
-const GONE: &str = "the endpoint answered 410: disabled until it is enabled again";
 
 /// Puts a [`WebhookSink`] together.
 #[derive(Debug)]
@@ -144,12 +147,12 @@ impl WebhookSink {
     /// Standard Webhooks wants it so: whoever answers 410 asks for no more. An endpoint that means one message answers 422.
     #[must_use]
     pub fn is_disabled(&self) -> bool {
-        self.gone.load(Ordering::Acquire)
+        self.endpoint.is_gone()
     }
 
     /// Sends again to an endpoint that has answered 410. The relay's next probe, at the latest, is sent.
     pub fn enable(&self) {
-        self.gone.store(false, Ordering::Release);
+        self.endpoint.enable();
     }
 
     async fn post(&self, lane: &LaneRef, message: &Message) -> Result<Outcome, SinkDown> {
@@ -158,9 +161,7 @@ impl WebhookSink {
         if !lane.is_held() {
             return Ok(Outcome::NotTried); // waiting for the place took too long
         }
-        if self.is_disabled() {
-            return Err(SinkDown::new(GONE));
-        }
+        self.endpoint.check()?;
         let wire = Wire::new(message, Binding::Http, self.mode);
         let headers = self.headers(message, &wire, now_unix());
         let request = self
@@ -168,30 +169,31 @@ impl WebhookSink {
             .post(self.url.clone())
             .headers(headers)
             .body(wire.body().clone());
-        match request.send().await {
+        let unclear = |reason: &str| Verdict::Unclear {
+            after: None,
+            reason: reason.into(),
+        };
+        let verdict = match request.send().await {
             Ok(response) => {
                 let verdict = verdict(response.status(), response.headers());
                 self.drain(response).await;
-                match verdict {
-                    Verdict::Message(outcome) => Ok(outcome),
-                    Verdict::Gone => {
-                        self.gone.store(true, Ordering::Release);
-                        Err(SinkDown::new(GONE))
-                    }
-                }
+                verdict
             }
-            Err(error) if address::refused(&error) => Ok(Outcome::reject(
-                "the endpoint's name resolves to an address that is not public",
-            )),
-            Err(error) if error.is_connect() => Err(SinkDown::new("no connection to the endpoint")),
-            Err(error) if error.is_timeout() => {
-                Ok(Outcome::retry("the endpoint did not answer in time"))
+            Err(error) if address::refused(&error) => {
+                return Ok(Outcome::reject(
+                    "the endpoint's name resolves to an address that is not public",
+                ));
+            }
+            Err(error) if error.is_connect() => {
+                return Err(SinkDown::new("no connection to the endpoint"));
             }
             Err(error) if error.is_builder() => {
-                Ok(Outcome::reject("the request could not be built"))
+                return Ok(Outcome::reject("the request could not be built"));
             }
-            Err(_) => Ok(Outcome::retry("the connection was lost before the answer")),
-        }
+            Err(error) if error.is_timeout() => unclear("the endpoint did not answer in time"),
+            Err(_) => unclear("the connection was lost before the answer"),
+        };
+        self.endpoint.judge(message.id(), verdict)
     }
 
     /// Reads the answer's body up to the cap, so that the connection can be used again; nothing is made of it.
@@ -345,7 +347,7 @@ impl WebhookBuilder {
             response_bytes_max: self.response_bytes_max,
             max_in_flight: self.max_in_flight,
             places: Arc::new(Semaphore::new(self.max_in_flight)),
-            gone: Arc::new(AtomicBool::new(false)),
+            endpoint: Arc::default(),
         })
     }
 }
