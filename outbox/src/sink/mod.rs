@@ -10,6 +10,16 @@
 //! | [`MemorySink`], [`FaultSink`] | | yes | for tests |
 //!
 //! Sinks of your own are held to the same promises by `conformance::sink`.
+//!
+//! # Whose failure
+//! A failure is a message's, which spends an attempt, or the sink's ([`SinkDown`]), which spends none and makes everything
+//! wait. Where what came, or did not come, may be either, the sinks to brokers and webhooks go by its company:
+//! - Beside answers to other messages that were sent with it, it is the message's. A lone one's too; but the third *different*
+//!   message in a row, from whichever lane, that fails so with no other answer in between makes it an outage, until there is any
+//!   other answer.
+//! - In an outage a message is charged when it has met it for the 8th, 16th, 32nd .. 256th time, and for every 256th then. So
+//!   one that fails by itself, and happens to be the one that the relay probes with, does not keep the sink down for ever, and
+//!   an outage of hours costs a few messages a few attempts.
 
 mod channel;
 #[cfg(feature = "cloudevents")]

@@ -1,6 +1,10 @@
 //! A sink to Redis Streams.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex as SyncMutex},
+    time::Duration,
+};
 
 use redis::{
     AsyncConnectionConfig, Client, Pipeline as Commands, RedisError, Value,
@@ -15,6 +19,7 @@ use super::{
     LaneRef, Outcome, Outcomes, Sink, SinkDown,
     cloudevents::{Binding, ContentMode, Wire},
     rounds::{Pipeline, Rounds},
+    streak::Streak,
 };
 use crate::message::Message;
 
@@ -45,7 +50,8 @@ type StreamOf = dyn Fn(&Message) -> String + Send + Sync;
 /// | appended | acked |
 /// | larger than [`message_bytes_max`](Self::message_bytes_max) | rejected |
 /// | the key holds something else than a stream (WRONGTYPE), or another error of the one entry | retry |
-/// | no connection, no answer in time, OOM, READONLY, LOADING, MISCONF, CLUSTERDOWN, MOVED, NOPERM, EXECABORT … | the sink is down |
+/// | no answer in time, though the server answers a PING | retry, or from the third message in a row on the sink is down |
+/// | no connection, no answer to anything, OOM, READONLY, LOADING, MISCONF, CLUSTERDOWN, MOVED, NOPERM, EXECABORT … | the sink is down |
 /// | fewer [`replicas`](Self::replicas) in time than asked for | the sink is down; the entries may stay |
 ///
 /// The sink connects when it is first used, and again whenever its connection is lost.
@@ -74,6 +80,7 @@ pub struct RedisSink {
     timeout: Duration,
     max_in_flight: usize,
     message_bytes_max: usize,
+    streak: Arc<SyncMutex<Streak>>,
 }
 
 impl RedisSink {
@@ -93,6 +100,7 @@ impl RedisSink {
             timeout: Duration::from_secs(5),
             max_in_flight: 256,
             message_bytes_max: 16 * 1024 * 1024,
+            streak: Arc::default(),
         }
     }
 
@@ -140,8 +148,8 @@ impl RedisSink {
         self
     }
 
-    /// How long a round trip may take, connecting included. Default 5 s; keep it below half of the relay's
-    /// `publish_timeout`.
+    /// How long a round trip may take, connecting included; when there is no answer, a PING may take as long. Default 5 s; keep
+    /// it below a quarter of the relay's `publish_timeout`.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -219,14 +227,12 @@ impl RedisSink {
         if places.is_empty() {
             return;
         }
-        let until = Instant::now() + self.timeout;
-        let said = match timeout_at(until, self.server.run(&commands, self.timeout)).await {
-            Ok(Ok(Value::Array(answers))) => self.read(answers, places.len()),
-            Ok(Ok(_)) => Err(Silence::Down(
+        let said = match self.server.run(&commands, self.timeout).await {
+            Ok(Value::Array(answers)) => self.read(answers, places.len()),
+            Ok(_) => Err(Silence::Down(
                 "the server's answer is no pipeline's".to_owned(),
             )),
-            Ok(Err(error)) => Err(silence(&error)),
-            Err(_) => Err(Silence::Late),
+            Err(silence) => Err(silence),
         };
         match said {
             Ok(entries) => {
@@ -240,9 +246,13 @@ impl RedisSink {
                 }
             }
             Err(Silence::Late) => {
-                self.server.forget().await;
                 for at in places {
                     rounds.silent(at, "no answer in time: it may have been appended");
+                }
+            }
+            Err(Silence::Lost) => {
+                for at in places {
+                    rounds.lost(at, "the connection to Redis was lost");
                 }
             }
         }
@@ -293,7 +303,8 @@ impl Sink for RedisSink {
         loop {
             let round = rounds.next(&lane);
             if round.is_empty() {
-                return rounds.finish();
+                let lives = rounds.mute().is_some() && self.server.lives(self.timeout).await;
+                return rounds.finish(lives, &self.streak);
             }
             self.send(&mut rounds, round).await;
         }
@@ -315,17 +326,13 @@ impl fmt::Debug for RedisSink {
 enum Silence {
     Down(String),
     Late,
+    Lost,
 }
 
-fn silence(error: &RedisError) -> Silence {
-    if error.is_timeout() {
-        return Silence::Late;
-    }
-    // Texts of errors may repeat addresses and keys; codes do not.
-    Silence::Down(match error.code() {
-        Some(code) => format!("the server answered {code}"),
-        None => "the connection to Redis failed".to_owned(),
-    })
+/// Texts of errors may repeat addresses and keys; codes do not.
+fn answered(error: &RedisError) -> Option<String> {
+    let code = error.code()?;
+    Some(format!("the server answered {code}"))
 }
 
 /// The one connection, opened when it is needed.
@@ -335,14 +342,40 @@ struct Server {
 }
 
 impl Server {
-    async fn run(&self, commands: &Commands, within: Duration) -> Result<Value, RedisError> {
-        let mut connection = self.connected(within).await?;
-        let answered = commands.query_async(&mut connection).await;
-        if answered.is_err() {
-            // Whatever it was: a fresh connection is the cheapest way to be sure of the next answers.
-            self.forget().await;
+    async fn run(&self, commands: &Commands, within: Duration) -> Result<Value, Silence> {
+        let until = Instant::now() + within;
+        let mut connection = match timeout_at(until, self.connected(within)).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => {
+                let said = answered(&error);
+                let said = said.unwrap_or_else(|| "no connection to Redis".to_owned());
+                return Err(Silence::Down(said));
+            }
+            Err(_) => return Err(Silence::Down("Redis does not answer in time".to_owned())),
+        };
+        let silence = match timeout_at(until, commands.query_async(&mut connection)).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) if error.is_timeout() => Silence::Late,
+            Ok(Err(error)) => answered(&error).map_or(Silence::Lost, Silence::Down),
+            Err(_) => Silence::Late,
+        };
+        // Whatever it was: a fresh connection is the cheapest way to be sure of the next answers.
+        self.forget().await;
+        Err(silence)
+    }
+
+    /// Whether the server answers at all, if only to refuse.
+    async fn lives(&self, within: Duration) -> bool {
+        let until = Instant::now() + within;
+        let Ok(Ok(mut connection)) = timeout_at(until, self.connected(within)).await else {
+            return false;
+        };
+        let ping = redis::cmd("PING");
+        match timeout_at(until, ping.query_async::<Value>(&mut connection)).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) => error.code().is_some(),
+            Err(_) => false,
         }
-        answered
     }
 
     async fn connected(&self, within: Duration) -> Result<MultiplexedConnection, RedisError> {

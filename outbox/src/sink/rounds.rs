@@ -1,8 +1,14 @@
 //! Which messages of a batch go out together, and what has become of each: the plan of sinks that publish many at once.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
 
-use super::{LaneRef, Outcome, Outcomes, Reason, SinkDown};
+use super::{
+    LaneRef, Outcome, Outcomes, Reason, SinkDown,
+    streak::{Blame, Streak},
+};
 use crate::message::Message;
 
 /// What may be under way to a broker at the same time.
@@ -38,9 +44,25 @@ pub(crate) struct Rounds<'a> {
     round: usize,
     /// Whether the sink has answered anything of this round.
     answered: bool,
+    /// Whether it has answered anything at all.
+    heard: bool,
+    /// No further round is sent: the sink is down, or a message of this one met what an outage looks like.
+    last: bool,
     down: Option<SinkDown>,
-    /// Sent in this round, which is then the last, and never answered.
-    silent: Vec<(usize, Reason)>,
+    /// By message: it failed, and whose failure it is the others tell.
+    doubts: Vec<Option<Doubt>>,
+}
+
+#[derive(Clone, Debug)]
+struct Doubt {
+    kind: Kind,
+    reason: Reason,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Silent,
+    Lost,
 }
 
 impl<'a> Rounds<'a> {
@@ -70,8 +92,10 @@ impl<'a> Rounds<'a> {
             turn: vec![0; count],
             round: 0,
             answered: false,
+            heard: false,
+            last: false,
             down: None,
-            silent: Vec::new(),
+            doubts: vec![None; batch.len()],
         }
     }
 
@@ -79,7 +103,7 @@ impl<'a> Rounds<'a> {
     /// sent, the sink is down or silent, or the lane is held no longer.
     pub(crate) fn next(&mut self, lane: &LaneRef) -> Vec<(usize, &'a Message)> {
         let mut round = Vec::new();
-        if self.down.is_some() || !self.silent.is_empty() || !lane.is_held() {
+        if self.last || !lane.is_held() {
             return round;
         }
         self.round += 1;
@@ -109,6 +133,7 @@ impl<'a> Rounds<'a> {
     /// What the sink has made of the message at this place. What is never told counts as not tried, and stops its key.
     pub(crate) fn settle(&mut self, at: usize, outcome: Outcome) {
         self.answered = true;
+        self.heard = true;
         self.tell(at, outcome);
     }
 
@@ -126,21 +151,45 @@ impl<'a> Rounds<'a> {
         }
     }
 
-    /// The message at this place met the sink down.
+    /// The message at this place met the sink down, which no message can bring about.
     pub(crate) fn down(&mut self, at: usize, down: SinkDown) {
         self.stop(at);
+        self.last = true;
         // Several may meet the outage at once: one report of it is enough.
         self.down.get_or_insert(down);
     }
 
     /// The message at this place was sent and not answered in time: it may have arrived.
     ///
-    /// Silence is the sink's when nothing else of the round was answered either, whatever rounds before it were: an outage
-    /// may begin between two. Then no attempt is spent. Beside answers it is the message's, so that one that is never
-    /// answered does not hold up the rest for ever.
+    /// Beside answers to others of the round silence is the message's. When nothing of the round was answered, whatever rounds
+    /// before it were (an outage may begin between two), it is the sink's if that answers nothing else either; see
+    /// [`mute`](Self::mute). If it does, the streak of such messages tells.
     pub(crate) fn silent(&mut self, at: usize, reason: impl Into<Reason>) {
+        self.doubt(at, Kind::Silent, reason.into());
+    }
+
+    /// The connection was lost with the message at this place on it. That is an outage; but one that is lost again and again
+    /// may be why.
+    pub(crate) fn lost(&mut self, at: usize, reason: impl Into<Reason>) {
+        self.doubt(at, Kind::Lost, reason.into());
+    }
+
+    fn doubt(&mut self, at: usize, kind: Kind, reason: Reason) {
         self.stop(at);
-        self.silent.push((at, reason.into()));
+        self.last = true;
+        if let Some(slot) = self.doubts.get_mut(at) {
+            *slot = Some(Doubt { kind, reason });
+        }
+    }
+
+    /// The message that the sink was silent about, when nothing else tells that it lives: then it is to be asked something
+    /// that it answers if it can.
+    pub(crate) fn mute(&self) -> Option<&'a Message> {
+        let silent =
+            |doubt: &Option<Doubt>| doubt.as_ref().is_some_and(|of| of.kind == Kind::Silent);
+        let at = self.doubts.iter().position(silent);
+        at.filter(|_| !self.answered)
+            .and_then(|at| self.batch.get(at))
     }
 
     /// Whether the key of the message at this place has stopped since the round was planned: then it must not be sent.
@@ -156,19 +205,17 @@ impl<'a> Rounds<'a> {
         }
     }
 
-    /// One outcome per message; a key's messages count up to its first that is not acked.
+    /// One outcome per message; a key's messages count up to its first that is not acked. `lives` says that a sink that
+    /// was [`mute`](Self::mute) has answered when it was asked something else.
     ///
     /// # Errors
     /// [`SinkDown`] when it was met and nothing else is known of any message.
-    pub(crate) fn finish(mut self) -> Result<Outcomes, SinkDown> {
-        let answered = self.answered;
-        for (at, reason) in std::mem::take(&mut self.silent) {
-            if answered {
-                self.settle(at, Outcome::retry(reason));
-            } else {
-                self.down(at, SinkDown::new(reason));
-            }
-        }
+    pub(crate) fn finish(
+        mut self,
+        lives: bool,
+        streak: &Mutex<Streak>,
+    ) -> Result<Outcomes, SinkDown> {
+        self.resolve(lives, streak);
         let mut cut = vec![false; self.stopped.len()];
         let mut any = false;
         let outcomes: Vec<Outcome> = self
@@ -188,6 +235,46 @@ impl<'a> Rounds<'a> {
         match self.down {
             Some(down) if !any => Err(down),
             _ => Ok(outcomes.into_iter().collect()),
+        }
+    }
+
+    /// Says of each doubt whose failure it was.
+    fn resolve(&mut self, lives: bool, streak: &Mutex<Streak>) {
+        let doubts = std::mem::take(&mut self.doubts);
+        let mut streak = streak.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.heard {
+            streak.answered();
+        }
+        // What comes behind a failure of its key is no evidence of its own.
+        let mut cut = vec![false; self.stopped.len()];
+        let mut heads = Vec::new();
+        for (at, doubt) in doubts.into_iter().enumerate() {
+            let key = self.keys.get(at).and_then(|key| cut.get_mut(*key));
+            let (Some(cut), Some(message)) = (key, self.batch.get(at)) else {
+                break;
+            };
+            if *cut {
+                continue;
+            }
+            *cut = self.outcomes.get(at) != Some(&Some(Outcome::Acked));
+            if let Some(doubt) = doubt {
+                let beside = doubt.kind == Kind::Silent && self.answered;
+                if !beside {
+                    streak.note(message.id());
+                }
+                heads.push((at, message.id(), doubt, beside));
+            }
+        }
+        for (at, id, doubt, beside) in heads {
+            let blame = match doubt.kind {
+                _ if beside => Blame::Message,
+                Kind::Silent if lives => streak.blame(id),
+                Kind::Silent | Kind::Lost => streak.blame_in_an_outage(id),
+            };
+            match blame {
+                Blame::Message => self.tell(at, Outcome::retry(doubt.reason)),
+                Blame::Sink => self.down(at, SinkDown::new(doubt.reason)),
+            }
         }
     }
 }
@@ -216,6 +303,11 @@ mod tests {
         keys.chars().map(message).collect()
     }
 
+    /// With a sink that answers nothing else either, and nothing known of other batches.
+    fn finish(rounds: Rounds<'_>) -> Result<Outcomes, SinkDown> {
+        rounds.finish(false, &Mutex::default())
+    }
+
     fn places(round: &[(usize, &Message)]) -> Vec<usize> {
         round.iter().map(|(at, _)| *at).collect()
     }
@@ -239,7 +331,7 @@ mod tests {
         assert_eq!(places(&second), [1], "b has stopped");
         rounds.settle(1, Outcome::Acked);
         assert!(rounds.next(&lane).is_empty());
-        let outcomes: Vec<_> = rounds.finish().unwrap().into_iter().collect();
+        let outcomes: Vec<_> = finish(rounds).unwrap().into_iter().collect();
         let retry = Outcome::retry("no");
         let (ack, not) = (Outcome::Acked, Outcome::NotTried);
         assert_eq!(
@@ -258,7 +350,7 @@ mod tests {
             rounds.settle(at, Outcome::Acked);
         }
         rounds.settle(1, Outcome::retry("no"));
-        let outcomes: Vec<_> = rounds.finish().unwrap().into_iter().collect();
+        let outcomes: Vec<_> = finish(rounds).unwrap().into_iter().collect();
         let retry = Outcome::retry("no");
         assert_eq!(
             outcomes,
@@ -276,14 +368,14 @@ mod tests {
         rounds.next(&lane);
         rounds.down(1, SinkDown::new("gone"));
         assert!(rounds.next(&lane).is_empty());
-        let outcomes: Vec<_> = rounds.finish().unwrap().into_iter().collect();
+        let outcomes: Vec<_> = finish(rounds).unwrap().into_iter().collect();
         assert_eq!(outcomes, [Outcome::Acked, Outcome::NotTried]);
 
         let mut rounds = Rounds::new(&batch, Pipeline::AcrossKeys, 2);
         rounds.next(&lane);
         rounds.down(0, SinkDown::new("gone"));
         rounds.down(1, SinkDown::new("gone too"));
-        assert_eq!(rounds.finish(), Err(SinkDown::new("gone")));
+        assert_eq!(finish(rounds), Err(SinkDown::new("gone")));
     }
 
     #[test]
@@ -294,14 +386,83 @@ mod tests {
         rounds.next(&lane);
         rounds.silent(0, "no ack");
         assert!(rounds.next(&lane).is_empty(), "one timeout is enough");
-        assert_eq!(rounds.finish(), Err(SinkDown::new("no ack")));
+        assert_eq!(finish(rounds), Err(SinkDown::new("no ack")));
 
         let mut rounds = Rounds::new(&batch, Pipeline::AcrossKeys, 2);
         rounds.next(&lane);
         rounds.silent(0, "no ack");
         rounds.settle(1, Outcome::Acked);
-        let outcomes: Vec<_> = rounds.finish().unwrap().into_iter().collect();
+        let outcomes: Vec<_> = finish(rounds).unwrap().into_iter().collect();
         assert_eq!(outcomes, [Outcome::retry("no ack"), Outcome::Acked]);
+    }
+
+    /// A batch of which each message is sent at once, and fails so.
+    fn failing(
+        batch: &[Message],
+        lives: bool,
+        streak: &Mutex<Streak>,
+        fail: impl Fn(&mut Rounds<'_>, usize),
+    ) -> Result<Vec<Outcome>, SinkDown> {
+        let mut rounds = Rounds::new(batch, Pipeline::WithinKeys, 10);
+        for (at, _) in rounds.next(&LaneRef::detached()) {
+            fail(&mut rounds, at);
+        }
+        let outcomes = rounds.finish(lives, streak)?;
+        Ok(outcomes.into_iter().collect())
+    }
+
+    #[test]
+    fn silence_of_a_sink_that_lives_is_the_messages_until_there_are_three() {
+        let streak = Mutex::default();
+        let silent = |rounds: &mut Rounds<'_>, at| rounds.silent(at, "no ack");
+        let down = Err(SinkDown::new("no ack"));
+        let charged = Ok(vec![Outcome::retry("no ack")]);
+        let (first, second, third) = (batch("a"), batch("b"), batch("c"));
+        for _ in 0..9 {
+            assert_eq!(failing(&first, true, &streak, silent), charged);
+        }
+        assert_eq!(failing(&second, true, &streak, silent), charged);
+        assert_eq!(failing(&third, true, &streak, silent), down);
+        assert_eq!(failing(&first, true, &streak, silent), down);
+
+        let acked = failing(&second, true, &streak, |rounds, at| {
+            rounds.settle(at, Outcome::Acked);
+        });
+        assert_eq!(acked, Ok(vec![Outcome::Acked]));
+        assert_eq!(failing(&first, true, &streak, silent), charged);
+    }
+
+    #[test]
+    fn three_keys_that_meet_silence_together_are_charged_nothing() {
+        let silent = |rounds: &mut Rounds<'_>, at| rounds.silent(at, "no ack");
+        let down = Err(SinkDown::new("no ack"));
+        let streak = Mutex::default();
+        assert_eq!(failing(&batch("abc"), true, &streak, silent), down);
+
+        // Those behind the first of one key are no evidence: it may have kept them from being answered.
+        let streak = Mutex::default();
+        let outcomes = failing(&batch("aaaa"), true, &streak, silent).unwrap();
+        let not = Outcome::NotTried;
+        let charged = Outcome::retry("no ack");
+        assert_eq!(outcomes, [charged, not.clone(), not.clone(), not]);
+    }
+
+    #[test]
+    fn one_message_does_not_keep_a_sink_down_for_ever() {
+        let lost = |rounds: &mut Rounds<'_>, at| rounds.lost(at, "gone");
+        let silent = |rounds: &mut Rounds<'_>, at| rounds.silent(at, "gone");
+        let (down, charged) = (Err(SinkDown::new("gone")), Ok(vec![Outcome::retry("gone")]));
+        let one = batch("a");
+        for fail in [
+            &lost as &dyn Fn(&mut Rounds<'_>, usize),
+            &silent as &dyn Fn(&mut Rounds<'_>, usize),
+        ] {
+            let streak = Mutex::default();
+            for times in 1..=16 {
+                let expected = if times % 8 == 0 { &charged } else { &down };
+                assert_eq!(&failing(&one, false, &streak, fail), expected, "{times}");
+            }
+        }
     }
 
     #[test]
@@ -314,7 +475,7 @@ mod tests {
         rounds.next(&lane);
         rounds.silent(1, "no ack");
         assert!(rounds.next(&lane).is_empty());
-        let outcomes: Vec<_> = rounds.finish().unwrap().into_iter().collect();
+        let outcomes: Vec<_> = finish(rounds).unwrap().into_iter().collect();
         let not = Outcome::NotTried;
         assert_eq!(outcomes, [Outcome::Acked, not.clone(), not]);
     }
@@ -327,7 +488,7 @@ mod tests {
         rounds.next(&lane);
         rounds.unsent(0, Outcome::reject("too large"));
         rounds.silent(1, "no ack");
-        let outcomes: Vec<_> = rounds.finish().unwrap().into_iter().collect();
+        let outcomes: Vec<_> = finish(rounds).unwrap().into_iter().collect();
         assert_eq!(outcomes, [Outcome::reject("too large"), Outcome::NotTried]);
     }
 
@@ -339,7 +500,7 @@ mod tests {
         assert_eq!(places(&rounds.next(&lane)), [0, 1]);
         rounds.settle(0, Outcome::retry("no"));
         rounds.settle(1, Outcome::Acked);
-        let outcomes: Vec<_> = rounds.finish().unwrap().into_iter().collect();
+        let outcomes: Vec<_> = finish(rounds).unwrap().into_iter().collect();
         assert_eq!(outcomes, [Outcome::retry("no"), Outcome::Acked]);
     }
 
@@ -378,7 +539,7 @@ mod tests {
                     failed.extend(message.ordering_key());
                 }
             }
-            let outcomes: Vec<_> = rounds.finish().unwrap().into_iter().collect();
+            let outcomes: Vec<_> = finish(rounds).unwrap().into_iter().collect();
             prop_assert_eq!(outcomes.len(), batch.len());
             for (at, outcome) in outcomes.iter().enumerate() {
                 let key = batch[at].ordering_key();

@@ -52,23 +52,33 @@ impl Streak {
     }
 
     /// The message failed, and that alone does not tell whose failure it is.
+    #[cfg(feature = "http")]
     pub(crate) fn failed(&mut self, id: EventId) -> Blame {
-        let times = self.count(id);
-        match self.outage {
-            true => charged(times),
-            false => Blame::Message,
-        }
+        self.note(id);
+        self.blame(id)
     }
 
-    fn count(&mut self, id: EventId) -> u32 {
+    /// Counts a failure. Of those that come together all are counted before anybody is blamed.
+    pub(crate) fn note(&mut self, id: EventId) {
         if self.failed.len() == REMEMBERED_MAX && !self.failed.contains_key(&id) {
             self.failed.clear();
         }
         let times = self.failed.entry(id).or_default();
         *times = times.saturating_add(1);
-        let times = *times;
         self.outage |= self.failed.len() >= OUTAGE;
-        times
+    }
+
+    /// Whose the failure was that was counted last.
+    pub(crate) fn blame(&self, id: EventId) -> Blame {
+        match self.outage {
+            true => self.blame_in_an_outage(id),
+            false => Blame::Message,
+        }
+    }
+
+    /// The same of a failure that looks like an outage by itself, without any company.
+    pub(crate) fn blame_in_an_outage(&self, id: EventId) -> Blame {
+        charged(self.failed.get(&id).copied().unwrap_or_default())
     }
 }
 
@@ -97,8 +107,13 @@ mod tests {
         Uuid::from_u128(n).into()
     }
 
+    fn failed(streak: &mut Streak, n: u128) -> Blame {
+        streak.note(id(n));
+        streak.blame(id(n))
+    }
+
     fn failing(streak: &mut Streak, ids: &[u128]) -> Vec<Blame> {
-        ids.iter().map(|n| streak.failed(id(*n))).collect()
+        ids.iter().map(|n| failed(streak, *n)).collect()
     }
 
     #[test]
@@ -112,12 +127,12 @@ mod tests {
     fn one_or_two_that_fail_again_and_again_are_no_outage() {
         let mut streak = Streak::default();
         for _ in 0..1_000 {
-            assert_eq!(streak.failed(id(1)), Message);
+            assert_eq!(failed(&mut streak, 1), Message);
         }
         for _ in 0..1_000 {
             assert_eq!(failing(&mut streak, &[2, 1]), [Message, Message]);
         }
-        assert_eq!(streak.failed(id(3)), Sink);
+        assert_eq!(failed(&mut streak, 3), Sink);
     }
 
     #[test]
@@ -136,7 +151,7 @@ mod tests {
     fn a_message_that_fails_alone_cannot_pass_for_an_outage_for_ever() {
         let mut streak = Streak::default();
         failing(&mut streak, &[2, 3]);
-        let blamed: Vec<Blame> = (0..2_000).map(|_| streak.failed(id(1))).collect();
+        let blamed: Vec<Blame> = (0..2_000).map(|_| failed(&mut streak, 1)).collect();
         let charged: Vec<usize> = (1..)
             .zip(&blamed)
             .filter_map(|(n, blame)| (*blame == Message).then_some(n))
@@ -146,13 +161,40 @@ mod tests {
     }
 
     #[test]
+    fn of_failures_that_come_together_none_is_blamed_for_being_counted_first() {
+        let mut streak = Streak::default();
+        for n in 1..=3 {
+            streak.note(id(n));
+        }
+        for n in 1..=3 {
+            assert_eq!(streak.blame(id(n)), Sink);
+        }
+    }
+
+    #[test]
+    fn what_looks_like_an_outage_by_itself_is_one_at_once_and_not_for_ever() {
+        let mut streak = Streak::default();
+        let mut lost = |n| {
+            streak.note(id(n));
+            streak.blame_in_an_outage(id(n))
+        };
+        for times in 1..=7 {
+            assert_eq!(lost(1), Sink, "{times}");
+        }
+        assert_eq!(lost(1), Message);
+        assert_eq!(lost(2), Sink);
+        assert_eq!(streak.blame(id(2)), Message, "two are no outage");
+        assert_eq!(failing(&mut streak, &[3, 2]), [Sink, Sink], "three are one");
+    }
+
+    #[test]
     fn what_it_remembers_is_bounded() {
         let mut streak = Streak::default();
         for n in 0..10_000 {
-            streak.failed(id(n));
+            failed(&mut streak, n);
             assert!(streak.failed.len() <= REMEMBERED_MAX);
         }
-        assert_eq!(streak.failed(id(10_000)), Sink, "it is still an outage");
+        assert_eq!(failed(&mut streak, 10_000), Sink, "it is still an outage");
     }
 
     proptest! {
@@ -171,7 +213,7 @@ mod tests {
                 let times = since.iter().filter(|n| **n == event).count();
                 let different = since.iter().collect::<std::collections::BTreeSet<_>>().len();
                 let charged = different < 3 || [8, 16, 32, 64, 128].contains(&times);
-                let blame = streak.failed(id(event));
+                let blame = failed(&mut streak, event);
                 prop_assert_eq!(blame, if charged { Message } else { Sink });
             }
         }

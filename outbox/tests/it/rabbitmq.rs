@@ -257,7 +257,7 @@ async fn no_exchange_and_no_permission_are_outages_and_no_message_is_blamed() {
 
 #[tokio::test]
 #[ignore = "needs a server; tests/run brings it up"]
-async fn a_broker_that_does_not_answer_is_down_within_the_timeout_and_the_sink_comes_back() {
+async fn a_broker_that_does_not_answer_is_down_within_the_timeouts_and_the_sink_comes_back() {
     let fresh = Fresh::new(ContentMode::Binary, FieldTable::default()).await;
     assert_eq!(
         publish(&fresh.sink, &[message("conformance")]).await,
@@ -273,7 +273,7 @@ async fn a_broker_that_does_not_answer_is_down_within_the_timeout_and_the_sink_c
             .await
             .is_err()
     );
-    assert!(before.elapsed() < Duration::from_millis(3_500));
+    assert!(before.elapsed() < Duration::from_millis(4_000));
     fresh.link.cut().await;
     fresh.link.mend().await;
     assert_eq!(

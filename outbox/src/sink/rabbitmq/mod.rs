@@ -2,7 +2,12 @@
 
 mod broker;
 
-use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use lapin::{
@@ -17,6 +22,7 @@ use super::{
     LaneRef, Outcome, Outcomes, Sink, SinkDown,
     cloudevents::{Binding, ContentMode, Wire},
     rounds::{Pipeline, Rounds},
+    streak::Streak,
 };
 #[cfg(feature = "rabbitmq-tls")]
 use crate::rabbitmq::RabbitMqTls;
@@ -46,7 +52,8 @@ type RoutingKeyOf = dyn Fn(&Message) -> String + Send + Sync;
 /// | larger than [`message_bytes_max`](Self::message_bytes_max); a routing key or header that AMQP cannot carry | rejected |
 /// | the broker closes the channel over the message (406), also when it is sent alone | rejected |
 /// | not confirmed within [`confirm_timeout`](Self::confirm_timeout) while others were | retry: it may have been stored |
-/// | nothing is confirmed; no connection, no TLS; blocked by an alarm of memory or disk; no such exchange; no permission | the sink is down |
+/// | nothing is confirmed, though the broker opens a channel | retry, or from the third message in a row on the sink is down |
+/// | nothing is confirmed, and no channel is opened; no connection, no TLS; blocked by an alarm of memory or disk; no such exchange; no permission | the sink is down |
 ///
 /// The sink connects when it is first used, and again whenever its connection is lost. One connection carries all lanes,
 /// each on a channel of its own.
@@ -69,6 +76,7 @@ pub struct RabbitMqSink {
     connect_timeout: Duration,
     max_in_flight: usize,
     message_bytes_max: usize,
+    streak: Arc<Mutex<Streak>>,
 }
 
 /// What becomes of a message that the exchange routes to no queue.
@@ -102,6 +110,7 @@ impl RabbitMqSink {
             connect_timeout: Duration::from_secs(5),
             max_in_flight: 256,
             message_bytes_max: 16 * 1024 * 1024,
+            streak: Arc::default(),
         }
     }
 
@@ -144,8 +153,8 @@ impl RabbitMqSink {
         self
     }
 
-    /// How long the confirms of a round of messages may take. Default 5 s; keep it below half of the relay's
-    /// `publish_timeout`.
+    /// How long the confirms of a round of messages may take. Default 5 s; keep it, with
+    /// [`connect_timeout`](Self::connect_timeout) twice, below half of the relay's `publish_timeout`.
     #[must_use]
     pub const fn confirm_timeout(mut self, timeout: Duration) -> Self {
         self.confirm_timeout = timeout;
@@ -361,7 +370,6 @@ impl RabbitMqSink {
             Fault::Sink(reason) => Some(reason),
             Fault::Message | Fault::Gone => None,
         });
-        let reason = said.unwrap_or("the connection to RabbitMQ was lost");
         let mut open = Vec::new();
         for &(at, answer) in answers {
             match answer {
@@ -369,7 +377,10 @@ impl RabbitMqSink {
                 Answer::Returned => rounds.settle(at, self.returned()),
                 Answer::Refused => rounds.settle(at, Outcome::retry("the broker refused it")),
                 Answer::Fault(_) if refused => open.push(at),
-                Answer::Fault(_) => rounds.down(at, SinkDown::new(reason)),
+                Answer::Fault(_) => match said {
+                    Some(reason) => rounds.down(at, SinkDown::new(reason)),
+                    None => rounds.lost(at, "the connection to RabbitMQ was lost"),
+                },
                 Answer::Silence if blocked => rounds.down(at, SinkDown::new(BLOCKED)),
                 Answer::Silence => {
                     rounds.silent(at, "no confirm in time: it may have been stored");
@@ -398,7 +409,9 @@ impl Sink for RabbitMqSink {
                 if let Some(channel) = channel {
                     channel.give_back();
                 }
-                return rounds.finish();
+                let lives = rounds.mute().is_some()
+                    && self.broker.channel(self.connect_timeout).await.is_ok();
+                return rounds.finish(lives, &self.streak);
             }
             self.send(&lane, &mut rounds, &round, &mut channel).await;
         }

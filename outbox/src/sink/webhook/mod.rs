@@ -61,13 +61,10 @@ use crate::message::Message;
 ///
 /// # Outages
 /// A load balancer whose endpoint is away answers 502, 503 or 504, or nothing in time; so it does when a single message crashes
-/// the endpoint's handler. The sink tells them apart by the company: the third *different* message in a row that got nothing
-/// else, whichever lane it is of, is an outage. From then on such an answer spends no attempt and the sink is down, until there
-/// is any other answer; if one came with `Retry-After`, nothing is sent before. The first two are charged an attempt. A message
-/// that fails alone does not come to that while others succeed; if it is all that there is, it is charged and dies.
-///
-/// So that such a message cannot pass for an outage when it happens to be the one that probes after a real one, a message is
-/// charged in an outage too, when it has met it for the 8th, 16th, 32nd … 256th time and then for every 256th.
+/// the endpoint's handler. The sink tells them apart [by the company](super#whose-failure): the third different message in a
+/// row that got nothing else is an outage, the two before it are charged an attempt. A message that fails alone does not come to
+/// that while others succeed; if it is all that there is, it is charged and dies. While the outage lasts no more is sent than the
+/// relay's probes, and none before a `Retry-After` that came with the last answer is over.
 #[derive(Clone)]
 pub struct WebhookSink {
     client: Client,

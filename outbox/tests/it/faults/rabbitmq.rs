@@ -9,7 +9,7 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use mainstay_outbox::{
-    Event, LaneRef, Message, Outcome, Outcomes, Sink,
+    Event, LaneRef, Message, Outcome, Outcomes, Sink, SinkDown,
     sink::{
         RabbitMqSink,
         cloudevents::{Binding, Received},
@@ -128,4 +128,37 @@ async fn a_broker_that_dies_or_blocks_its_publishers_loses_nothing_and_is_waited
     let budget = faults as u64 * outages.window;
     assert!(outages.verdict.repeated as u64 <= budget, "{outages:?}");
     assert!(outages.charged.is_empty(), "{outages:?}");
+}
+
+/// B1 of one queue, as when a majority of its members is away: the broker is there, and other queues confirm.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the programs of a server; tests/run sees to them"]
+async fn a_queue_that_confirms_nothing_is_charged_for_and_three_messages_are_an_outage() {
+    let Some(server) = Server::start(Program::RabbitMq).await else {
+        return;
+    };
+    for queue in ["t", "stuck"] {
+        declare(&server, queue).await;
+    }
+    let suspend = r#"{ok, Q} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"stuck">>)), sys:suspend(amqqueue:get_pid(Q))."#;
+    server.control(&["eval", suspend]).await;
+    let sink = sink(&server);
+    let publish = async |queue: &str| {
+        let event = Event::new("t").topic(queue);
+        let message = Message::from_event(event, "/tests", std::time::UNIX_EPOCH);
+        let outcomes = sink.publish(LaneRef::detached(), &[message]).await?;
+        Ok::<_, SinkDown>(outcomes.into_iter().next().unwrap())
+    };
+    let charged = Ok(Outcome::retry(
+        "no confirm in time: it may have been stored",
+    ));
+    for _ in 0..2 {
+        assert_eq!(publish("stuck").await, charged);
+        assert_eq!(publish("stuck").await, charged);
+        assert_eq!(publish("t").await, Ok(Outcome::Acked));
+    }
+    assert_eq!(publish("stuck").await, charged);
+    assert_eq!(publish("stuck").await, charged);
+    assert!(publish("stuck").await.is_err());
+    assert_eq!(publish("t").await, Ok(Outcome::Acked));
 }

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use mainstay_outbox::sink::{
-    RedisSink,
-    cloudevents::{Binding, Received},
+use mainstay_outbox::{
+    Event, LaneRef, Message, Outcome, Sink, SinkDown,
+    sink::{
+        RedisSink,
+        cloudevents::{Binding, Received},
+    },
 };
 use redis::{AsyncConnectionConfig, Client};
 use tokio::time::sleep;
@@ -73,4 +76,39 @@ async fn a_server_that_is_killed_appends_nothing_twice_where_ids_are_remembered(
         return;
     };
     assert_eq!(outages.verdict.repeated, 0, "{outages:?}");
+}
+
+/// B1 of a server that is there and answers everything else, as one does while it hands over to another.
+#[tokio::test]
+#[ignore = "needs the programs of a server; tests/run sees to them"]
+async fn writes_that_are_held_up_are_an_outage_from_the_third_message_on() {
+    let Some(server) = Server::start(Program::Redis).await else {
+        return;
+    };
+    let client = Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut client_command = async |arguments: &[&str]| {
+        let mut command = redis::cmd("CLIENT");
+        command.arg(arguments);
+        command
+            .query_async::<redis::Value>(&mut connection)
+            .await
+            .unwrap()
+    };
+    let sink = RedisSink::new(client.clone()).timeout(Duration::from_millis(500));
+    let publish = async || {
+        let message = Message::from_event(Event::new("t"), "/tests", std::time::UNIX_EPOCH);
+        let outcomes = sink.publish(LaneRef::detached(), &[message]).await?;
+        Ok::<_, SinkDown>(outcomes.into_iter().next().unwrap())
+    };
+    assert_eq!(publish().await, Ok(Outcome::Acked));
+    client_command(&["PAUSE", "600000", "WRITE"]).await;
+    let charged = Ok(Outcome::retry(
+        "no answer in time: it may have been appended",
+    ));
+    assert_eq!(publish().await, charged);
+    assert_eq!(publish().await, charged);
+    assert!(publish().await.is_err());
+    client_command(&["UNPAUSE"]).await;
+    assert_eq!(publish().await, Ok(Outcome::Acked));
 }

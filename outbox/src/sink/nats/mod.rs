@@ -1,9 +1,11 @@
 //! A sink to NATS JetStream.
 
+mod ask;
+
 use std::{
     error::Error as _,
     fmt,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -19,10 +21,12 @@ use async_nats::{
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
+use self::ask::{Said, stream_of};
 use super::{
     LaneRef, Outcome, Outcomes, Sink, SinkDown,
     cloudevents::{Binding, ContentMode, Wire},
     rounds::{Pipeline, Rounds},
+    streak::Streak,
 };
 use crate::message::Message;
 
@@ -48,7 +52,8 @@ type SubjectOf = dyn Fn(&Message) -> String + Send + Sync;
 /// | an ack, also of a duplicate | acked |
 /// | larger than the server's `max_payload` or the stream's limits; a subject that NATS does not allow | rejected |
 /// | no ack within [`ack_timeout`](Self::ack_timeout) while others got theirs | retry: it may have been stored |
-/// | no ack for any message; the connection was lost before the ack came | the sink is down |
+/// | no ack for any message, though JetStream answers a question | retry, or from the third message in a row on the sink is down |
+/// | no ack for any message, and no answer; the connection was lost before the ack came | the sink is down |
 /// | not connected; no stream takes the subject; stream full; no leader, no quorum, no resources | the sink is down |
 /// | any other refusal | retry |
 ///
@@ -80,6 +85,7 @@ pub struct NatsSink {
     stream: Option<String>,
     ack_timeout: Duration,
     max_in_flight: usize,
+    streak: Arc<Mutex<Streak>>,
 }
 
 impl NatsSink {
@@ -94,6 +100,7 @@ impl NatsSink {
             stream: None,
             ack_timeout: Duration::from_secs(5),
             max_in_flight: 256,
+            streak: Arc::default(),
         }
     }
 
@@ -125,7 +132,8 @@ impl NatsSink {
         self
     }
 
-    /// How long the acks of a round of messages may take. Default 5 s; keep it below half of the relay's `publish_timeout`.
+    /// How long the acks of a round of messages may take, and the answer to a question when there are none. Default 5 s; keep
+    /// it below a quarter of the relay's `publish_timeout`.
     ///
     /// A shorter one set on the context itself wins.
     #[must_use]
@@ -188,6 +196,13 @@ impl NatsSink {
         Ok((subject, publish))
     }
 
+    /// Whether JetStream, which was silent about this message, answers anything.
+    async fn lives(&self, message: &Message) -> bool {
+        let subject = (self.subject)(message);
+        let said = stream_of(&self.context, &subject, self.ack_timeout).await;
+        matches!(said, Said::Stream(_) | Said::NoStream)
+    }
+
     /// The number of the connection, while there is one.
     fn connection(&self) -> Option<u64> {
         let client = self.context.client();
@@ -223,7 +238,7 @@ impl NatsSink {
         for (at, ack) in acks {
             match ack.unwrap_or_else(|_| Err(PublishErrorKind::TimedOut.into())) {
                 Err(error) if lost && error.kind() == PublishErrorKind::TimedOut => {
-                    rounds.down(at, SinkDown::new(LOST));
+                    rounds.lost(at, LOST);
                 }
                 ack => answer(rounds, at, ack.map(drop)),
             }
@@ -243,7 +258,11 @@ impl Sink for NatsSink {
         loop {
             let round = rounds.next(&lane);
             if round.is_empty() {
-                return rounds.finish();
+                let lives = match rounds.mute() {
+                    Some(message) => self.lives(message).await,
+                    None => false,
+                };
+                return rounds.finish(lives, &self.streak);
             }
             self.send(&mut rounds, round).await;
         }
@@ -273,9 +292,7 @@ fn answer(rounds: &mut Rounds<'_>, at: usize, answer: Result<(), PublishError>) 
         PublishErrorKind::StreamNotFound => {
             rounds.down(at, SinkDown::new("no stream takes the subject"));
         }
-        PublishErrorKind::BrokenPipe => {
-            rounds.down(at, SinkDown::new(LOST));
-        }
+        PublishErrorKind::BrokenPipe => rounds.lost(at, LOST),
         PublishErrorKind::MaxAckPending => {
             rounds.down(at, SinkDown::new("too many acks are awaited"));
         }
