@@ -35,8 +35,8 @@ pub enum ErrorKind {
     /// Others held a lock on the rows for too long: a relay that is settling, an operator, a stray transaction. Nothing was
     /// changed; do it again.
     ///
-    /// On MySQL and MariaDB operators' commands wait 5 s, or `innodb_lock_wait_timeout` if that is less. On SQLite it is the
-    /// `busy_timeout` of the connection; on Postgres a `lock_timeout`, where one is set.
+    /// Operators' commands wait 5 s; on MySQL and MariaDB `innodb_lock_wait_timeout` if that is less, on SQLite the
+    /// `busy_timeout` of the connection.
     LockTimeout,
     /// What was to be paused or resumed is neither a topic, nor a prefix that ends in `*`, nor `*`.
     Pattern,

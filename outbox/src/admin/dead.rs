@@ -140,7 +140,7 @@ impl<Db: OutboxDb> Admin<Db> {
         Ok(count.unsigned_abs())
     }
 
-    /// How many kept deliveries a replay with this filter would find now, up to `cap`.
+    /// How many kept deliveries a replay with this filter would find now, up to `cap`. Reads as [`replay`](Self::replay) does.
     ///
     /// # Errors
     /// [`Error`] of the database.

@@ -11,6 +11,8 @@ mod postgres;
 mod rows;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod step;
 
 use std::time::Duration;
 
@@ -272,8 +274,9 @@ pub trait Observe: Database {
 
 /// What operators change, with an audit row in the same transaction.
 ///
-/// Steps lock the lanes they touch, in order, and only then look at what is there, so that no settlement comes between;
-/// they run in a task of their own.
+/// A step first looks for what is meant, and holds nothing for that: it may mean to read a table to its end. Then it locks
+/// the lanes of what it found, in order, and takes what of it is still there, by its keys and in a bounded time, so that no
+/// settlement comes between and no relay waits for long. What changes runs in a task of its own.
 pub trait Operate: Database {
     /// Moves dead letters back to where they were, in order, with no attempt spent, and raises their lanes' `rewinds`.
     ///

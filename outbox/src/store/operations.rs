@@ -33,8 +33,19 @@ pub struct Step {
     /// When the first step ran. What died or was delivered later is left: it would come round for ever. Only letters that
     /// are merely parked are taken whenever they were set aside.
     pub started_micros: Option<i64>,
+    /// How far the steps of a replay before this one came: what lies before needs no second look.
+    pub after: Option<Reached>,
     /// What the audit row says.
     pub entry: Entry,
+}
+
+/// A place in the order in which messages were delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// When it was delivered, microseconds since 1970.
+    pub delivered_micros: i64,
+    /// Its id.
+    pub id: i64,
 }
 
 /// What the audit row of a change says.
@@ -59,6 +70,10 @@ pub struct Stepped {
     pub at_micros: i64,
     /// Keys, with their topics, that are still parked but whose letters are by now merely parked: nothing holds them back.
     pub freed: Vec<(String, Vec<u8>)>,
+    /// How far a replay has come.
+    pub reached: Option<Reached>,
+    /// Whether another step would find nothing.
+    pub last: bool,
 }
 
 /// Counts for operators.

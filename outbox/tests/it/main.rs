@@ -28,6 +28,7 @@ mod metrics;
 mod model;
 #[cfg(feature = "nats")]
 mod nats;
+mod operators;
 mod order;
 mod outage;
 mod policy;

@@ -53,6 +53,9 @@ pub(crate) enum Command {
     /// Delete dead letters for ever; what was parked behind them goes on.
     Discard(BulkDead),
     /// Deliver kept deliveries once more.
+    ///
+    /// They are looked for from --since to --until, and without these among all that are kept. Relays and producers do not
+    /// wait for that.
     Replay(BulkKept),
     /// Tell relays to leave topics alone.
     Pause {

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
-use mainstay_outbox::{Admin, Bulk, Filter, OutboxDb};
+use mainstay_outbox::{Admin, Bulk, Error, Filter, OutboxDb};
 use serde_json::json;
 
 use crate::{
@@ -19,8 +19,8 @@ pub(crate) async fn redrive<Db: OutboxDb>(
     args: &BulkDead,
 ) -> Result<Answer, Failure> {
     let filter = args.which.filter_to_change(args.cause)?;
-    let found = admin.count_dead(filter.clone(), COUNT_MAX).await?;
-    if let Some(answer) = before(&args.how, "redrive", "dead letters", found)? {
+    let found = admin.count_dead(filter.clone(), COUNT_MAX);
+    if let Some(answer) = before(&args.how, "redrive", "dead letters", found).await? {
         return Ok(answer);
     }
     let moved = admin.redrive(bulk(filter, &args.how)).await?;
@@ -35,8 +35,8 @@ pub(crate) async fn discard<Db: OutboxDb>(
     args: &BulkDead,
 ) -> Result<Answer, Failure> {
     let filter = args.which.filter_to_change(args.cause)?;
-    let found = admin.count_dead(filter.clone(), COUNT_MAX).await?;
-    if let Some(answer) = before(&args.how, "discard for ever", "dead letters", found)? {
+    let found = admin.count_dead(filter.clone(), COUNT_MAX);
+    if let Some(answer) = before(&args.how, "discard for ever", "dead letters", found).await? {
         return Ok(answer);
     }
     let done = admin.discard(bulk(filter, &args.how)).await?;
@@ -51,8 +51,8 @@ pub(crate) async fn replay<Db: OutboxDb>(
     args: &BulkKept,
 ) -> Result<Answer, Failure> {
     let filter = args.which.filter_to_change(None)?;
-    let found = admin.count_delivered(filter.clone(), COUNT_MAX).await?;
-    if let Some(answer) = before(&args.how, "replay", "deliveries", found)? {
+    let found = admin.count_delivered(filter.clone(), COUNT_MAX);
+    if let Some(answer) = before(&args.how, "replay", "deliveries", found).await? {
         return Ok(answer);
     }
     let moved = admin.replay(bulk(filter, &args.how)).await?;
@@ -86,8 +86,18 @@ pub(crate) async fn resume<Db: OutboxDb>(
     ))
 }
 
-/// What is said before anything is done: the count of a dry run, or nothing when it may be done.
-fn before(how: &How, verb: &str, what: &str, found: u64) -> Result<Option<Answer>, Failure> {
+/// What is said before anything is done: the count of a dry run, or nothing when it may be done. What nobody is told is not
+/// counted: it may take as long as the change.
+async fn before(
+    how: &How,
+    verb: &str,
+    what: &str,
+    found: impl Future<Output = Result<u64, Error>>,
+) -> Result<Option<Answer>, Failure> {
+    if how.yes && !how.dry_run {
+        return Ok(None);
+    }
+    let found = found.await?;
     let meant = how.limit.map_or(found, |limit| found.min(limit));
     let more = if meant == COUNT_MAX { " or more" } else { "" };
     if how.dry_run {
@@ -97,7 +107,7 @@ fn before(how: &How, verb: &str, what: &str, found: u64) -> Result<Option<Answer
         );
         return Ok(Some(answer));
     }
-    if how.yes || meant == 0 {
+    if meant == 0 {
         return Ok(None);
     }
     if !io::stdin().is_terminal() {

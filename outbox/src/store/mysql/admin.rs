@@ -1,25 +1,60 @@
 //! The outbox on MySQL and MariaDB: what operators change.
 
+use std::collections::HashSet;
+
 use sqlx::{MySql, MySqlConnection, MySqlPool, mysql::MySqlArguments};
 
 use super::{
-    super::{Entry, Operate, Step, Stepped},
-    impatient, is_number, json,
+    super::{
+        Entry, Operate, Step, Stepped,
+        step::{Found, Meant, Taken, look_then_take},
+    },
+    apart, impatient, is_number, json,
     select::{add, add_select, add_twice},
 };
 use crate::error::Error;
 
 impl Operate for MySql {
     async fn redrive(pool: MySqlPool, step: Step) -> Result<Stepped, Error> {
-        impatient(pool, move |tx| Box::pin(redrive(tx, step.clone()))).await
+        look_then_take(
+            step.entry.id,
+            || letters(pool.clone(), step.clone(), true),
+            |meant| {
+                let entry = step.entry.clone();
+                impatient(pool.clone(), move |tx| {
+                    Box::pin(redrive(tx, meant.clone(), entry.clone()))
+                })
+            },
+        )
+        .await
     }
 
     async fn discard(pool: MySqlPool, step: Step) -> Result<Stepped, Error> {
-        impatient(pool, move |tx| Box::pin(discard(tx, step.clone()))).await
+        look_then_take(
+            step.entry.id,
+            || letters(pool.clone(), step.clone(), false),
+            |meant| {
+                let entry = step.entry.clone();
+                impatient(pool.clone(), move |tx| {
+                    Box::pin(discard(tx, meant.clone(), entry.clone()))
+                })
+            },
+        )
+        .await
     }
 
     async fn replay(pool: MySqlPool, step: Step) -> Result<Stepped, Error> {
-        impatient(pool, move |tx| Box::pin(replay(tx, step.clone()))).await
+        look_then_take(
+            step.entry.id,
+            || kept(pool.clone(), step.clone()),
+            |meant| {
+                let entry = step.entry.clone();
+                impatient(pool.clone(), move |tx| {
+                    Box::pin(replay(tx, meant.clone(), entry.clone()))
+                })
+            },
+        )
+        .await
     }
 
     async fn pause(pool: MySqlPool, pattern: String, actor: String) -> Result<bool, Error> {
@@ -63,11 +98,18 @@ impl Operate for MySql {
     }
 }
 
-async fn redrive(tx: &mut MySqlConnection, step: Step) -> Result<Stepped, sqlx::Error> {
-    let at_micros = now(&mut *tx).await?;
-    let letters = pick_dead(&mut *tx, &step, true).await?;
-    let ids = letters.ids();
-    let parked = parked(&mut *tx, &ids).await?;
+async fn redrive(
+    tx: &mut MySqlConnection,
+    meant: Vec<Meant>,
+    entry: Entry,
+) -> Result<Taken, sqlx::Error> {
+    let mut letters = still_dead(&mut *tx, &meant).await?;
+    let mut ids = letters.ids();
+    let mut parked = parked_keys(&mut *tx, &ids).await?;
+    if keep_front(&mut *tx, &mut letters, &parked).await? {
+        ids = letters.ids();
+        parked = parked_keys(&mut *tx, &ids).await?;
+    }
     // The lane is given, so its default does not count; neither does the hash any more.
     sqlx::query(
         "INSERT INTO mainstay_outbox_message
@@ -97,18 +139,20 @@ async fn redrive(tx: &mut MySqlConnection, step: Step) -> Result<Stepped, sqlx::
             .await?;
         }
     }
-    Ok(Stepped {
+    Ok(Taken {
         affected,
-        audit: audited(tx, "redrive", affected, step.entry).await?,
-        at_micros,
+        audit: audited(tx, "redrive", affected, entry).await?,
         freed: Vec::new(),
     })
 }
 
-async fn discard(tx: &mut MySqlConnection, step: Step) -> Result<Stepped, sqlx::Error> {
-    let at_micros = now(&mut *tx).await?;
-    let ids = pick_dead(&mut *tx, &step, false).await?.ids();
-    let parked = parked(&mut *tx, &ids).await?;
+async fn discard(
+    tx: &mut MySqlConnection,
+    meant: Vec<Meant>,
+    entry: Entry,
+) -> Result<Taken, sqlx::Error> {
+    let ids = still_dead(&mut *tx, &meant).await?.ids();
+    let parked = parked_keys(&mut *tx, &ids).await?;
     let affected = buried_no_more(&mut *tx, &ids).await?;
     let mut freed = Vec::new();
     for key in parked {
@@ -116,46 +160,31 @@ async fn discard(tx: &mut MySqlConnection, step: Step) -> Result<Stepped, sqlx::
             freed.push((String::from_utf8_lossy(&key.topic).into_owned(), key.key));
         }
     }
-    Ok(Stepped {
+    Ok(Taken {
         affected,
-        audit: audited(tx, "discard", affected, step.entry).await?,
-        at_micros,
+        audit: audited(tx, "discard", affected, entry).await?,
         freed,
     })
 }
 
-async fn replay(tx: &mut MySqlConnection, step: Step) -> Result<Stepped, sqlx::Error> {
-    let at_micros = now(&mut *tx).await?;
-    let mut lanes: Option<String> = None;
-    let picked = loop {
-        let mut arguments = MySqlArguments::default();
-        add_select(&mut arguments, &step.select)?;
-        add(&mut arguments, step.select.cause)?;
-        add_twice(&mut arguments, step.started_micros)?;
-        add_twice(&mut arguments, lanes.clone())?;
-        add(&mut arguments, step.limit)?;
-        // SKIP LOCKED: what clean-up or another replay takes at this moment is not there. A row is named by its primary key.
-        let picked: Vec<(i64, i64, i32)> = sqlx::query_as_with(
-            "SELECT timestampdiff(MICROSECOND, '1970-01-01', delivered_at), id, lane FROM mainstay_outbox_delivered
-             WHERE (? IS NULL OR topic = ? OR (? AND left(topic, octet_length(?)) = ?))
-                 AND (? IS NULL OR `key` = ?)
-                 AND (? IS NULL OR event_id = ?)
-                 AND (? IS NULL OR delivered_at >= timestampadd(MICROSECOND, ?, '1970-01-01'))
-                 AND (? IS NULL OR delivered_at < timestampadd(MICROSECOND, ?, '1970-01-01'))
-                 AND ? IS NULL
-                 AND (? IS NULL OR delivered_at < timestampadd(MICROSECOND, ?, '1970-01-01'))
-                 AND (? IS NULL OR json_contains(?, CAST(lane AS CHAR)))
-             ORDER BY delivered_at, id LIMIT ?
-             FOR UPDATE SKIP LOCKED",
-            arguments,
-        )
-        .fetch_all(&mut *tx)
-        .await?;
-        if lanes.is_some() {
-            break picked;
-        }
-        lanes = Some(locked(&mut *tx, picked.iter().map(|row| row.2).collect()).await?);
-    };
+async fn replay(
+    tx: &mut MySqlConnection,
+    meant: Vec<Meant>,
+    entry: Entry,
+) -> Result<Taken, sqlx::Error> {
+    lock_lanes(&mut *tx, &meant).await?;
+    let meant: Vec<_> = meant.iter().map(|row| (row.at_micros, row.id)).collect();
+    // SKIP LOCKED: what clean-up takes at this moment is not there. A row is named by its primary key.
+    let picked: Vec<(i64, i64, i32)> = sqlx::query_as(
+        "SELECT w.at, d.id, d.lane
+         FROM JSON_TABLE(?, '$[*]' COLUMNS (at BIGINT PATH '$[0]', id BIGINT PATH '$[1]')) w
+         STRAIGHT_JOIN mainstay_outbox_delivered d
+             ON d.delivered_at = CAST('1970-01-01' AS DATETIME(6)) + INTERVAL w.at MICROSECOND AND d.id = w.id
+         FOR UPDATE SKIP LOCKED",
+    )
+    .bind(json(&meant))
+    .fetch_all(&mut *tx)
+    .await?;
     let of_lanes = picked.iter().map(|row| row.2).collect();
     let rows: Vec<(i64, i64)> = picked.iter().map(|row| (row.0, row.1)).collect();
     let rows = json(&rows);
@@ -183,12 +212,112 @@ async fn replay(tx: &mut MySqlConnection, step: Step) -> Result<Stepped, sqlx::E
     .execute(&mut *tx)
     .await?;
     let affected = gone.rows_affected();
-    Ok(Stepped {
+    Ok(Taken {
         affected,
-        audit: audited(tx, "replay", affected, step.entry).await?,
-        at_micros,
+        audit: audited(tx, "replay", affected, entry).await?,
         freed: Vec::new(),
     })
+}
+
+/// Looks for kept deliveries, in the order in which they were delivered, from the beginning of the times that are meant to
+/// their end. Locks nothing.
+async fn kept(pool: MySqlPool, step: Step) -> Result<Found, Error> {
+    apart(async move {
+        let at_micros = now(&pool).await?;
+        let mut arguments = MySqlArguments::default();
+        let mut select = step.select;
+        let since = step.after.map(|reached| reached.delivered_micros);
+        select.since_micros = since.or(select.since_micros);
+        add_select(&mut arguments, &select)?;
+        add(&mut arguments, select.cause)?;
+        add_twice(&mut arguments, step.started_micros)?;
+        add_twice(&mut arguments, step.after.map(|reached| reached.id))?;
+        add(&mut arguments, since)?;
+        add(&mut arguments, step.limit)?;
+        let rows: Vec<(i64, i32, i64)> = sqlx::query_as_with(
+            "SELECT id, lane, timestampdiff(MICROSECOND, '1970-01-01', delivered_at) FROM mainstay_outbox_delivered
+             WHERE (? IS NULL OR topic = ? OR (? AND left(topic, octet_length(?)) = ?))
+                 AND (? IS NULL OR `key` = ?)
+                 AND (? IS NULL OR event_id = ?)
+                 AND (? IS NULL OR delivered_at >= timestampadd(MICROSECOND, ?, '1970-01-01'))
+                 AND (? IS NULL OR delivered_at < timestampadd(MICROSECOND, ?, '1970-01-01'))
+                 AND ? IS NULL
+                 AND (? IS NULL OR delivered_at < timestampadd(MICROSECOND, ?, '1970-01-01'))
+                 AND (? IS NULL OR id > ? OR delivered_at > timestampadd(MICROSECOND, ?, '1970-01-01'))
+             ORDER BY delivered_at, id LIMIT ?",
+            arguments,
+        )
+        .fetch_all(&pool)
+        .await?;
+        Ok(Found {
+            at_micros,
+            ends: rows.len() < step.limit as usize,
+            meant: rows.iter().map(meant).collect(),
+        })
+    })
+    .await
+}
+
+/// Looks for dead letters, in the order of their places. Locks nothing.
+///
+/// With `in_front`, a letter of a parked key is only meant when none of the key before it stays. The limit cuts off later
+/// ones, so only the rest of the filter is asked again.
+async fn letters(pool: MySqlPool, step: Step, in_front: bool) -> Result<Found, Error> {
+    apart(async move {
+        let at_micros = now(&pool).await?;
+        let mut arguments = MySqlArguments::default();
+        add_select(&mut arguments, &step.select)?;
+        add_twice(&mut arguments, step.select.cause)?;
+        add_twice(&mut arguments, step.started_micros)?;
+        add(&mut arguments, in_front)?;
+        add_twice(&mut arguments, step.select.event_id)?;
+        add_twice(&mut arguments, step.select.cause)?;
+        add_twice(&mut arguments, step.select.since_micros)?;
+        add_twice(&mut arguments, step.select.until_micros)?;
+        add_twice(&mut arguments, step.started_micros)?;
+        add(&mut arguments, step.limit)?;
+        let rows: Vec<(i64, i32, i64)> = sqlx::query_as_with(
+            "SELECT d.id, d.lane, timestampdiff(MICROSECOND, '1970-01-01', d.died_at) FROM mainstay_outbox_dead d
+             WHERE (? IS NULL OR d.topic = ? OR (? AND left(d.topic, octet_length(?)) = ?))
+                 AND (? IS NULL OR d.`key` = ?)
+                 AND (? IS NULL OR d.event_id = ?)
+                 AND (? IS NULL OR d.died_at >= timestampadd(MICROSECOND, ?, '1970-01-01'))
+                 AND (? IS NULL OR d.died_at < timestampadd(MICROSECOND, ?, '1970-01-01'))
+                 AND (? IS NULL OR d.cause = ?)
+                 AND (? IS NULL OR d.cause = 'parked' OR d.died_at < timestampadd(MICROSECOND, ?, '1970-01-01'))
+                 AND NOT (? AND EXISTS (
+                     SELECT 1 FROM mainstay_outbox_parked k
+                     STRAIGHT_JOIN mainstay_outbox_dead e
+                         ON e.lane = k.lane AND e.`key` = k.`key` AND e.id >= k.`first` AND e.topic = k.topic
+                     WHERE k.lane = d.lane AND k.topic = d.topic AND k.`key` = d.`key` AND e.id < d.id AND NOT (
+                         (? IS NULL OR e.event_id = ?)
+                         AND (? IS NULL OR e.cause = ?)
+                         AND (? IS NULL OR e.died_at >= timestampadd(MICROSECOND, ?, '1970-01-01'))
+                         AND (? IS NULL OR e.died_at < timestampadd(MICROSECOND, ?, '1970-01-01'))
+                         AND (? IS NULL OR e.cause = 'parked'
+                             OR e.died_at < timestampadd(MICROSECOND, ?, '1970-01-01')))))
+             ORDER BY d.id LIMIT ?",
+            arguments,
+        )
+        .fetch_all(&pool)
+        .await?;
+        Ok(Found {
+            at_micros,
+            meant: rows.iter().map(meant).collect(),
+            // More of parked keys may have been set aside since.
+            ends: false,
+        })
+    })
+    .await
+}
+
+fn meant(row: &(i64, i32, i64)) -> Meant {
+    let (id, lane, at_micros) = *row;
+    Meant {
+        id,
+        lane,
+        at_micros,
+    }
 }
 
 /// Letters, with their lanes.
@@ -204,79 +333,69 @@ impl Letters {
     }
 }
 
-/// Locks the lanes of the letters that are meant, in order, and says which letters they are by a statement that began after
-/// that: what a settlement was burying meanwhile is seen, and from here on none buries or looks at parked keys there.
-///
-/// With `in_front`, a letter of a parked key is only meant when none of the key before it stays. The limit cuts off later
-/// ones, so only the rest of the filter is asked again.
-async fn pick_dead(
-    tx: &mut MySqlConnection,
-    step: &Step,
-    in_front: bool,
-) -> Result<Letters, sqlx::Error> {
-    let mut lanes: Option<String> = None;
-    loop {
-        let mut arguments = MySqlArguments::default();
-        add_select(&mut arguments, &step.select)?;
-        add_twice(&mut arguments, step.select.cause)?;
-        add_twice(&mut arguments, step.started_micros)?;
-        add_twice(&mut arguments, lanes.clone())?;
-        add(&mut arguments, in_front)?;
-        add_twice(&mut arguments, step.select.event_id)?;
-        add_twice(&mut arguments, step.select.cause)?;
-        add_twice(&mut arguments, step.select.since_micros)?;
-        add_twice(&mut arguments, step.select.until_micros)?;
-        add_twice(&mut arguments, step.started_micros)?;
-        add(&mut arguments, step.limit)?;
-        let picked = sqlx::query_as_with(
-            "SELECT d.id, d.lane FROM mainstay_outbox_dead d
-             WHERE (? IS NULL OR d.topic = ? OR (? AND left(d.topic, octet_length(?)) = ?))
-                 AND (? IS NULL OR d.`key` = ?)
-                 AND (? IS NULL OR d.event_id = ?)
-                 AND (? IS NULL OR d.died_at >= timestampadd(MICROSECOND, ?, '1970-01-01'))
-                 AND (? IS NULL OR d.died_at < timestampadd(MICROSECOND, ?, '1970-01-01'))
-                 AND (? IS NULL OR d.cause = ?)
-                 AND (? IS NULL OR d.cause = 'parked' OR d.died_at < timestampadd(MICROSECOND, ?, '1970-01-01'))
-                 AND (? IS NULL OR json_contains(?, CAST(d.lane AS CHAR)))
-                 AND NOT (? AND EXISTS (
-                     SELECT 1 FROM mainstay_outbox_parked k
-                     STRAIGHT_JOIN mainstay_outbox_dead e
-                         ON e.lane = k.lane AND e.`key` = k.`key` AND e.id >= k.`first` AND e.topic = k.topic
-                     WHERE k.lane = d.lane AND k.topic = d.topic AND k.`key` = d.`key` AND e.id < d.id AND NOT (
-                         (? IS NULL OR e.event_id = ?)
-                         AND (? IS NULL OR e.cause = ?)
-                         AND (? IS NULL OR e.died_at >= timestampadd(MICROSECOND, ?, '1970-01-01'))
-                         AND (? IS NULL OR e.died_at < timestampadd(MICROSECOND, ?, '1970-01-01'))
-                         AND (? IS NULL OR e.cause = 'parked'
-                             OR e.died_at < timestampadd(MICROSECOND, ?, '1970-01-01')))))
-             ORDER BY d.id LIMIT ?",
-            arguments,
-        )
-        .fetch_all(&mut *tx)
-        .await?;
-        let picked = Letters(picked);
-        if lanes.is_some() {
-            return Ok(picked);
-        }
-        lanes = Some(locked(&mut *tx, picked.lanes()).await?);
-    }
+/// Locks the lanes of these letters, in order, and says which of them are still there by a statement that began after that:
+/// what a settlement was burying meanwhile is seen, and from here on none buries or looks at parked keys there.
+async fn still_dead(tx: &mut MySqlConnection, meant: &[Meant]) -> Result<Letters, sqlx::Error> {
+    lock_lanes(&mut *tx, meant).await?;
+    let meant: Vec<_> = meant.iter().map(|row| (row.id, row.at_micros)).collect();
+    let same = sqlx::query_as(
+        "SELECT d.id, d.lane
+         FROM JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$[0]', at BIGINT PATH '$[1]')) w
+         STRAIGHT_JOIN mainstay_outbox_dead d
+             ON d.id = w.id AND timestampdiff(MICROSECOND, '1970-01-01', d.died_at) = w.at
+         ORDER BY d.id",
+    )
+    .bind(json(&meant))
+    .fetch_all(tx)
+    .await?;
+    Ok(Letters(same))
 }
 
-/// Locks these lanes, in order, as settlements do. Gives them as JSON.
-async fn locked(tx: &mut MySqlConnection, mut lanes: Vec<i32>) -> Result<String, sqlx::Error> {
+/// Leaves out what would overtake a letter of its parked key that stays, be it that this one died after the look. Says
+/// whether that was anything.
+async fn keep_front(
+    tx: &mut MySqlConnection,
+    letters: &mut Letters,
+    parked: &[Parked],
+) -> Result<bool, sqlx::Error> {
+    let meant: HashSet<i64> = letters.0.iter().map(|letter| letter.0).collect();
+    let mut behind = HashSet::new();
+    for key in parked {
+        let of_key: Vec<i64> = sqlx::query_scalar(
+            "SELECT d.id FROM mainstay_outbox_parked k
+             STRAIGHT_JOIN mainstay_outbox_dead d
+                 ON d.lane = k.lane AND d.`key` = k.`key` AND d.id >= k.`first` AND d.topic = k.topic
+             WHERE k.lane = ? AND k.topic = ? AND k.`key` = ? AND d.id <= ?
+             ORDER BY d.id",
+        )
+        .bind(key.lane)
+        .bind(&key.topic)
+        .bind(&key.key)
+        .bind(key.last)
+        .fetch_all(&mut *tx)
+        .await?;
+        behind.extend(of_key.into_iter().skip_while(|id| meant.contains(id)));
+    }
+    let before = letters.0.len();
+    letters.0.retain(|letter| !behind.contains(&letter.0));
+    Ok(letters.0.len() < before)
+}
+
+/// Locks the lanes of these rows, in order, as settlements do.
+async fn lock_lanes(tx: &mut MySqlConnection, meant: &[Meant]) -> Result<(), sqlx::Error> {
+    let mut lanes: Vec<i32> = meant.iter().map(|row| row.lane).collect();
     lanes.sort_unstable();
     lanes.dedup();
-    let lanes = json(&lanes);
     sqlx::query(
         "SELECT l.lane
          FROM JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$')) w
          STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
          FOR UPDATE",
     )
-    .bind(&lanes)
+    .bind(json(&lanes))
     .execute(tx)
     .await?;
-    Ok(lanes)
+    Ok(())
 }
 
 /// Tells the relays of these lanes that rows have come to lie below where they are.
@@ -316,7 +435,7 @@ struct Parked {
 }
 
 /// The parked keys that these letters are of.
-async fn parked(tx: &mut MySqlConnection, ids: &str) -> Result<Vec<Parked>, sqlx::Error> {
+async fn parked_keys(tx: &mut MySqlConnection, ids: &str) -> Result<Vec<Parked>, sqlx::Error> {
     let rows: Vec<(i32, Vec<u8>, Vec<u8>, i64)> = sqlx::query_as(
         "SELECT k.lane, k.topic, k.`key`, max(d.id)
          FROM JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$')) w
@@ -410,8 +529,8 @@ fn pattern_entry(pattern: &str, actor: String) -> Entry {
 }
 
 /// The database's clock, microseconds since 1970.
-async fn now(tx: &mut MySqlConnection) -> Result<i64, sqlx::Error> {
+async fn now(pool: &MySqlPool) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT timestampdiff(MICROSECOND, '1970-01-01', utc_timestamp(6))")
-        .fetch_one(tx)
+        .fetch_one(pool)
         .await
 }

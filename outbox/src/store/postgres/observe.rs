@@ -202,6 +202,7 @@ impl Observe for Postgres {
         .bind(select.since_micros)
         .bind(select.until_micros)
         .bind(i64::from(limit))
+        .persistent(false)
         .fetch_all(&pool)
         .await?;
         rows.iter().map(dead).collect()
@@ -227,6 +228,7 @@ impl Observe for Postgres {
         .bind(select.since_micros)
         .bind(select.until_micros)
         .bind(cap)
+        .persistent(false)
         .fetch_one(&pool)
         .await?;
         Ok(count)
@@ -252,6 +254,7 @@ impl Observe for Postgres {
         .bind(select.since_micros)
         .bind(select.until_micros)
         .bind(cap)
+        .persistent(false)
         .fetch_one(&pool)
         .await?;
         Ok(count)

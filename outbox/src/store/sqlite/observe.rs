@@ -231,8 +231,7 @@ impl Observe for Sqlite {
                      AND (?3 IS NULL OR key = ?3)
                      AND (?4 IS NULL OR event_id = ?4)
                      AND ?5 IS NULL
-                     AND (?6 IS NULL OR delivered_at >= ?6)
-                     AND (?7 IS NULL OR delivered_at < ?7)
+                     AND delivered_at >= ?6 AND delivered_at < ?7
                  LIMIT ?8)",
         )
         .bind(select.topic)
@@ -240,8 +239,8 @@ impl Observe for Sqlite {
         .bind(select.key)
         .bind(select.event_id)
         .bind(select.cause)
-        .bind(select.since_micros)
-        .bind(select.until_micros)
+        .bind(select.since_micros.unwrap_or(i64::MIN))
+        .bind(select.until_micros.unwrap_or(i64::MAX))
         .bind(cap)
         .fetch_one(&pool)
         .await?;
