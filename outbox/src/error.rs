@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use sqlx::error::DatabaseError;
+
 /// Why an operation on the outbox's tables failed. Opaque: ask [`kind`](Error::kind); the cause is in `source()`.
 pub struct Error(Box<Inner>);
 
@@ -58,11 +60,9 @@ impl Error {
 
 impl From<sqlx::Error> for Error {
     fn from(source: sqlx::Error) -> Self {
-        let kind = if is_lock_timeout(&source) {
-            ErrorKind::LockTimeout
-        } else {
-            ErrorKind::Database
-        };
+        let kind = source
+            .as_database_error()
+            .map_or(ErrorKind::Database, kind_of);
         Self(Box::new(Inner {
             kind,
             source: Some(source),
@@ -70,17 +70,33 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-fn is_lock_timeout(error: &sqlx::Error) -> bool {
-    let Some(refused) = error.as_database_error() else {
-        return false;
-    };
-    // Its SQLSTATE says nothing.
+/// What the database says by its code; where that says too little, by its words.
+fn kind_of(refused: &dyn DatabaseError) -> ErrorKind {
+    // SQLSTATEs are shared there by errors that have nothing in common.
     #[cfg(feature = "mysql")]
     if let Some(refused) = refused.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
-        return refused.number() == 1205;
+        return match refused.number() {
+            1205 => ErrorKind::LockTimeout,
+            // No such table, no such column.
+            1054 | 1146 => ErrorKind::NotMigrated,
+            _ => ErrorKind::Database,
+        };
     }
-    // Postgres: lock_not_available. SQLite: SQLITE_BUSY.
-    matches!(refused.code().as_deref(), Some("55P03" | "5"))
+    match refused.code().as_deref() {
+        // Postgres: lock_not_available. SQLite: SQLITE_BUSY.
+        Some("55P03" | "5") => ErrorKind::LockTimeout,
+        // Postgres: undefined_table, undefined_column.
+        Some("42P01" | "42703") => ErrorKind::NotMigrated,
+        // SQLITE_ERROR.
+        Some("1") if is_missing(refused.message()) => ErrorKind::NotMigrated,
+        _ => ErrorKind::Database,
+    }
+}
+
+fn is_missing(said: &str) -> bool {
+    said.starts_with("no such table")
+        || said.starts_with("no such column")
+        || said.contains("has no column named")
 }
 
 impl fmt::Display for Error {

@@ -91,6 +91,11 @@ pub struct Outbox<Db> {
 
 impl<Db: OutboxDb> Outbox<Db> {
     /// An outbox with this configuration. Its tables come from [`migrate`](crate::migrate).
+    ///
+    /// Whether they are of this code's version is not asked, here or with an event, which would cost each a statement, and
+    /// need not be: an INSERT names its columns, and whatever migrations add to a table that producers write to has a default
+    /// that means what was meant before. So producers may be deployed after a migration; before it they are told
+    /// [`EnqueueError::SchemaMismatch`]. Relays and operators' changes, which move whole rows, ask.
     #[must_use]
     pub fn new(config: OutboxConfig) -> Self {
         Self {

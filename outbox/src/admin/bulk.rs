@@ -110,8 +110,8 @@ impl<Db: OutboxDb> Admin<Db> {
     /// Postgres and MariaDB no statement of it may take more than 6 s.
     ///
     /// # Errors
-    /// [`Error`] of the database; [`ErrorKind::LockTimeout`](crate::ErrorKind::LockTimeout) where others held a lane for too
-    /// long. Batches before it are done; whether the last one is, is unknown, but not after `LockTimeout`. Repeating the call
+    /// As [`check_schema`](Self::check_schema); [`ErrorKind::LockTimeout`](crate::ErrorKind::LockTimeout) where others held a
+    /// lane for too long. Batches before it are done; whether the last one is, is unknown, but not after `LockTimeout`. Repeating the call
     /// is safe.
     ///
     /// # Cancel safety
@@ -198,6 +198,7 @@ impl<Db: OutboxDb> Admin<Db> {
         let detail = json!({
             "filter": bulk.filter.detail(), "limit": bulk.limit, "per_second": bulk.per_second,
         });
+        self.check_schema().await?;
         let limit = bulk.limit.unwrap_or(u64::MAX);
         let select = bulk.filter.select();
         self.steps(

@@ -71,6 +71,19 @@ impl<Db: OutboxDb> Admin<Db> {
         self
     }
 
+    /// Checks that the tables are those that this code knows. Every change asks this first: rows are moved column by column,
+    /// and what newer code has added to them would be lost on the way.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotMigrated`](crate::ErrorKind::NotMigrated), [`ErrorKind::NewerSchema`](crate::ErrorKind::NewerSchema),
+    /// [`Error`] of the database.
+    ///
+    /// # Cancel safety
+    /// Reads only.
+    pub async fn check_schema(&self) -> Result<(), Error> {
+        Db::lanes(self.pool.clone()).await.map(drop)
+    }
+
     /// The newest `limit` changes that operators made, newest first.
     ///
     /// # Errors

@@ -30,12 +30,14 @@ impl<Db: OutboxDb> Admin<Db> {
     /// events of another topic go before those that wait here, to the same sink as well.
     ///
     /// # Errors
-    /// [`ErrorKind::Pattern`] when it is none; [`Error`] of the database.
+    /// [`ErrorKind::Pattern`] when it is none; [`ErrorKind::LockTimeout`] when others are changing the same pause; as
+    /// [`check_schema`](Self::check_schema).
     ///
     /// # Cancel safety
     /// Atomic; whether a dropped call took effect, [`paused`](Self::paused) tells.
     pub async fn pause(&self, pattern: &str) -> Result<bool, Error> {
         let pattern = parsed(pattern)?;
+        self.check_schema().await?;
         let news = Db::pause(
             self.pool.clone(),
             pattern.to_string(),
@@ -57,6 +59,7 @@ impl<Db: OutboxDb> Admin<Db> {
     /// As [`pause`](Self::pause).
     pub async fn resume(&self, pattern: &str) -> Result<bool, Error> {
         let pattern = parsed(pattern)?;
+        self.check_schema().await?;
         let news = Db::resume(
             self.pool.clone(),
             pattern.to_string(),

@@ -189,7 +189,7 @@ impl<Db: OutboxDb> Admin<Db> {
     /// # Cancel safety
     /// Reads only.
     pub async fn verify(&self) -> Result<Vec<Finding>, Error> {
-        if let Err(error) = Db::lanes(self.pool.clone()).await {
+        if let Err(error) = self.check_schema().await {
             return match error.kind() {
                 ErrorKind::NotMigrated | ErrorKind::NewerSchema { .. } => Ok(vec![finding(
                     "schema",

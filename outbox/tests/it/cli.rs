@@ -7,7 +7,7 @@ use std::{
 
 use mainstay_outbox::{Admin, Event, MemorySink, OutboxDb, Outcome};
 use serde_json::Value;
-use sqlx::Pool;
+use sqlx::{Connection, Executor, MySqlConnection, PgConnection, Pool, SqliteConnection};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{outbox, postgres, put, quick, sqlite, until};
@@ -199,6 +199,12 @@ async fn what_fails_is_an_exit_code<Db: OutboxDb>(pool: Pool<Db>, url: String) {
     let bare = run(&url, &["verify"]).await;
     assert_eq!(bare.code, 3, "{}", bare.err);
     assert!(bare.out.contains("run migrate"), "{}", bare.out);
+    for args in [&["lag"][..], &["audit"], &["replay", "--all", "--yes"]] {
+        let bare = run(&url, args).await;
+        assert_eq!((bare.code, bare.out.as_str()), (1, ""), "{args:?}");
+        let said = "error: the outbox's tables are missing or old: run migrate\n";
+        assert_eq!(bare.err, said, "{args:?}");
+    }
     let migrated = run(&url, &["migrate", "--lanes", "2"]).await;
     assert_eq!(migrated.code, 0, "{}", migrated.err);
     let other = run(&url, &["migrate", "--lanes", "3"]).await;
@@ -211,6 +217,34 @@ async fn what_fails_is_an_exit_code<Db: OutboxDb>(pool: Pool<Db>, url: String) {
     let ill = run(&url, &["health", "--json"]).await;
     assert_eq!(ill.code, 3);
     assert_eq!(ill.json()["reasons"][0]["reason"], "no_relay");
+    newer(&url).await;
+    for args in [&["lag"][..], &["redrive", "--all", "--yes"], &["migrate"]] {
+        let old = run(&url, args).await;
+        assert_eq!(old.code, 1, "{args:?}: {}", old.out);
+        assert!(old.err.contains("newer code"), "{args:?}: {}", old.err);
+    }
+    let found = run(&url, &["verify", "--json"]).await;
+    assert_eq!(found.code, 3, "{}", found.err);
+    assert_eq!(found.json()["findings"][0]["check"], "schema");
+}
+
+/// As if newer code had migrated.
+async fn newer(url: &str) {
+    let newer = "INSERT INTO mainstay_outbox_migrations (version) VALUES (99)";
+    match url.split_once(':').unwrap().0 {
+        "sqlite" => {
+            let mut conn = SqliteConnection::connect(url).await.unwrap();
+            conn.execute(newer).await.unwrap();
+        }
+        "postgres" => {
+            let mut conn = PgConnection::connect(url).await.unwrap();
+            conn.execute(newer).await.unwrap();
+        }
+        _ => {
+            let mut conn = MySqlConnection::connect(url).await.unwrap();
+            conn.execute(newer).await.unwrap();
+        }
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use mainstay_outbox::{
-    Admin, DeadCause, Event, Filter, KeyPolicy, MemorySink, OutboxDb, Outcome, Severity, migrate,
+    Admin, DeadCause, ErrorKind, Event, Filter, KeyPolicy, MemorySink, OutboxDb, Outcome, Severity,
+    Thresholds, migrate,
 };
 use sqlx::{AssertSqlSafe, Executor, Pool};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,8 @@ on_each!(
     a_key_that_is_parked_for_nothing_is_found,
     lanes_of_relays_that_are_gone_are_found,
     tables_that_newer_code_has_migrated_are_found,
+    tables_that_newer_code_has_migrated_are_not_changed,
+    tables_that_are_not_there_are_to_be_migrated,
     a_letter_without_its_history_is_still_one,
 );
 
@@ -190,6 +193,43 @@ async fn tables_that_newer_code_has_migrated_are_found<Db: Hand>(pool: Pool<Db>)
     let newer = "INSERT INTO mainstay_outbox_migrations (version) VALUES (99)";
     assert_eq!(Db::hand(&pool, newer).await, 1);
     assert_eq!(found(&admin).await, [("schema", Severity::Error, 1)]);
+}
+
+/// Rows that are moved are copied column by column: what newer code has added would be lost.
+async fn tables_that_newer_code_has_migrated_are_not_changed<Db: Hand>(pool: Pool<Db>) {
+    let admin = used(&pool).await;
+    assert!(admin.pause("u").await.unwrap());
+    let newer = "INSERT INTO mainstay_outbox_migrations (version) VALUES (99)";
+    assert_eq!(Db::hand(&pool, newer).await, 1);
+    for refused in [
+        admin.redrive(Filter::all()).await.map(drop),
+        admin.discard(Filter::all()).await.map(drop),
+        admin.replay(Filter::all()).await.map(drop),
+        admin.pause("t").await.map(drop),
+        admin.resume("u").await.map(drop),
+    ] {
+        let kind = refused.expect_err("newer tables").kind();
+        assert!(
+            matches!(kind, ErrorKind::NewerSchema { found: 99, .. }),
+            "{kind:?}"
+        );
+    }
+    let lag = admin.lag().await.unwrap();
+    assert_eq!((lag.pending, lag.dead, lag.paused), (1, 2, 1));
+}
+
+async fn tables_that_are_not_there_are_to_be_migrated<Db: Hand>(pool: Pool<Db>) {
+    let admin = Admin::new(pool);
+    for refused in [
+        admin.redrive(Filter::all()).await.map(drop),
+        admin.pause("t").await.map(drop),
+        admin.lag().await.map(drop),
+        admin.lanes().await.map(drop),
+        admin.health(&Thresholds::default()).await.map(drop),
+    ] {
+        let kind = refused.expect_err("no tables").kind();
+        assert_eq!(kind, ErrorKind::NotMigrated);
+    }
 }
 
 /// What operators read of it is what can be read; it can be redriven all the same.

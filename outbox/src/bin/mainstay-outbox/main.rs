@@ -165,6 +165,10 @@ async fn run<Db: OutboxDb>(pool: Pool<Db>, cli: &Cli) -> Result<Answer, Failure>
         return Ok(Answer::new(json!({ "migrated": true }), "migrated"));
     }
     let admin = Admin::new(pool).actor(&cli.actor);
+    // To verify finds that too, and says what it means.
+    if !matches!(cli.command, Command::Verify) {
+        admin.check_schema().await?;
+    }
     match &cli.command {
         Command::Lag { by_topic: false } => look::lag(&admin).await,
         Command::Lag { by_topic: true } => look::lag_by_topic(&admin).await,
