@@ -1,10 +1,6 @@
 //! Another database answers in the place of the one that relays know, and no statement fails that could tell them.
 
-use std::{
-    fs,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{fs, time::Duration};
 
 use mainstay_outbox::{Admin, Event, MemorySink, Outbox, OutboxDb, store::Server as Identity};
 use sqlx::{AssertSqlSafe, Pool, Postgres, Sqlite, pool::PoolOptions};
@@ -111,7 +107,7 @@ impl Kind for sqlx::MySql {
     }
 
     async fn copy(server: &Server, copy: &mut Server) {
-        let client = |name: &str, server: &Server| -> Command {
+        let client = |name: &str, server: &Server| {
             let mut client = server.tool(name);
             client.args(["--no-defaults", "-h", "127.0.0.1", "-u", "root"]);
             client.args(["-P", &server.port().to_string()]);
@@ -119,7 +115,7 @@ impl Kind for sqlx::MySql {
         };
         let mut dump = client("mariadb-dump", server);
         dump.args(["--single-transaction", "--databases", "outbox"]);
-        let mut dump = dump.stdout(Stdio::piped()).spawn().unwrap();
+        let mut dump = dump.stdout(std::process::Stdio::piped()).spawn().unwrap();
         run(client("mariadb", copy).stdin(dump.stdout.take().unwrap()));
         assert!(dump.wait().unwrap().success());
     }
