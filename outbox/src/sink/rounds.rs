@@ -62,6 +62,7 @@ struct Doubt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Silent,
+    Refused,
     Lost,
 }
 
@@ -174,9 +175,18 @@ impl<'a> Rounds<'a> {
         self.doubt(at, Kind::Lost, reason.into());
     }
 
+    /// The sink refused the message at this place, and may mean it alone or everything that is sent.
+    ///
+    /// Beside any other answer it is meant alone; the streak of such messages tells otherwise.
+    #[cfg(feature = "redis")]
+    pub(crate) fn refused(&mut self, at: usize, reason: impl Into<Reason>) {
+        self.doubt(at, Kind::Refused, reason.into());
+    }
+
     fn doubt(&mut self, at: usize, kind: Kind, reason: Reason) {
         self.stop(at);
-        self.last = true;
+        // A refusal costs no time: others may still be sent, and tell.
+        self.last |= kind != Kind::Refused;
         if let Some(slot) = self.doubts.get_mut(at) {
             *slot = Some(Doubt { kind, reason });
         }
@@ -196,6 +206,12 @@ impl<'a> Rounds<'a> {
     pub(crate) fn has_stopped(&self, at: usize) -> bool {
         let key = self.keys.get(at);
         key.and_then(|key| self.stopped.get(*key)) == Some(&true)
+    }
+
+    /// Whether the message at this place comes after the other one of the same key.
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_behind(&self, at: usize, other: usize) -> bool {
+        other < at && self.keys.get(other) == self.keys.get(at)
     }
 
     fn stop(&mut self, at: usize) {
@@ -258,7 +274,11 @@ impl<'a> Rounds<'a> {
             }
             *cut = self.outcomes.get(at) != Some(&Some(Outcome::Acked));
             if let Some(doubt) = doubt {
-                let beside = doubt.kind == Kind::Silent && self.answered;
+                let beside = match doubt.kind {
+                    Kind::Silent => self.answered,
+                    Kind::Refused => self.heard,
+                    Kind::Lost => false,
+                };
                 if !beside {
                     streak.note(message.id());
                 }
@@ -268,6 +288,7 @@ impl<'a> Rounds<'a> {
         for (at, id, doubt, beside) in heads {
             let blame = match doubt.kind {
                 _ if beside => Blame::Message,
+                Kind::Refused => streak.blame(id),
                 Kind::Silent if lives => streak.blame(id),
                 Kind::Silent | Kind::Lost => streak.blame_in_an_outage(id),
             };
@@ -463,6 +484,32 @@ mod tests {
                 assert_eq!(&failing(&one, false, &streak, fail), expected, "{times}");
             }
         }
+    }
+
+    #[test]
+    fn a_refusal_is_the_messages_beside_answers_and_lets_others_be_sent() {
+        let streak = Mutex::default();
+        let batch = batch("abc");
+        let lane = LaneRef::detached();
+        let mut rounds = Rounds::new(&batch, Pipeline::AcrossKeys, 1);
+        assert_eq!(places(&rounds.next(&lane)), [0]);
+        rounds.refused(0, "no");
+        assert_eq!(places(&rounds.next(&lane)), [1]);
+        rounds.settle(1, Outcome::Acked);
+        assert_eq!(places(&rounds.next(&lane)), [2]);
+        rounds.refused(2, "no");
+        let outcomes: Vec<_> = rounds.finish(false, &streak).unwrap().into_iter().collect();
+        let no = Outcome::retry("no");
+        assert_eq!(outcomes, [no.clone(), Outcome::Acked, no.clone()]);
+
+        // Alone, three different messages are an outage.
+        let refused = |rounds: &mut Rounds<'_>, at| rounds.refused(at, "no");
+        for one in batch.chunks(1).take(2).cycle().take(9) {
+            assert_eq!(failing(one, false, &streak, refused), Ok(vec![no.clone()]));
+        }
+        let down = Err(SinkDown::new("no"));
+        assert_eq!(failing(&batch[2..], false, &streak, refused), down);
+        assert_eq!(failing(&batch, false, &Mutex::default(), refused), down);
     }
 
     #[test]

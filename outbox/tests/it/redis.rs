@@ -264,6 +264,58 @@ async fn a_refusal_of_the_server_is_an_outage_and_appends_nothing() {
     fresh.gone().await;
 }
 
+/// A sink of a user that may append to `right`, and what is for another stream goes to `wrong`.
+async fn restricted(fresh: &Fresh, right: &str, wrong: &str) -> RedisSink {
+    let user = fresh.name.as_str();
+    let keys = format!("~{right}*");
+    let acl = ["SETUSER", user, "reset", "on", ">secret", &keys, "+@all"];
+    fresh.run("ACL", &acl).await;
+    let address = format!("redis://{user}:secret@{}", authority(&url()));
+    let (right, wrong) = (right.to_owned(), wrong.to_owned());
+    RedisSink::new(Client::open(address).unwrap()).stream(move |message| match message.subject() {
+        Some("wrong") => wrong.clone(),
+        _ => right.clone(),
+    })
+}
+
+#[tokio::test]
+#[ignore = "needs a server; tests/run brings it up"]
+async fn a_stream_that_the_user_may_not_write_is_charged_to_its_messages_and_others_go_on() {
+    let fresh = Fresh::new(ContentMode::Binary, false).await;
+    let wrong = format!("not-{}", fresh.name);
+    let sink = restricted(&fresh, &fresh.name, &wrong).await;
+    let no = Outcome::retry("the server answered NOPERM");
+    let unkeyed = |subject: &str| {
+        let event = Event::new("t").subject(subject);
+        Message::from_event(event, "/tests", std::time::UNIX_EPOCH)
+    };
+    for sink in [sink.clone(), sink.dedupe(Duration::from_secs(9))] {
+        let batch = [
+            unkeyed("wrong"),
+            message("right"),
+            message("wrong"),
+            message("right"),
+            unkeyed("right"),
+        ];
+        let outcomes = publish(&sink, &batch).await;
+        let (ack, not) = (Outcome::Acked, Outcome::NotTried);
+        assert_eq!(outcomes, [no.clone(), ack.clone(), no.clone(), not, ack]);
+
+        // Alone it is charged as well, and three of them in a row are an outage, until another one goes.
+        let lone: Vec<Message> = (0..3).map(|_| unkeyed("wrong")).collect();
+        for one in lone.chunks(1).take(2).cycle().take(6) {
+            assert_eq!(publish(&sink, one).await, std::slice::from_ref(&no));
+        }
+        let down = sink.publish(LaneRef::detached(), &lone[2..]).await;
+        let reason = down.unwrap_err();
+        assert_eq!(reason.reason().as_str(), "the server answered NOPERM");
+        assert_eq!(publish(&sink, &[unkeyed("right")]).await, [Outcome::Acked]);
+        assert_eq!(publish(&sink, &lone[2..]).await, std::slice::from_ref(&no));
+    }
+    fresh.run("ACL", &["DELUSER", &fresh.name]).await;
+    fresh.gone().await;
+}
+
 #[tokio::test]
 #[ignore = "needs a server; tests/run brings it up"]
 async fn too_few_replicas_and_a_server_that_does_not_answer_are_outages() {

@@ -112,3 +112,44 @@ async fn writes_that_are_held_up_are_an_outage_from_the_third_message_on() {
     client_command(&["UNPAUSE"]).await;
     assert_eq!(publish().await, Ok(Outcome::Acked));
 }
+
+/// B1 of a server that is there and writes nothing: with a script, which meets it at its own command, as well as without.
+#[tokio::test]
+#[ignore = "needs the programs of a server; tests/run sees to them"]
+async fn a_server_that_writes_nothing_is_an_outage_and_no_message_is_blamed() {
+    let Some(server) = Server::start(Program::Redis).await else {
+        return;
+    };
+    let client = Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let sink = RedisSink::new(client.clone());
+    let remembering = sink.clone().dedupe(Duration::from_secs(600));
+    let message = || Message::from_event(Event::new("t"), "/tests", std::time::UNIX_EPOCH);
+    for (begin, end, code) in [
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "OOM"),
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "READONLY"),
+    ] {
+        let mut tell = async |words: &str| {
+            let mut words = words.split(' ');
+            let mut command = redis::cmd(words.next().unwrap());
+            command.arg(words.collect::<Vec<_>>());
+            command
+                .query_async::<redis::Value>(&mut connection)
+                .await
+                .unwrap();
+        };
+        tell(begin).await;
+        for sink in [&sink, &remembering] {
+            for _ in 0..2 {
+                let down = sink
+                    .publish(LaneRef::detached(), &[message(), message()])
+                    .await;
+                let said = format!("the server answered {code}");
+                assert_eq!(down.unwrap_err().reason().as_str(), said);
+            }
+        }
+        tell(end).await;
+        let outcomes = remembering.publish(LaneRef::detached(), &[message()]).await;
+        assert!(outcomes.unwrap().iter().all(|of| *of == Outcome::Acked));
+    }
+}

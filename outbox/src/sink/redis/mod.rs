@@ -1,20 +1,20 @@
 //! A sink to Redis Streams.
 
+mod answers;
+mod server;
+
 use std::{
     fmt,
-    sync::{Arc, Mutex as SyncMutex},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use redis::{
-    AsyncConnectionConfig, Client, Pipeline as Commands, RedisError, Value,
-    aio::MultiplexedConnection,
-};
-use tokio::{
-    sync::Mutex,
-    time::{Instant, timeout_at},
-};
+use redis::{Client, Value};
 
+use self::{
+    answers::{Answers, Entry, read},
+    server::{Server, Silence},
+};
 use super::{
     LaneRef, Outcome, Outcomes, Sink, SinkDown,
     cloudevents::{Binding, ContentMode, Wire},
@@ -34,7 +34,8 @@ type StreamOf = dyn Fn(&Message) -> String + Send + Sync;
 /// [`stream`](Self::stream) makes of the message. There is no CloudEvents binding for Redis: these are the names of Kafka's.
 ///
 /// A lane's messages go in one round trip and one MULTI, so that either all that are sent together are appended, in order,
-/// or none: an outage in the middle reorders nothing. One server or a primary with replicas, not a cluster.
+/// or none: an outage in the middle reorders nothing. What the server does not even queue costs a second round trip without
+/// it. One server or a primary with replicas, not a cluster.
 ///
 /// # What an ack means
 /// The server has appended the entry in memory. When it is on a disk `appendfsync` decides: `everysec`, the default with AOF
@@ -49,9 +50,11 @@ type StreamOf = dyn Fn(&Message) -> String + Send + Sync;
 /// |---|---|
 /// | appended | acked |
 /// | larger than [`message_bytes_max`](Self::message_bytes_max) | rejected |
-/// | the key holds something else than a stream (WRONGTYPE), or another error of the one entry | retry |
-/// | no answer in time, though the server answers a PING | retry, or from the third message in a row on the sink is down |
-/// | no connection, no answer to anything, OOM, READONLY, LOADING, MISCONF, CLUSTERDOWN, MOVED, NOPERM, EXECABORT … | the sink is down |
+/// | the key holds something else than a stream (WRONGTYPE) | retry |
+/// | the user has no permission for the key (NOPERM), or another error of one entry, beside others that are appended | retry |
+/// | the same for a lone message | retry, or from the [third message](super#whose-failure) in a row on the sink is down |
+/// | no answer in time, though the server answers a PING | the same |
+/// | no connection, no answer to anything, OOM, READONLY, LOADING, MISCONF, CLUSTERDOWN …, no permission for the commands | the sink is down |
 /// | fewer [`replicas`](Self::replicas) in time than asked for | the sink is down; the entries may stay |
 ///
 /// The sink connects when it is first used, and again whenever its connection is lost.
@@ -80,7 +83,7 @@ pub struct RedisSink {
     timeout: Duration,
     max_in_flight: usize,
     message_bytes_max: usize,
-    streak: Arc<SyncMutex<Streak>>,
+    streak: Arc<Mutex<Streak>>,
 }
 
 impl RedisSink {
@@ -88,10 +91,7 @@ impl RedisSink {
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self {
-            server: Arc::new(Server {
-                client,
-                connection: Mutex::new(None),
-            }),
+            server: Arc::new(Server::new(client)),
             stream: Arc::new(|message| message.topic().to_owned()),
             mode: ContentMode::Binary,
             max_len: None,
@@ -201,11 +201,9 @@ impl RedisSink {
         command
     }
 
-    /// Sends a round in one MULTI.
+    /// Sends a round in one MULTI; and once more without what the server will not even queue, as nothing is appended then.
     async fn send(&self, rounds: &mut Rounds<'_>, round: Vec<(usize, &Message)>) {
-        let mut places = Vec::with_capacity(round.len());
-        let mut commands = redis::pipe();
-        commands.ignore_errors().cmd("MULTI");
+        let mut entries = Vec::with_capacity(round.len());
         for (at, message) in round {
             if rounds.has_stopped(at) {
                 continue;
@@ -215,8 +213,39 @@ impl RedisSink {
                 rounds.unsent(at, Outcome::reject("larger than message_bytes_max"));
                 continue;
             }
-            places.push(at);
-            commands.add_command(self.append(message, &wire));
+            entries.push((at, self.append(message, &wire)));
+        }
+        let refused = self.append_all(rounds, &entries).await;
+        if refused.is_empty() {
+            return;
+        }
+        entries.retain(|(at, _)| {
+            !refused
+                .iter()
+                .any(|of| at == of || rounds.is_behind(*at, *of))
+        });
+        for at in self.append_all(rounds, &entries).await {
+            // It was queued a moment ago: somebody is changing permissions.
+            rounds.down(
+                at,
+                SinkDown::new("the server refuses ever more of a transaction"),
+            );
+        }
+    }
+
+    /// Runs one MULTI. Gives back the places of what the server did not queue, over which it ran none of it.
+    async fn append_all(
+        &self,
+        rounds: &mut Rounds<'_>,
+        entries: &[(usize, redis::Cmd)],
+    ) -> Vec<usize> {
+        if entries.is_empty() {
+            return Vec::new();
+        }
+        let mut commands = redis::pipe();
+        commands.ignore_errors().cmd("MULTI");
+        for (_, entry) in entries {
+            commands.add_command(entry.clone());
         }
         commands.cmd("EXEC");
         if self.replicas > 0 {
@@ -224,67 +253,53 @@ impl RedisSink {
             let half = u64::try_from(self.timeout.as_millis() / 2).unwrap_or(u64::MAX);
             commands.cmd("WAIT").arg(self.replicas).arg(half.max(1));
         }
-        if places.is_empty() {
-            return;
-        }
         let said = match self.server.run(&commands, self.timeout).await {
-            Ok(Value::Array(answers)) => self.read(answers, places.len()),
-            Ok(_) => Err(Silence::Down(
-                "the server's answer is no pipeline's".to_owned(),
-            )),
-            Err(silence) => Err(silence),
-        };
-        match said {
-            Ok(entries) => {
-                for (at, entry) in places.into_iter().zip(entries) {
-                    rounds.settle(at, entry);
+            Ok(Value::Array(answers)) => read(answers, entries.len(), self.replicas),
+            Ok(_) => Answers::Down("the server's answer is no pipeline's".to_owned()),
+            Err(Silence::Down(reason)) => Answers::Down(reason),
+            Err(Silence::Late) => {
+                for (at, _) in entries {
+                    rounds.silent(*at, "no answer in time: it may have been appended");
                 }
+                return Vec::new();
             }
-            Err(Silence::Down(reason)) => {
+            Err(Silence::Lost) => {
+                for (at, _) in entries {
+                    rounds.lost(*at, "the connection to Redis was lost");
+                }
+                return Vec::new();
+            }
+        };
+        let places = entries.iter().map(|(at, _)| *at);
+        match said {
+            Answers::Run(results) => {
+                for (at, entry) in places.zip(results) {
+                    match entry {
+                        Entry::Appended => rounds.settle(at, Outcome::Acked),
+                        Entry::Wrong(reason) => rounds.settle(at, Outcome::retry(reason)),
+                        Entry::Refused(reason) => rounds.refused(at, reason),
+                        Entry::Down(reason) => rounds.down(at, SinkDown::new(reason)),
+                    }
+                }
+                Vec::new()
+            }
+            Answers::NotQueued(refused) => {
+                let mut not_queued = Vec::new();
+                for (at, reason) in places.zip(refused) {
+                    if let Some(reason) = reason {
+                        rounds.refused(at, reason);
+                        not_queued.push(at);
+                    }
+                }
+                not_queued
+            }
+            Answers::Down(reason) => {
                 for at in places {
                     rounds.down(at, SinkDown::new(reason.as_str()));
                 }
-            }
-            Err(Silence::Late) => {
-                for at in places {
-                    rounds.silent(at, "no answer in time: it may have been appended");
-                }
-            }
-            Err(Silence::Lost) => {
-                for at in places {
-                    rounds.lost(at, "the connection to Redis was lost");
-                }
+                Vec::new()
             }
         }
-    }
-
-    /// What the answers to MULTI, the entries, EXEC and WAIT say of each entry.
-    fn read(&self, answers: Vec<Value>, entries: usize) -> Result<Vec<Outcome>, Silence> {
-        let mut refused = answers.iter().filter_map(|answer| match answer {
-            Value::ServerError(error) => Some(error.code()),
-            _ => None,
-        });
-        // What the server says while queueing is why EXEC is aborted, and comes first.
-        if let Some(code) = refused.next() {
-            return Err(Silence::Down(format!("the server answered {code}")));
-        }
-        let mut answers = answers.into_iter().skip(entries + 1);
-        let Some(Value::Array(results)) = answers.next() else {
-            return Err(Silence::Down("the transaction was not run".to_owned()));
-        };
-        if self.replicas > 0 {
-            match answers.next() {
-                Some(Value::Int(have)) if have >= i64::from(self.replicas) => {}
-                _ => return Err(Silence::Down("too few replicas have it in time".to_owned())),
-            }
-        }
-        let outcome = |result: Value| match result {
-            Value::ServerError(error) => {
-                Outcome::retry(format!("the server answered {}", error.code()))
-            }
-            _ => Outcome::Acked,
-        };
-        Ok(results.into_iter().map(outcome).collect())
     }
 }
 
@@ -319,80 +334,5 @@ impl fmt::Debug for RedisSink {
             .field("max_len", &self.max_len)
             .field("dedupe", &self.dedupe)
             .finish_non_exhaustive()
-    }
-}
-
-/// No answer about any single entry.
-enum Silence {
-    Down(String),
-    Late,
-    Lost,
-}
-
-/// Texts of errors may repeat addresses and keys; codes do not.
-fn answered(error: &RedisError) -> Option<String> {
-    let code = error.code()?;
-    Some(format!("the server answered {code}"))
-}
-
-/// The one connection, opened when it is needed.
-struct Server {
-    client: Client,
-    connection: Mutex<Option<MultiplexedConnection>>,
-}
-
-impl Server {
-    async fn run(&self, commands: &Commands, within: Duration) -> Result<Value, Silence> {
-        let until = Instant::now() + within;
-        let mut connection = match timeout_at(until, self.connected(within)).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => {
-                let said = answered(&error);
-                let said = said.unwrap_or_else(|| "no connection to Redis".to_owned());
-                return Err(Silence::Down(said));
-            }
-            Err(_) => return Err(Silence::Down("Redis does not answer in time".to_owned())),
-        };
-        let silence = match timeout_at(until, commands.query_async(&mut connection)).await {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) if error.is_timeout() => Silence::Late,
-            Ok(Err(error)) => answered(&error).map_or(Silence::Lost, Silence::Down),
-            Err(_) => Silence::Late,
-        };
-        // Whatever it was: a fresh connection is the cheapest way to be sure of the next answers.
-        self.forget().await;
-        Err(silence)
-    }
-
-    /// Whether the server answers at all, if only to refuse.
-    async fn lives(&self, within: Duration) -> bool {
-        let until = Instant::now() + within;
-        let Ok(Ok(mut connection)) = timeout_at(until, self.connected(within)).await else {
-            return false;
-        };
-        let ping = redis::cmd("PING");
-        match timeout_at(until, ping.query_async::<Value>(&mut connection)).await {
-            Ok(Ok(_)) => true,
-            Ok(Err(error)) => error.code().is_some(),
-            Err(_) => false,
-        }
-    }
-
-    async fn connected(&self, within: Duration) -> Result<MultiplexedConnection, RedisError> {
-        let mut connection = self.connection.lock().await;
-        if let Some(known) = connection.as_ref() {
-            return Ok(known.clone());
-        }
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(within))
-            .set_response_timeout(Some(within));
-        let opened = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config);
-        Ok(connection.insert(opened.await?).clone())
-    }
-
-    async fn forget(&self) {
-        self.connection.lock().await.take();
     }
 }
