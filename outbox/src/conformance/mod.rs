@@ -83,6 +83,7 @@ where
     parked::events_whose_time_has_not_come_are_told_last(fresh().await).await;
     operate::lag_counts_and_ages(fresh().await).await;
     operate::each_message_says_what_it_waits_for(fresh().await).await;
+    operate::nobody_waits_for_what_holds_nothing_back(fresh().await).await;
     operate::lanes_are_told_with_a_verdict(fresh().await).await;
     operate::health_has_reasons(fresh().await).await;
     operate::pauses_are_kept_and_audited(fresh().await).await;

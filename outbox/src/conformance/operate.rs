@@ -131,6 +131,44 @@ pub(super) async fn each_message_says_what_it_waits_for<Db: OutboxDb>(pool: Pool
     }
 }
 
+pub(super) async fn nobody_waits_for_what_holds_nothing_back<Db: OutboxDb>(pool: Pool<Db>) {
+    let outbox = migrated(&pool, 1).await;
+    for name in ["failed", "next"] {
+        put(&pool, &outbox, named(name).key("k")).await;
+    }
+    let lane = held(
+        *take(&pool, LONG, 1)
+            .await
+            .first()
+            .expect("the lane is free"),
+    );
+    let rows = due(&pool, everything([0])).await;
+    let failed = rows.first().expect("two messages are due");
+    let settlement = Settlement {
+        failed: vec![Failed {
+            id: failed.id,
+            attempts: 0,
+            delay: LONG,
+            suspect: false,
+            holds: false,
+            reason: "not now".to_owned(),
+            note: Note {
+                before: "[[1,".to_owned(),
+                after: ",\"not now\"]]".to_owned(),
+            },
+        }],
+        ..nothing(lane)
+    };
+    settle(&pool, settlement).await;
+    let seen = Admin::new(pool).peek(Filter::key("k"), 10).await;
+    let seen = seen.expect("peeked");
+    let waits: Vec<_> = seen.iter().map(crate::Pending::wait).collect();
+    assert!(
+        matches!(waits.as_slice(), [Wait::Retry { .. }, Wait::Due]),
+        "{waits:?}"
+    );
+}
+
 pub(super) async fn lanes_are_told_with_a_verdict<Db: OutboxDb>(pool: Pool<Db>) {
     let outbox = migrated(&pool, 2).await;
     let admin = Admin::new(pool.clone()).stalled_after(Duration::ZERO);

@@ -163,7 +163,7 @@ impl Observe for MySql {
                          coalesce(json_contains(l.in_flight, CAST(m.id AS CHAR)), false) AS in_flight,
                          m.ordered AND EXISTS (
                              SELECT 1 FROM mainstay_outbox_waiting b
-                             WHERE b.lane = m.lane AND b.`key` = m.`key` AND b.id < m.id
+                             WHERE b.lane = m.lane AND b.`key` = m.`key` AND b.id < m.id AND b.holds
                                  AND b.retry_at > utc_timestamp(6)) AS behind,
                          m.ordered AND EXISTS (
                              SELECT 1 FROM mainstay_outbox_parked k
