@@ -34,10 +34,10 @@ pub enum ErrorKind {
         /// Lanes asked for.
         asked: u16,
     },
-    /// Others held a lock on the rows for too long: a relay that is settling, an operator, a stray transaction. Nothing was
-    /// changed; do it again.
+    /// Others held a lock for too long: a relay that is settling, an operator, a stray transaction. Nothing was changed by
+    /// what did not get it; do it again.
     ///
-    /// Operators' commands wait 5 s; on MySQL and MariaDB `innodb_lock_wait_timeout` if that is less, on SQLite the
+    /// Migrations try for a minute. Operators' commands wait 5 s; on MySQL and MariaDB `innodb_lock_wait_timeout` if that is less, on SQLite the
     /// `busy_timeout` of the connection.
     LockTimeout,
     /// What was to be paused or resumed is neither a topic, nor a prefix that ends in `*`, nor `*`.
@@ -113,9 +113,9 @@ impl fmt::Display for Error {
             ErrorKind::LaneCount { stored, asked } => {
                 write!(f, "the outbox has {stored} lanes, {asked} were asked for")
             }
-            ErrorKind::LockTimeout => f.write_str(
-                "a lock on the outbox's rows was not given in time: nothing was changed",
-            ),
+            ErrorKind::LockTimeout => {
+                f.write_str("a lock that the outbox needs was not given in time: do it again")
+            }
             ErrorKind::Pattern => {
                 f.write_str("not a topic pattern: a topic, a prefix ending in *, or *")
             }

@@ -1,10 +1,5 @@
 -- What operators and policies need. Columns are added with constants as defaults: no table is rewritten.
 
-ALTER TABLE mainstay_outbox_message
-    ADD COLUMN ordered  boolean NOT NULL DEFAULT true, -- false: the key is only told to consumers
-    ADD COLUMN holds    boolean NOT NULL DEFAULT true, -- while it waits for a retry, later messages of its key wait too
-    ADD COLUMN failures text    NOT NULL DEFAULT '[]'; -- JSON: the last ten as [attempt, microseconds since 1970, reason]
-
 ALTER TABLE mainstay_outbox_dead -- cause is one of rejected, exhausted, no_sink, parked
     ADD COLUMN ordered  boolean NOT NULL DEFAULT true,
     ADD COLUMN failures text    NOT NULL DEFAULT '[]';
@@ -95,3 +90,9 @@ CREATE TABLE mainstay_outbox_audit (
     detail   text        NOT NULL, -- JSON: what was asked
     affected bigint      NOT NULL
 );
+
+-- Last, as nobody can enqueue from here to the end of the migration.
+ALTER TABLE mainstay_outbox_message
+    ADD COLUMN ordered  boolean NOT NULL DEFAULT true, -- false: the key is only told to consumers
+    ADD COLUMN holds    boolean NOT NULL DEFAULT true, -- while it waits for a retry, later messages of its key wait too
+    ADD COLUMN failures text    NOT NULL DEFAULT '[]'; -- JSON: the last ten as [attempt, microseconds since 1970, reason]

@@ -6,6 +6,8 @@
 #[cfg(feature = "mysql")]
 mod mysql;
 mod operations;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod patience;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod rows;
@@ -36,10 +38,14 @@ impl<Db: Migrate + Enqueue + Signal + Lanes + Claim + Observe + Operate> OutboxD
 pub trait Migrate: Database {
     /// Brings the tables to the newest version under a lock, so that processes may race. `lanes` counts only the first
     /// time; afterwards another number is an error if `exact`.
+    ///
+    /// Who waits for a lock on a table holds up whoever comes after: it waits for moments and tries again later, until its
+    /// `patience` is over.
     fn migrate(
         pool: Pool<Self>,
         lanes: u16,
         exact: bool,
+        patience: Duration,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// How many lanes this outbox has; fails when the tables are missing, old or new.

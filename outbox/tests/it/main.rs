@@ -25,6 +25,7 @@ mod faults;
 mod mariadb;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod migrate;
 mod model;
 #[cfg(feature = "nats")]
 mod nats;

@@ -1,8 +1,13 @@
 //! The outbox on MySQL and MariaDB: its tables.
 
+use std::time::Duration;
+
 use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlPool};
 
-use super::{super::Migrate, apart, json};
+use super::{
+    super::{Migrate, patience::Patience},
+    apart, json,
+};
 use crate::error::{Error, ErrorKind};
 
 /// The scripts in order; a database's version is how many of them it has seen.
@@ -12,10 +17,15 @@ const SCRIPTS: [&str; 1] = [include_str!("../../../migrations/mysql/0001_outbox.
 pub(super) const KEY_LOCKS: u16 = 1024;
 
 impl Migrate for MySql {
-    async fn migrate(pool: MySqlPool, lanes: u16, exact: bool) -> Result<(), Error> {
+    async fn migrate(
+        pool: MySqlPool,
+        lanes: u16,
+        exact: bool,
+        patience: Duration,
+    ) -> Result<(), Error> {
         let task = tokio::spawn(async move {
             let mut conn = pool.acquire().await?;
-            let migrated = migrate(&mut conn, lanes, exact).await;
+            let migrated = in_turn(&mut conn, lanes, exact, Patience::new(patience)).await;
             // Not back to the pool: with it goes the lock, on every path.
             _ = conn.close().await;
             migrated
@@ -60,17 +70,40 @@ impl Migrate for MySql {
     }
 }
 
-/// One migrating process at a time. DDL commits by itself here, so each step is written to be repeated, and a version is
-/// noted after everything that belongs to it.
-async fn migrate(conn: &mut MySqlConnection, lanes: u16, exact: bool) -> Result<(), Error> {
+/// One migrating process at a time, on a connection that nobody uses after it.
+async fn in_turn(
+    conn: &mut MySqlConnection,
+    lanes: u16,
+    exact: bool,
+    mut patience: Patience,
+) -> Result<(), Error> {
     let locked: Option<i64> = sqlx::query_scalar(
-        "SELECT get_lock(sha2(concat('mainstay outbox migrations ', ifnull(database(), '')), 256), 60)",
+        "SELECT get_lock(sha2(concat('mainstay outbox migrations ', ifnull(database(), '')), 256), ?)",
     )
+    .bind(patience.left().as_secs_f64())
     .fetch_one(&mut *conn)
     .await?;
-    if locked != Some(1) {
-        return Err(Error::new(ErrorKind::Database));
+    match locked {
+        Some(1) => {}
+        Some(_) => return Err(Error::new(ErrorKind::LockTimeout)),
+        // Somebody ended the statement.
+        None => return Err(Error::new(ErrorKind::Database)),
     }
+    // A second is the least. Who waits for a table holds up everybody who wants to write to it; it gives up and comes back.
+    sqlx::raw_sql("SET lock_wait_timeout = 1, innodb_lock_wait_timeout = 1")
+        .execute(&mut *conn)
+        .await?;
+    loop {
+        match migrate(&mut *conn, lanes, exact).await {
+            Err(error) if error.kind() == ErrorKind::LockTimeout && patience.again().await => {}
+            done => return done,
+        }
+    }
+}
+
+/// DDL commits by itself here, so each step is written to be repeated, and a version is noted after everything that belongs
+/// to it.
+async fn migrate(conn: &mut MySqlConnection, lanes: u16, exact: bool) -> Result<(), Error> {
     sqlx::query(
         "CREATE TABLE IF NOT EXISTS mainstay_outbox_migrations (
             version    INT         NOT NULL PRIMARY KEY,

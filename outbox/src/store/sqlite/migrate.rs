@@ -1,8 +1,10 @@
 //! The outbox on SQLite: its tables.
 
+use std::time::Duration;
+
 use sqlx::{Sqlite, SqlitePool};
 
-use super::super::Migrate;
+use super::super::{Migrate, patience::Patience};
 use crate::error::{Error, ErrorKind};
 
 /// The scripts in order; a database's version is how many of them it has seen.
@@ -12,56 +14,21 @@ const SCRIPTS: [&str; 2] = [
 ];
 
 impl Migrate for Sqlite {
-    async fn migrate(pool: SqlitePool, lanes: u16, exact: bool) -> Result<(), Error> {
+    async fn migrate(
+        pool: SqlitePool,
+        lanes: u16,
+        exact: bool,
+        patience: Duration,
+    ) -> Result<(), Error> {
         let task = tokio::spawn(async move {
-            // The write lock makes processes that start together migrate one after the other.
-            let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
-            sqlx::query(
-                "CREATE TABLE IF NOT EXISTS mainstay_outbox_migrations (
-                    version    INTEGER PRIMARY KEY,
-                    applied_at INTEGER NOT NULL DEFAULT (CAST(round(unixepoch('subsec') * 1000000) AS INTEGER))
-                ) STRICT",
-            )
-            .execute(&mut *tx)
-            .await?;
-            let found: i32 = sqlx::query_scalar(
-                "SELECT coalesce(max(version), 0) FROM mainstay_outbox_migrations",
-            )
-            .fetch_one(&mut *tx)
-            .await?;
-            let known = SCRIPTS.len() as i32;
-            if found > known {
-                return Err(Error::new(ErrorKind::NewerSchema { found, known }));
+            let mut patience = Patience::new(patience);
+            loop {
+                match migrate(&pool, lanes, exact).await {
+                    Err(error)
+                        if error.kind() == ErrorKind::LockTimeout && patience.again().await => {}
+                    done => return done,
+                }
             }
-            for (version, script) in (1..=known).zip(SCRIPTS).skip(found.unsigned_abs() as usize) {
-                sqlx::raw_sql(script).execute(&mut *tx).await?;
-                sqlx::query("INSERT INTO mainstay_outbox_migrations (version) VALUES (?1)")
-                    .bind(version)
-                    .execute(&mut *tx)
-                    .await?;
-            }
-            let wanted = i32::from(lanes);
-            sqlx::query(
-                "INSERT INTO mainstay_outbox_settings (one, lanes) VALUES (1, ?1) ON CONFLICT DO NOTHING",
-            )
-            .bind(wanted)
-            .execute(&mut *tx)
-            .await?;
-            let stored: i32 = sqlx::query_scalar("SELECT lanes FROM mainstay_outbox_settings")
-                .fetch_one(&mut *tx)
-                .await?;
-            if exact && stored != wanted {
-                return Err(lane_count(stored, wanted));
-            }
-            sqlx::query(
-                "WITH RECURSIVE n(lane) AS (SELECT 0 UNION ALL SELECT lane + 1 FROM n WHERE lane + 1 < ?1)
-                 INSERT INTO mainstay_outbox_lane (lane) SELECT lane FROM n WHERE true ON CONFLICT DO NOTHING",
-            )
-            .bind(stored)
-            .execute(&mut *tx)
-            .await?;
-            tx.commit().await?;
-            Ok(())
         });
         task.await.map_err(|_| Error::new(ErrorKind::Shutdown))?
     }
@@ -92,6 +59,57 @@ impl Migrate for Sqlite {
             .await?;
         Ok(stored as u16)
     }
+}
+
+/// All of it in one transaction.
+async fn migrate(pool: &SqlitePool, lanes: u16, exact: bool) -> Result<(), Error> {
+    // The write lock makes processes that start together migrate one after the other.
+    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+    sqlx::query(
+        "CREATE TABLE IF NOT EXISTS mainstay_outbox_migrations (
+            version    INTEGER PRIMARY KEY,
+            applied_at INTEGER NOT NULL DEFAULT (CAST(round(unixepoch('subsec') * 1000000) AS INTEGER))
+        ) STRICT",
+    )
+    .execute(&mut *tx)
+    .await?;
+    let found: i32 =
+        sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM mainstay_outbox_migrations")
+            .fetch_one(&mut *tx)
+            .await?;
+    let known = SCRIPTS.len() as i32;
+    if found > known {
+        return Err(Error::new(ErrorKind::NewerSchema { found, known }));
+    }
+    for (version, script) in (1..=known).zip(SCRIPTS).skip(found.unsigned_abs() as usize) {
+        sqlx::raw_sql(script).execute(&mut *tx).await?;
+        sqlx::query("INSERT INTO mainstay_outbox_migrations (version) VALUES (?1)")
+            .bind(version)
+            .execute(&mut *tx)
+            .await?;
+    }
+    let wanted = i32::from(lanes);
+    sqlx::query(
+        "INSERT INTO mainstay_outbox_settings (one, lanes) VALUES (1, ?1) ON CONFLICT DO NOTHING",
+    )
+    .bind(wanted)
+    .execute(&mut *tx)
+    .await?;
+    let stored: i32 = sqlx::query_scalar("SELECT lanes FROM mainstay_outbox_settings")
+        .fetch_one(&mut *tx)
+        .await?;
+    if exact && stored != wanted {
+        return Err(lane_count(stored, wanted));
+    }
+    sqlx::query(
+        "WITH RECURSIVE n(lane) AS (SELECT 0 UNION ALL SELECT lane + 1 FROM n WHERE lane + 1 < ?1)
+         INSERT INTO mainstay_outbox_lane (lane) SELECT lane FROM n WHERE true ON CONFLICT DO NOTHING",
+    )
+    .bind(stored)
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(())
 }
 
 fn lane_count(stored: i32, asked: i32) -> Error {
