@@ -7,8 +7,9 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::VIOLATIONS_MAX;
+use super::entry::violation;
 use super::plain::Plain;
-use super::read::{seconds, violation};
+use super::read::WAIT_MAX;
 use crate::Violation;
 
 /// What a document says, before the status of the answer is weighed against it.
@@ -105,6 +106,12 @@ fn text(value: Value) -> Option<String> {
         Value::String(text) => Some(text),
         _ => None,
     }
+}
+
+/// A wait in seconds; a fraction is kept, a negative or boundless number is not.
+fn seconds(value: &Value) -> Option<Duration> {
+    let seconds = value.as_f64().filter(|seconds| *seconds >= 0.0)?;
+    Duration::try_from_secs_f64(seconds.min(WAIT_MAX.as_secs_f64())).ok()
 }
 
 /// The name of a member; only one of ours is known without a copy.

@@ -5,12 +5,15 @@
 //! the five standard members have their types, extension names keep to RFC 9457 §3.2 and never
 //! collide with a member of ours, and the bytes of equal problems are equal.
 
+mod body;
 mod code;
+mod entry;
 mod member;
 mod members;
 mod plain;
 mod read;
 mod reference;
+mod weigh;
 mod write;
 
 use std::borrow::Cow;
@@ -22,6 +25,8 @@ use serde_json::{Map, Value};
 
 use crate::{Category, Outcome, RequestId, Retry, Violation};
 
+#[cfg(feature = "axum")]
+pub(crate) use body::essence;
 pub(crate) use code::{type_of, words};
 pub(crate) use member::check_member;
 pub use member::{MemberRefused, RESERVED_MEMBERS};
@@ -29,8 +34,6 @@ pub use member::{MemberRefused, RESERVED_MEMBERS};
 pub(crate) use plain::from_str as plain_json;
 #[cfg(feature = "tonic")]
 pub(crate) use read::WAIT_MAX;
-#[cfg(feature = "axum")]
-pub(crate) use read::essence;
 pub use read::{DOCUMENT_BYTES_MAX, ProblemReader};
 pub(crate) use reference::is_absolute;
 pub(crate) use write::whole_seconds;
