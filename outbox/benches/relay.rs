@@ -320,7 +320,7 @@ impl Server {
         for rows in [10_000, large] {
             self.fill(rows).await;
             let ask = Ask {
-                lanes: (0..64).map(|lane| Look { lane, above: 0 }).collect(),
+                lanes: (0..64).map(|lane| Look::new(lane, 0)).collect(),
                 batch: 100,
                 total: 64_000,
                 bytes: 1 << 30,

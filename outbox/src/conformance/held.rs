@@ -43,7 +43,7 @@ pub(super) async fn heads_pass_what_is_held_and_say_until_when<Db: OutboxDb>(poo
     let rows = due(&pool, everything([0])).await;
     let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
     let [a, behind, b, also_behind, free, unordered] = ids[..] else {
-        panic!("six rows");
+        unreachable!("six rows");
     };
     let minute = Duration::from_secs(60);
     settle(
@@ -74,7 +74,7 @@ pub(super) async fn heads_pass_what_is_held_and_say_until_when<Db: OutboxDb>(poo
     let mut told = passed.held;
     told.sort_unstable_by_key(|waiting| waiting.id);
     let [long, short] = told[..] else {
-        panic!("{told:?}");
+        unreachable!("{told:?}");
     };
     assert_eq!((long.id, short.id), (a, b));
     assert!(minute / 2 < long.left && long.left <= minute, "{long:?}");
@@ -108,7 +108,10 @@ pub(super) async fn a_look_may_be_of_the_time_its_mark_is_of<Db: OutboxDb>(pool:
     }
     let grant = take(&pool, LONG, 1).await.remove(0);
     let rows = due(&pool, everything([0])).await;
-    let [first, second, free] = [0, 1, 2].map(|at| rows[at].id);
+    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    let [first, second, free] = ids[..] else {
+        unreachable!("three rows");
+    };
     settle(
         &pool,
         Settlement {
@@ -117,7 +120,7 @@ pub(super) async fn a_look_may_be_of_the_time_its_mark_is_of<Db: OutboxDb>(pool:
         },
     )
     .await;
-    let ids = async |look: Look| {
+    let due_at = async |look: Look| {
         let ask = Ask {
             lanes: vec![look],
             ..everything([])
@@ -126,21 +129,25 @@ pub(super) async fn a_look_may_be_of_the_time_its_mark_is_of<Db: OutboxDb>(pool:
         due.iter().map(|row| row.id).collect::<Vec<_>>()
     };
     let deadline = Instant::now() + LONG;
-    while ids(Look::new(0, 0)).await != [first, second, free] {
+    while due_at(Look::new(0, 0)).await != [first, second, free] {
         assert!(Instant::now() < deadline, "its time does not come");
     }
-    assert_eq!(ids(Look::new(0, first)).await, [second, free]);
+    assert_eq!(due_at(Look::new(0, first)).await, [second, free]);
     let before = Look {
         as_of: Some(0),
         ..Look::new(0, first)
     };
-    assert_eq!(ids(before).await, [free]);
-    assert_eq!(ids(Look { above: 0, ..before }).await, [free]);
+    assert_eq!(due_at(before).await, [free]);
+    assert_eq!(due_at(Look { above: 0, ..before }).await, [free]);
     let later = Look {
         as_of: Some(i64::MAX / 2_000),
         ..Look::new(0, first)
     };
-    assert_eq!(ids(later).await, [second, free], "and no later than it is");
+    assert_eq!(
+        due_at(later).await,
+        [second, free],
+        "and no later than it is"
+    );
 }
 
 /// The history of what was under way says so: by that it is known what its relays die with.
@@ -151,13 +158,14 @@ pub(super) async fn what_was_under_way_is_told_apart<Db: OutboxDb>(pool: Pool<Db
     for _ in 0..3 {
         let grant = take(&pool, Duration::ZERO, 1).await.remove(0);
         let rows = due(&pool, everything([0])).await;
-        let failures = rows[0].failures.as_deref().unwrap_or("[]");
+        let row = rows.first().expect("a row");
+        let failures = row.failures.as_deref().unwrap_or("[]");
         lost.push((lost_last(failures), failures.contains(LOST)));
         let batch = InFlight {
             held: held(grant),
             batch: 1,
             rewinds: grant.rewinds,
-            ids: vec![rows[0].id],
+            ids: vec![row.id],
         };
         let recorded = Db::record(pool.clone(), Duration::ZERO, vec![batch]).await;
         assert_eq!(recorded.expect("recording runs").lanes.len(), 1);

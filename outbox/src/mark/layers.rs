@@ -24,11 +24,13 @@ pub(crate) struct Skips {
 /// Each layer passes all that the one before it passes, and more; the first passes nothing. So what one knows holds for those
 /// after it, and when a topic may go again those before it still stand: what has been shut for long is near the bottom, and
 /// what comes and goes on top.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Layers {
-    layers: Vec<Layer>,
-    /// The layer of what is shut now.
-    current: usize,
+    /// Those that pass less than what is shut now. There is none while nothing is.
+    below: Vec<Layer>,
+    current: Layer,
+    /// Those that pass more.
+    beyond: Vec<Layer>,
 }
 
 #[derive(Debug, Default)]
@@ -61,35 +63,44 @@ pub(crate) struct Held {
 /// What a claim looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct View {
-    layer: usize,
     /// What is skipped is more than what is shut: all that is not simply up waits for this look.
     pub(crate) holds: bool,
 }
 
-impl Default for Layers {
-    fn default() -> Self {
-        Self {
-            layers: vec![Layer::default()],
-            current: 0,
-        }
-    }
-}
-
 impl Layers {
+    fn all(&self) -> impl Iterator<Item = &Layer> {
+        self.below.iter().chain([&self.current]).chain(&self.beyond)
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Layer> {
+        self.below
+            .iter_mut()
+            .chain([&mut self.current])
+            .chain(&mut self.beyond)
+    }
+
     /// From now on marks pass what is `shut`. Of what is not `closed` none is kept that passed it: `closed` is what is shut, and
     /// what may go only one by one and will be shut again. Says whether these were not passed together before.
     pub(crate) fn turn(&mut self, shut: &Skips, closed: &Skips) -> bool {
-        let keeps =
-            |skips: &Skips| (skips.within(shut) || shut.within(skips)) && skips.within(closed);
-        self.layers.retain(|layer| keeps(&layer.skips));
-        let after = |layer: &Layer| layer.skips.within(shut);
-        self.current = self.layers.iter().rposition(after).unwrap_or(0);
-        if self.layers[self.current].skips == *shut {
+        let current = std::mem::take(&mut self.current);
+        let all = self
+            .below
+            .drain(..)
+            .chain([current])
+            .chain(self.beyond.drain(..));
+        let (mut below, beyond): (Vec<Layer>, Vec<Layer>) = all
+            .filter(|layer| layer.skips.within(shut) || shut.within(&layer.skips))
+            .filter(|layer| layer.skips.within(closed))
+            .partition(|layer| layer.skips.within(shut));
+        // The one that passes nothing is always there.
+        let last = below.pop().unwrap_or_default();
+        self.beyond = beyond;
+        if last.skips == *shut {
+            (self.below, self.current) = (below, last);
             return false;
         }
         // What is known without them is known with them, but for how far they go.
-        let known = self.layers[self.current].lanes.iter();
-        let lanes = known.map(|(&lane, mark)| {
+        let lanes = last.lanes.iter().map(|(&lane, mark)| {
             let arrived = false;
             (
                 lane,
@@ -99,37 +110,35 @@ impl Layers {
                 },
             )
         });
-        let layer = Layer {
+        self.current = Layer {
             skips: shut.clone(),
             lanes: lanes.collect(),
         };
-        self.current += 1;
-        self.layers.insert(self.current, layer);
-        if self.layers.len() > 1 + LAYERS_MAX {
-            let least = 1 + usize::from(self.current == 1);
-            self.layers.remove(least);
-            self.current -= usize::from(least < self.current);
+        below.push(last);
+        self.below = below;
+        if self.all().count() > 1 + LAYERS_MAX {
+            // The one that passes the least, but for that which passes nothing.
+            match self.below.len() {
+                1 => self.beyond.remove(0),
+                _ => self.below.remove(1),
+            };
         }
         true
     }
 
     /// Whether anything is passed now.
     pub(crate) const fn passes(&self) -> bool {
-        self.current > 0
+        !self.below.is_empty()
     }
 
     /// What marks pass now.
     pub(crate) fn skips(&self) -> &Skips {
-        &self.layers[self.current].skips
+        &self.current.skips
     }
 
     /// What was passed may go whose time has come: marks go back to before it.
     pub(crate) fn expire(&mut self, now: Instant) {
-        let marks = self
-            .layers
-            .iter_mut()
-            .flat_map(|layer| layer.lanes.values_mut());
-        for mark in marks {
+        for mark in self.all_mut().flat_map(|layer| layer.lanes.values_mut()) {
             let due = mark.held.iter().take_while(|held| held.until <= now);
             if let Some(id) = due.map(|held| held.id).min() {
                 mark.above = mark.above.min(id - 1);
@@ -142,7 +151,7 @@ impl Layers {
 
     /// When there is more to [`expire`](Self::expire). That may be a little late: until then looks are of a time before.
     pub(crate) fn expires(&self) -> Option<Instant> {
-        let marks = self.layers[self.current].lanes.values();
+        let marks = self.current.lanes.values();
         marks
             .filter_map(|mark| mark.held.first())
             .map(|held| held.until)
@@ -151,7 +160,7 @@ impl Layers {
 
     /// Where a look for the mark begins.
     pub(crate) fn above(&self, lane: i32) -> i64 {
-        self.layers[self.current].above(lane)
+        self.current.above(lane)
     }
 
     /// A lane's mark goes up to what a look that began there found at the head, past what was `held` until those times. Says
@@ -168,46 +177,51 @@ impl Layers {
         let before = self.above(lane);
         let above = horizon.mark(before, head);
         let arrived = !matches!(head, Head::NothingUpTo(id) if above == id || horizon.begins(now));
-        for (at, layer) in self.layers.iter_mut().enumerate().skip(self.current) {
+        for layer in [&mut self.current].into_iter().chain(&mut self.beyond) {
             let mark = layer.lanes.entry(lane).or_default();
             let passed = held
                 .iter()
                 .filter(|held| mark.above < held.id && held.id <= above);
             mark.held.extend(passed);
             mark.above = mark.above.max(above);
-            if at == self.current {
-                mark.arrived = arrived;
-            }
+        }
+        if let Some(mark) = self.current.lanes.get_mut(&lane) {
+            mark.arrived = arrived;
         }
         !arrived && above > before
     }
 
     /// Whether any of these lanes is still on its way through what is passed.
     pub(crate) fn travels(&self, mut lanes: impl Iterator<Item = i32>) -> bool {
-        lanes.any(|lane| !self.arrived(self.current, lane))
+        lanes.any(|lane| !self.current.has_arrived(lane))
     }
 
     /// How to look at these lanes. Where marks for what is shut are still on their way, and there are some that pass as well
     /// what may go one by one, that waits: what stands behind it all does not.
-    pub(crate) fn view(&self, lanes: impl Iterator<Item = i32> + Clone) -> View {
-        // Whether anything is held is known by a survey, and claims then look for it, or not.
-        let held = self.layers[self.current].skips.held;
-        let alike = |layer: &Layer| layer.skips.held == held;
-        let top = self.layers.iter().rposition(alike).unwrap_or(self.current);
+    pub(crate) fn view(&self, mut lanes: impl Iterator<Item = i32> + Clone) -> View {
         let holds = self.travels(lanes.clone())
-            && top > self.current
-            && lanes.clone().all(|lane| self.arrived(top, lane));
-        let layer = if holds { top } else { self.current };
-        View { layer, holds }
+            && self
+                .top()
+                .is_some_and(|top| lanes.all(|lane| top.has_arrived(lane)));
+        View { holds }
+    }
+
+    /// That which passes the most. Whether anything is held is known by a survey, and claims look for it then, or not: so that
+    /// is alike.
+    fn top(&self) -> Option<&Layer> {
+        let held = self.current.skips.held;
+        self.beyond.iter().rfind(|layer| layer.skips.held == held)
     }
 
     /// Where a claim begins in a lane; `None` while its mark is on its way: then it is not looked at, or a claim would walk there
     /// as well.
     pub(crate) fn begins(&self, view: View, lane: i32) -> Option<Look> {
-        if !self.arrived(view.layer, lane) {
+        let top = self.top().filter(|_| view.holds);
+        let layer = top.unwrap_or(&self.current);
+        if !layer.has_arrived(lane) {
             return None;
         }
-        let Some(mark) = self.layers[view.layer].lanes.get(&lane) else {
+        let Some(mark) = layer.lanes.get(&lane) else {
             return Some(Look::new(lane, 0));
         };
         Some(Look {
@@ -216,22 +230,15 @@ impl Layers {
         })
     }
 
-    fn arrived(&self, layer: usize, lane: i32) -> bool {
-        let mark = self.layers[layer].lanes.get(&lane);
-        layer == 0 || mark.is_some_and(|mark| mark.arrived)
-    }
-
     /// Whether a lane is done with only up to less than it could be, as what stands above that may have gone.
     pub(crate) fn may_rise(&self, lane: i32, horizon: &Horizon) -> bool {
-        self.layers[0].above(lane) < horizon.safe
+        let done = self.below.first().unwrap_or(&self.current);
+        done.above(lane) < horizon.safe
     }
 
     /// Something may have come to lie above this, in any lane.
     pub(crate) fn fall(&mut self, floor: i64) {
-        let marks = self
-            .layers
-            .iter_mut()
-            .flat_map(|layer| layer.lanes.values_mut());
+        let marks = self.all_mut().flat_map(|layer| layer.lanes.values_mut());
         for mark in marks.filter(|mark| mark.above > floor) {
             mark.above = floor;
             mark.arrived = false;
@@ -241,7 +248,7 @@ impl Layers {
 
     /// A lane is looked at from its beginning.
     pub(crate) fn restart(&mut self, lane: i32) {
-        for layer in &mut self.layers {
+        for layer in self.all_mut() {
             layer.lanes.remove(&lane);
         }
     }
@@ -249,21 +256,25 @@ impl Layers {
     /// A lane's marks, each with what it passes.
     #[cfg(test)]
     pub(crate) fn marks(&self, lane: i32) -> Vec<(i64, &Skips)> {
-        let marks = self.layers.iter();
-        marks
+        self.all()
             .map(|layer| (layer.above(lane), &layer.skips))
             .collect()
     }
 
     /// All lanes are.
     pub(crate) fn restart_all(&mut self) {
-        for layer in &mut self.layers {
+        for layer in self.all_mut() {
             layer.lanes.clear();
         }
     }
 }
 
 impl Layer {
+    fn has_arrived(&self, lane: i32) -> bool {
+        let mark = self.lanes.get(&lane);
+        self.skips == Skips::default() || mark.is_some_and(|mark| mark.arrived)
+    }
+
     fn above(&self, lane: i32) -> i64 {
         self.lanes.get(&lane).map_or(0, |mark| mark.above)
     }

@@ -203,8 +203,9 @@ impl Claim for Postgres {
         let last = rows.iter().filter_map(|(.., last, _, _)| *last).max();
         let next = first.and_then(|(.., next, _)| *next);
         let held = rows.iter().flat_map(|(lane, .., held)| {
-            let rows = held.as_deref().unwrap_or_default().chunks_exact(3);
-            rows.map(|row| waiting(*lane, (row[0], row[1], row[2])))
+            let (rows, _) = held.as_deref().unwrap_or_default().as_chunks();
+            rows.iter()
+                .map(|&[id, at, left]| waiting(*lane, (id, at, left)))
         });
         Ok(Heads {
             ended_below: first.map_or(0, |(_, _, _, first_running, ..)| {

@@ -77,7 +77,7 @@ async fn a_message_that_kills_its_relays_takes_no_other_along<Db: OutboxDb>(pool
     for life in 1..=5 {
         let broker = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let relay = Process::start(&pool, &broker.local_addr().unwrap().to_string());
-        let (told, mut lines) = mpsc::unbounded_channel();
+        let (told, mut lines) = mpsc::channel(LANES);
         let broker = tokio::spawn(async move {
             while let Ok((stream, _)) = broker.accept().await {
                 tokio::spawn(serve(stream, told.clone()));
@@ -123,7 +123,7 @@ async fn a_message_that_kills_its_relays_takes_no_other_along<Db: OutboxDb>(pool
 }
 
 /// Tells each line and answers it when told to.
-async fn serve(stream: TcpStream, told: mpsc::UnboundedSender<(String, oneshot::Sender<()>)>) {
+async fn serve(stream: TcpStream, told: mpsc::Sender<(String, oneshot::Sender<()>)>) {
     let mut stream = BufReader::new(stream);
     loop {
         let mut line = String::new();
@@ -131,7 +131,7 @@ async fn serve(stream: TcpStream, told: mpsc::UnboundedSender<(String, oneshot::
             return;
         }
         let (answer, answered) = oneshot::channel();
-        if told.send((line, answer)).is_err() || answered.await.is_err() {
+        if told.send((line, answer)).await.is_err() || answered.await.is_err() {
             return;
         }
         if stream.write_all(b"ack\n").await.is_err() {
