@@ -178,7 +178,7 @@ impl<'a> Rounds<'a> {
     /// The sink refused the message at this place, and may mean it alone or everything that is sent.
     ///
     /// Beside any other answer it is meant alone; the streak of such messages tells otherwise.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "rabbitmq", feature = "redis"))]
     pub(crate) fn refused(&mut self, at: usize, reason: impl Into<Reason>) {
         self.doubt(at, Kind::Refused, reason.into());
     }
@@ -206,6 +206,18 @@ impl<'a> Rounds<'a> {
     pub(crate) fn has_stopped(&self, at: usize) -> bool {
         let key = self.keys.get(at);
         key.and_then(|key| self.stopped.get(*key)) == Some(&true)
+    }
+
+    /// Whether the sink has answered anything.
+    #[cfg(feature = "rabbitmq")]
+    pub(crate) const fn is_heard(&self) -> bool {
+        self.heard
+    }
+
+    /// Sends no further round, for what this one leaves open.
+    #[cfg(feature = "rabbitmq")]
+    pub(crate) const fn end(&mut self) {
+        self.last = true;
     }
 
     /// Whether the message at this place comes after the other one of the same key.

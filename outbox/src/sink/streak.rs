@@ -6,7 +6,7 @@ use crate::event::EventId;
 
 /// So many different messages that fail one after the other, and no other answer between them, are an outage. One that is to
 /// blame itself does not come to that: others succeed in between, or there are no others and nobody else suffers.
-const OUTAGE: usize = 3;
+pub(crate) const OUTAGE: usize = 3;
 
 /// How often a message may meet an outage before it is charged for once.
 const CHARGE_FIRST: u32 = 8;

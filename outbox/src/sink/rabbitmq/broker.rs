@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use lapin::{
     Channel, Connection, ErrorKind,
     options::ConfirmSelectOptions,
-    protocol::{AMQPErrorKind, AMQPSoftError},
+    protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
 };
 use tokio::{sync::Mutex, time::timeout};
 
@@ -18,25 +18,32 @@ pub(super) const BLOCKED: &str = "the broker blocks publishers: an alarm of memo
 pub(super) enum Fault {
     /// The broker will not have one of the messages.
     Message,
+    /// We may not publish one of the messages, or none: the code is the same for an exchange and for a routing key.
+    Refused,
     /// No message is to blame.
     Sink(&'static str),
     /// The channel or the connection is gone, for a reason that another answer may tell.
-    Gone,
+    Gone(&'static str),
 }
 
 pub(super) fn fault(error: &lapin::Error) -> Fault {
+    let ErrorKind::ProtocolError(error) = error.kind() else {
+        return Fault::Gone("the connection to RabbitMQ was lost");
+    };
     match error.kind() {
-        ErrorKind::ProtocolError(error) => match error.kind() {
-            AMQPErrorKind::Soft(
-                AMQPSoftError::PRECONDITIONFAILED | AMQPSoftError::CONTENTTOOLARGE,
-            ) => Fault::Message,
-            AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Fault::Sink("no such exchange"),
-            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
-                Fault::Sink("no permission to publish to the exchange")
-            }
-            _ => Fault::Sink("the broker closed the channel"),
-        },
-        _ => Fault::Gone,
+        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED | AMQPSoftError::CONTENTTOOLARGE) => {
+            Fault::Message
+        }
+        // There is one exchange for all that the sink publishes.
+        AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Fault::Sink("no such exchange"),
+        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Fault::Refused,
+        AMQPErrorKind::Hard(AMQPHardError::CONNECTIONFORCED) => {
+            Fault::Sink("the broker closes its connections")
+        }
+        // Of something that was sent, as it seems, and without saying of what.
+        AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => {
+            Fault::Gone("the broker closed the connection")
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
     LaneRef, Outcome, Outcomes, Sink, SinkDown,
     cloudevents::{Binding, ContentMode, Wire},
     rounds::{Pipeline, Rounds},
-    streak::Streak,
+    streak::{OUTAGE, Streak},
 };
 #[cfg(feature = "rabbitmq-tls")]
 use crate::rabbitmq::RabbitMqTls;
@@ -52,8 +52,9 @@ type RoutingKeyOf = dyn Fn(&Message) -> String + Send + Sync;
 /// | larger than [`message_bytes_max`](Self::message_bytes_max); a routing key or header that AMQP cannot carry | rejected |
 /// | the broker closes the channel over the message (406), also when it is sent alone | rejected |
 /// | not confirmed within [`confirm_timeout`](Self::confirm_timeout) while others were | retry: it may have been stored |
-/// | nothing is confirmed, though the broker opens a channel | retry, or from the third message in a row on the sink is down |
-/// | nothing is confirmed, and no channel is opened; no connection, no TLS; blocked by an alarm of memory or disk; no such exchange; no permission | the sink is down |
+/// | no permission to publish it (403: for the exchange, or for its routing key) while others are confirmed | retry |
+/// | the same for a lone message; or it is not confirmed, though the broker opens a channel | retry, or from the [third message](super#whose-failure) in a row on the sink is down |
+/// | nothing is confirmed, and no channel is opened; no connection, no TLS; blocked by an alarm of memory or disk; no such exchange | the sink is down |
 ///
 /// The sink connects when it is first used, and again whenever its connection is lost. One connection carries all lanes,
 /// each on a channel of its own.
@@ -224,28 +225,46 @@ impl RabbitMqSink {
         round: &[(usize, &Message)],
         channel: &mut Option<Confirming>,
     ) {
-        let refused = self.exchange(rounds, round, channel).await;
+        let open = self.exchange(rounds, round, channel).await;
+        if let [(at, fault)] = open[..] {
+            return Self::refuse(rounds, at, fault);
+        }
         // The broker closed the channel over one of these, and does not say which: each alone will tell.
-        for one in round.iter().filter(|(at, _)| refused.contains(at)) {
-            if !lane.is_held() {
+        let mut refused = 0;
+        for one in round
+            .iter()
+            .filter(|(at, _)| open.iter().any(|(of, _)| of == at))
+        {
+            // So many and no other answer are an outage: the rest need not be asked about.
+            if !lane.is_held() || (refused == OUTAGE && !rounds.is_heard()) {
+                rounds.end();
                 break;
             }
             let said = self
                 .exchange(rounds, std::slice::from_ref(one), channel)
                 .await;
-            if !said.is_empty() {
-                rounds.settle(one.0, Outcome::reject("the broker refuses it (406)"));
+            if let [(at, fault)] = said[..] {
+                Self::refuse(rounds, at, fault);
+                refused += 1;
             }
         }
     }
 
-    /// One exchange with the broker on one channel. Gives back the messages that a refusal of the channel leaves open.
+    /// The broker has closed the channel over this message and no other.
+    fn refuse(rounds: &mut Rounds<'_>, at: usize, fault: Fault) {
+        match fault {
+            Fault::Refused => rounds.refused(at, "no permission to publish it (403)"),
+            _ => rounds.settle(at, Outcome::reject("the broker refuses it (406)")),
+        }
+    }
+
+    /// One exchange with the broker on one channel. Gives back the messages over one of which it closed the channel, and how.
     async fn exchange(
         &self,
         rounds: &mut Rounds<'_>,
         round: &[(usize, &Message)],
         kept: &mut Option<Confirming>,
-    ) -> Vec<usize> {
+    ) -> Vec<(usize, Fault)> {
         let opened = match kept.take() {
             Some(channel) => Ok(channel),
             None => self.broker.channel(self.connect_timeout).await,
@@ -351,35 +370,31 @@ impl RabbitMqSink {
         answers
     }
 
-    /// What the answers mean. Gives back the messages of which one was refused by closing the channel.
+    /// What the answers mean. Gives back the messages over one of which the broker closed the channel, and how.
     fn judge(
         &self,
         rounds: &mut Rounds<'_>,
         answers: &[(usize, Answer)],
         blocked: bool,
-    ) -> Vec<usize> {
+    ) -> Vec<(usize, Fault)> {
         let faults = || {
             answers.iter().filter_map(|(_, answer)| match answer {
                 Answer::Fault(fault) => Some(*fault),
                 _ => None,
             })
         };
-        // Those behind the one that is refused meet a closed channel: all are to be asked about again.
-        let refused = faults().any(|fault| fault == Fault::Message);
-        let said = faults().find_map(|fault| match fault {
-            Fault::Sink(reason) => Some(reason),
-            Fault::Message | Fault::Gone => None,
-        });
+        // Those behind the one that is refused meet a closed channel: why it was closed counts for all of them.
+        let why = faults().find(|fault| !matches!(fault, Fault::Gone(_)));
         let mut open = Vec::new();
         for &(at, answer) in answers {
             match answer {
                 Answer::Confirmed => rounds.settle(at, Outcome::Acked),
                 Answer::Returned => rounds.settle(at, self.returned()),
                 Answer::Refused => rounds.settle(at, Outcome::retry("the broker refused it")),
-                Answer::Fault(_) if refused => open.push(at),
-                Answer::Fault(_) => match said {
-                    Some(reason) => rounds.down(at, SinkDown::new(reason)),
-                    None => rounds.lost(at, "the connection to RabbitMQ was lost"),
+                Answer::Fault(fault) => match why.unwrap_or(fault) {
+                    why @ (Fault::Message | Fault::Refused) => open.push((at, why)),
+                    Fault::Sink(reason) => rounds.down(at, SinkDown::new(reason)),
+                    Fault::Gone(reason) => rounds.lost(at, reason),
                 },
                 Answer::Silence if blocked => rounds.down(at, SinkDown::new(BLOCKED)),
                 Answer::Silence => {

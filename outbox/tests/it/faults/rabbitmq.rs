@@ -11,7 +11,7 @@ use lapin::{
 use mainstay_outbox::{
     Event, LaneRef, Message, Outcome, Outcomes, Sink, SinkDown,
     sink::{
-        RabbitMqSink,
+        RabbitMqSink, Unroutable,
         cloudevents::{Binding, Received},
     },
 };
@@ -161,4 +161,63 @@ async fn a_queue_that_confirms_nothing_is_charged_for_and_three_messages_are_an_
     assert_eq!(publish("stuck").await, charged);
     assert!(publish("stuck").await.is_err());
     assert_eq!(publish("t").await, Ok(Outcome::Acked));
+}
+
+/// A user that may publish with some routing keys and not with others: the broker closes the channel over one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the programs of a server; tests/run sees to them"]
+async fn a_routing_key_that_is_forbidden_is_charged_to_its_messages_and_others_go_on() {
+    let Some(server) = Server::start(Program::RabbitMq).await else {
+        return;
+    };
+    for words in [
+        "add_user some secret",
+        "set_permissions some .* .* .*",
+        "set_topic_permissions some amq.topic ^good$ .*",
+    ] {
+        let words: Vec<&str> = words.split(' ').collect();
+        server.control(&words).await;
+    }
+    let url = server.url().replace("guest:guest", "some:secret");
+    let sink = RabbitMqSink::new(url, "amq.topic")
+        .unroutable(Unroutable::Drop)
+        .confirm_timeout(CONFIRM * 4)
+        .connect_timeout(CONNECT);
+    let message = |topic: &str, key: &str| {
+        let event = Event::new("t").topic(topic).key(key);
+        Message::from_event(event, "/tests", std::time::UNIX_EPOCH)
+    };
+    let publish = async |batch: &[Message]| {
+        let outcomes = sink.publish(LaneRef::detached(), batch).await?;
+        Ok::<Vec<Outcome>, SinkDown>(outcomes.into_iter().collect())
+    };
+    let no = Outcome::retry("no permission to publish it (403)");
+    let (ack, not) = (Outcome::Acked, Outcome::NotTried);
+    let batch = [
+        message("good", "a"),
+        message("bad", "b"),
+        message("good", "c"),
+        message("bad", "a"),
+        message("good", "b"),
+        message("good", "a"),
+    ];
+    let expected = vec![
+        ack.clone(),
+        no.clone(),
+        ack.clone(),
+        no.clone(),
+        not.clone(),
+        not,
+    ];
+    assert_eq!(publish(&batch).await, Ok(expected));
+
+    // Alone it is charged as well, and three of them in a row are an outage, until another one goes.
+    let lone: Vec<Message> = (0..20).map(|n| message("bad", &n.to_string())).collect();
+    for one in lone.chunks(1).take(2).cycle().take(6) {
+        assert_eq!(publish(one).await, Ok(vec![no.clone()]));
+    }
+    assert!(publish(&lone[2..3]).await.is_err());
+    assert!(publish(&lone).await.is_err());
+    assert_eq!(publish(&batch[..1]).await, Ok(vec![ack]));
+    assert_eq!(publish(&lone[2..3]).await, Ok(vec![no]));
 }
