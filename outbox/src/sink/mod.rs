@@ -44,6 +44,8 @@ mod rounds;
     feature = "redis"
 ))]
 mod streak;
+#[cfg(any(feature = "nats", feature = "rabbitmq"))]
+mod unroutable;
 #[cfg(feature = "http")]
 mod webhook;
 
@@ -63,7 +65,7 @@ use tokio::time::Instant;
 pub use self::nats::NatsSink;
 #[cfg(feature = "rabbitmq")]
 #[cfg_attr(docsrs, doc(cfg(feature = "rabbitmq")))]
-pub use self::rabbitmq::{RabbitMqSink, Unroutable};
+pub use self::rabbitmq::RabbitMqSink;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::redis::RedisSink;
@@ -73,6 +75,9 @@ pub use self::redis::RedisSink;
     doc(cfg(any(feature = "nats", feature = "rabbitmq", feature = "redis")))
 )]
 pub use self::rounds::Pipeline;
+#[cfg(any(feature = "nats", feature = "rabbitmq"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "nats", feature = "rabbitmq"))))]
+pub use self::unroutable::Unroutable;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub use self::webhook::{InvalidWebhook, WebhookBuilder, WebhookSecret, WebhookSink};

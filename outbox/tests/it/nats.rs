@@ -8,10 +8,10 @@ use async_nats::jetstream::{
     stream::{Config, DiscardPolicy, Stream},
 };
 use mainstay_outbox::{
-    Event, LaneRef, Message, Outcome, Sink,
+    Admin, Event, Filter, LaneRef, Message, Outcome, Sink, SinkDown,
     conformance::sink::{self as conformance, Destination},
     sink::{
-        NatsSink, Pipeline,
+        NatsSink, Pipeline, Unroutable,
         cloudevents::{Binding, ContentMode, Received},
     },
 };
@@ -148,36 +148,237 @@ fn message(name: &str) -> Message {
     Message::from_event(event, "/tests", std::time::UNIX_EPOCH)
 }
 
+fn unkeyed(name: &str) -> Message {
+    let event = Event::new("t").topic("orders").subject(name);
+    Message::from_event(event, "/tests", std::time::UNIX_EPOCH)
+}
+
+async fn publish(sink: &NatsSink, batch: &[Message]) -> Result<Vec<Outcome>, SinkDown> {
+    let outcomes = sink.publish(LaneRef::detached(), batch).await?;
+    Ok(outcomes.into_iter().collect())
+}
+
 #[tokio::test]
 #[ignore = "needs a server; tests/run brings it up"]
-async fn no_stream_and_a_full_stream_are_outages_and_no_message_is_blamed() {
+async fn what_no_stream_takes_is_its_messages_matter_and_others_go_on() {
+    let fresh = Fresh::new(ContentMode::Binary, |_| {}).await;
+    let name = fresh.name.clone();
+    let sink = fresh
+        .sink
+        .clone()
+        .subject(move |message| match message.subject() {
+            Some("typo") => format!("nobody.{name}"),
+            _ => format!("{name}.orders"),
+        });
+    let no = Outcome::retry("no stream takes its subject");
+    let (ack, not) = (Outcome::Acked, Outcome::NotTried);
+    let batch = [
+        unkeyed("1"),
+        message("typo"),
+        unkeyed("typo"),
+        message("2"),
+        unkeyed("3"),
+    ];
+    let expected = vec![
+        ack.clone(),
+        no.clone(),
+        no.clone(),
+        not.clone(),
+        ack.clone(),
+    ];
+    assert_eq!(publish(&sink, &batch).await, Ok(expected));
+    // Alone as well, however many come in a row: JetStream has said that it is theirs.
+    for _ in 0..5 {
+        let lone = publish(&sink, &[unkeyed("typo")]).await;
+        assert_eq!(lone, Ok(vec![no.clone()]));
+    }
+    for (unroutable, expected) in [
+        (
+            Unroutable::Reject,
+            Outcome::reject("no stream takes its subject"),
+        ),
+        (Unroutable::Drop, ack.clone()),
+    ] {
+        let sink = sink.clone().unroutable(unroutable);
+        let lone = publish(&sink, &[unkeyed("typo")]).await;
+        assert_eq!(lone, Ok(vec![expected]));
+    }
+    let other = fresh.sink.clone().stream("another");
+    let elsewhere = Outcome::retry("another stream takes its subject");
+    for _ in 0..5 {
+        let lone = publish(&other, &[unkeyed("4")]).await;
+        assert_eq!(lone, Ok(vec![elsewhere.clone()]));
+    }
+    fresh.gone().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a server; tests/run brings it up"]
+async fn a_jetstream_that_is_not_there_is_an_outage() {
+    let client = context(url()).await.client();
+    let prefix = format!("away-{}", Uuid::now_v7().simple());
+    let away = jetstream::with_prefix(client.clone(), prefix.as_str());
+    let sink = NatsSink::new(away)
+        .subject(|_| "nobody.listens".to_owned())
+        .ack_timeout(Duration::from_millis(300));
+    let lone = [unkeyed("1")];
+    for _ in 0..20 {
+        let down = publish(&sink, &lone).await.unwrap_err();
+        assert_eq!(down.reason().as_str(), "JetStream is not there");
+    }
+    // The question goes unanswered, as it does for a user who may not ask it: no single message keeps the sink down so.
+    let _silent = client.subscribe(format!("{prefix}.>")).await.unwrap();
+    client.flush().await.unwrap();
+    let reason = "no stream takes its subject, or JetStream is not there";
+    for times in 1..=16 {
+        let said = publish(&sink, &lone).await;
+        let expected = match times % 8 {
+            0 => Ok(vec![Outcome::retry(reason)]),
+            _ => Err(SinkDown::new(reason)),
+        };
+        assert_eq!(said, expected, "{times}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a server; tests/run brings it up"]
+async fn a_full_stream_is_an_outage_unless_there_are_several() {
     let fresh = Fresh::new(ContentMode::Binary, |config| {
         config.max_messages = 1;
         config.discard = DiscardPolicy::New;
     })
     .await;
     assert_eq!(fresh.publish(&[message("1")]).await, [Outcome::Acked]);
-    let full = fresh
+    let lone = [unkeyed("2")];
+    for _ in 0..20 {
+        let full = publish(&fresh.sink, &lone).await.unwrap_err();
+        assert_eq!(full.reason().as_str(), "the stream is full");
+    }
+    let other = format!("{}-other", fresh.name);
+    let config = Config {
+        name: other.clone(),
+        subjects: vec![format!("{other}.>")],
+        ..Config::default()
+    };
+    fresh.near.create_stream(config).await.unwrap();
+    let (first, second) = (fresh.name.clone(), other.clone());
+    let both = fresh
         .sink
-        .publish(LaneRef::detached(), &[message("2")])
-        .await;
-    assert!(full.is_err());
+        .clone()
+        .several_streams()
+        .subject(move |message| match message.subject() {
+            Some("other") => format!("{second}.orders"),
+            _ => format!("{first}.orders"),
+        });
+    let full = Outcome::retry("the stream is full");
+    let batch = [unkeyed("2"), unkeyed("other")];
+    let expected = vec![full.clone(), Outcome::Acked];
+    assert_eq!(publish(&both, &batch).await, Ok(expected));
+    for _ in 0..5 {
+        assert_eq!(
+            publish(&both, &[unkeyed("2")]).await,
+            Ok(vec![full.clone()])
+        );
+    }
 
-    let elsewhere = fresh.sink.clone().subject(|_| "nobody.listens".to_owned());
-    let missing = elsewhere
-        .publish(LaneRef::detached(), &[message("3")])
-        .await;
+    // When there is room again, what waited goes.
+    fresh.stream.purge().await.unwrap();
+    assert_eq!(publish(&fresh.sink, &lone).await, Ok(vec![Outcome::Acked]));
+    fresh.near.delete_stream(&other).await.unwrap();
+    fresh.gone().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a server; tests/run brings it up"]
+async fn a_subject_that_is_full_is_its_messages_matter() {
+    let fresh = Fresh::new(ContentMode::Binary, |config| {
+        config.max_messages_per_subject = 1;
+        config.discard = DiscardPolicy::New;
+        config.discard_new_per_subject = true;
+    })
+    .await;
+    let name = fresh.name.clone();
+    let sink = fresh
+        .sink
+        .clone()
+        .subject(move |message| format!("{name}.{}", message.subject().unwrap()));
+    let full = Outcome::retry("its subject has as many messages as it may");
+    let batch = [unkeyed("a"), unkeyed("a"), unkeyed("b")];
+    let expected = vec![Outcome::Acked, full.clone(), Outcome::Acked];
+    assert_eq!(publish(&sink, &batch).await, Ok(expected));
+    for _ in 0..5 {
+        assert_eq!(
+            publish(&sink, &[unkeyed("a")]).await,
+            Ok(vec![full.clone()])
+        );
+    }
+    fresh.gone().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a server; tests/run brings it up"]
+async fn a_message_that_is_larger_than_its_whole_stream_is_rejected() {
+    let fresh = Fresh::new(ContentMode::Binary, |config| {
+        config.max_bytes = 4096;
+        config.discard = DiscardPolicy::New;
+    })
+    .await;
+    let sized = |bytes: usize| {
+        let event = Event::new("t").topic("orders");
+        let event = event.bytes("text/plain", vec![b'x'; bytes]);
+        Message::from_event(event, "/tests", std::time::UNIX_EPOCH)
+    };
+    let outcomes = publish(&fresh.sink, &[sized(4096), sized(1500)]).await;
+    let never = Outcome::reject("larger than its stream may ever be");
+    assert_eq!(outcomes, Ok(vec![never, Outcome::Acked]));
+
+    // One for which there is no room waits for it; but while smaller ones go, it does not keep the sink down for ever.
+    let lone = [sized(3000)];
+    for times in 1..=16 {
+        let said = publish(&fresh.sink, &lone).await;
+        let expected = match times % 8 {
+            0 => Ok(vec![Outcome::retry("the stream is full")]),
+            _ => Err(SinkDown::new("the stream is full")),
+        };
+        assert_eq!(said, expected, "{times}");
+    }
     assert_eq!(
-        missing.unwrap_err().reason().as_str(),
-        "no stream takes the subject"
+        publish(&fresh.sink, &[sized(500)]).await,
+        Ok(vec![Outcome::Acked])
     );
-    let other = fresh.sink.clone().stream("another");
-    assert!(
-        other
-            .publish(LaneRef::detached(), &[message("4")])
-            .await
-            .is_err()
-    );
+    fresh.gone().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a server; tests/run brings it up"]
+async fn a_relay_buries_what_no_stream_takes_and_delivers_the_rest() {
+    let fresh = Fresh::new(ContentMode::Binary, |_| {}).await;
+    let database = sqlite().await;
+    let pool = database.pool.clone();
+    let outbox = outbox(&pool, 2).await;
+    let name = fresh.name.clone();
+    let sink = fresh
+        .sink
+        .clone()
+        .subject(move |message| match message.topic() {
+            "ordres" => "ordres".to_owned(),
+            topic => format!("{name}.{topic}"),
+        });
+    let relay = quick(&pool, &outbox).max_attempts(3).sink("*", sink);
+    let relay = relay.build().await.unwrap().spawn(CancellationToken::new());
+    let typo = Event::new("t").topic("ordres").key("k");
+    put(&pool, &outbox, vec![typo]).await;
+    let events = (0..50).map(|n| Event::new("t").topic("orders").key([n % 7]));
+    put(&pool, &outbox, events.collect()).await;
+    until("the rest is delivered", async || {
+        relay.stats().delivered == 50
+    })
+    .await;
+    let admin = Admin::new(pool);
+    until("it died", async || admin.lag().await.unwrap().dead == 1).await;
+    let letters = admin.dead(Filter::all(), 2).await.unwrap();
+    assert_eq!(letters[0].reason(), "no stream takes its subject");
+    assert_eq!(relay.drain(Duration::from_secs(5)).await.unsettled, 0);
     fresh.gone().await;
 }
 
@@ -249,7 +450,7 @@ async fn a_message_that_is_never_acked_is_charged_and_three_are_an_outage() {
     let publish = async |subject: &str| {
         let batch = [message(subject)];
         let outcomes = sink.publish(LaneRef::detached(), &batch).await?;
-        Ok::<_, mainstay_outbox::SinkDown>(outcomes.into_iter().next().unwrap())
+        Ok::<_, SinkDown>(outcomes.into_iter().next().unwrap())
     };
     let charged = Ok(Outcome::retry("no ack in time: it may have been stored"));
     for _ in 0..3 {
@@ -322,7 +523,7 @@ async fn a_relay_rides_out_cuts_and_keeps_the_order_of_keys() {
     }
     until("all are delivered", async || relay.stats().delivered == 200).await;
     relay.drain(Duration::from_secs(5)).await;
-    let lag = mainstay_outbox::Admin::new(pool).lag().await.unwrap();
+    let lag = Admin::new(pool).lag().await.unwrap();
     assert_eq!((lag.pending, lag.dead), (0, 0));
     let arrived = fresh.arrived().await;
     assert_eq!(

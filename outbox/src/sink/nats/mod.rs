@@ -1,9 +1,10 @@
 //! A sink to NATS JetStream.
 
 mod ask;
+mod refusal;
 
 use std::{
-    error::Error as _,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
@@ -13,7 +14,6 @@ use async_nats::{
     HeaderMap, HeaderName, HeaderValue, Subject,
     connection::State,
     jetstream::{
-        self, ErrorCode,
         context::{Context, PublishError, PublishErrorKind},
         message::PublishMessage,
     },
@@ -21,9 +21,12 @@ use async_nats::{
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
-use self::ask::{Said, stream_of};
+use self::{
+    ask::{Said, bytes_max, stream_of},
+    refusal::{Refusal, refusal},
+};
 use super::{
-    LaneRef, Outcome, Outcomes, Sink, SinkDown,
+    LaneRef, Outcome, Outcomes, Sink, SinkDown, Unroutable,
     cloudevents::{Binding, ContentMode, Wire},
     rounds::{Pipeline, Rounds},
     streak::Streak,
@@ -51,11 +54,24 @@ type SubjectOf = dyn Fn(&Message) -> String + Send + Sync;
 /// |---|---|
 /// | an ack, also of a duplicate | acked |
 /// | larger than the server's `max_payload` or the stream's limits; a subject that NATS does not allow | rejected |
+/// | no stream takes the subject, or another one than [`stream`](Self::stream) | retry, or as [`unroutable`](Self::unroutable) says |
+/// | its subject has as many messages as it may (discard new per subject) | retry |
+/// | the stream takes nothing: full (discard new), sealed, without a leader | the sink is down, or [retry](Self::several_streams) |
 /// | no ack within [`ack_timeout`](Self::ack_timeout) while others got theirs | retry: it may have been stored |
-/// | no ack for any message, though JetStream answers a question | retry, or from the third message in a row on the sink is down |
+/// | no ack for a lone message, though JetStream answers a question | retry, or from the [third message](super#whose-failure) in a row on the sink is down |
 /// | no ack for any message, and no answer; the connection was lost before the ack came | the sink is down |
-/// | not connected; no stream takes the subject; stream full; no leader, no quorum, no resources | the sink is down |
+/// | not connected; JetStream is not there, or has no leader, no quorum, no resources | the sink is down |
 /// | any other refusal | retry |
+///
+/// Who publishes where no stream listens is told so by NATS, not by JetStream, and the same when JetStream is away. So the sink
+/// asks it which stream takes the subject: the user needs permission for `$JS.API.STREAM.NAMES` (and, to tell a message that is
+/// larger than its whole stream, for `$JS.API.STREAM.INFO`). A question that is not answered counts as an outage.
+///
+/// # A full stream
+/// A stream with a limit and [`DiscardPolicy::New`](async_nats::jetstream::stream::DiscardPolicy) takes nothing more once it is full: so a
+/// queue of work holds back those who fill it. No message is to blame, and what waits is to be published when there is room
+/// again, however long that takes: the sink is down, and no attempt is spent. A sink is up or down as a whole. Give each stream
+/// that may be full a sink of its own, by topics, or say that there are [several](Self::several_streams).
 ///
 /// # TLS
 /// Is the client's, and always compiled in: connect to `tls://`, by default with the authorities that the system trusts, and
@@ -83,6 +99,8 @@ pub struct NatsSink {
     mode: ContentMode,
     pipeline: Pipeline,
     stream: Option<String>,
+    unroutable: Unroutable,
+    several_streams: bool,
     ack_timeout: Duration,
     max_in_flight: usize,
     streak: Arc<Mutex<Streak>>,
@@ -98,6 +116,8 @@ impl NatsSink {
             mode: ContentMode::Binary,
             pipeline: Pipeline::AcrossKeys,
             stream: None,
+            unroutable: Unroutable::Retry,
+            several_streams: false,
             ack_timeout: Duration::from_secs(5),
             max_in_flight: 256,
             streak: Arc::default(),
@@ -125,15 +145,33 @@ impl NatsSink {
         self
     }
 
-    /// Publishes only if this stream is the one that takes the subject; otherwise the sink is down.
+    /// Publishes only to this stream: a message whose subject another one takes is [`unroutable`](Self::unroutable).
     #[must_use]
     pub fn stream(mut self, name: impl Into<String>) -> Self {
         self.stream = Some(name.into());
         self
     }
 
-    /// How long the acks of a round of messages may take, and the answer to a question when there are none. Default 5 s; keep
-    /// it below a quarter of the relay's `publish_timeout`.
+    /// What becomes of a message whose subject no stream takes. Default: it is retried.
+    #[must_use]
+    pub const fn unroutable(mut self, unroutable: Unroutable) -> Self {
+        self.unroutable = unroutable;
+        self
+    }
+
+    /// Says that the subjects are of several streams, of which one may take nothing while the others do.
+    ///
+    /// By default a stream that is full, sealed or without a leader is an outage of the sink: everything waits, and nothing is
+    /// charged. With this it is a retry of the stream's own messages; those that it does not take for as long as their attempts
+    /// last are dead letters. A sink for each stream is better.
+    #[must_use]
+    pub const fn several_streams(mut self) -> Self {
+        self.several_streams = true;
+        self
+    }
+
+    /// How long the acks of a round of messages may take, and the answers to questions when there are none. Default 5 s; keep
+    /// it below a sixth of the relay's `publish_timeout`.
     ///
     /// A shorter one set on the context itself wins.
     #[must_use]
@@ -169,7 +207,7 @@ impl NatsSink {
     }
 
     /// The message as it is sent, or why it cannot be.
-    fn outbound(&self, message: &Message) -> Result<(Subject, PublishMessage), Outcome> {
+    fn outbound(&self, message: &Message) -> Result<Outbound, Outcome> {
         let subject = Subject::validated((self.subject)(message))
             .ok()
             .filter(|subject| !subject.contains(['*', '>']))
@@ -193,13 +231,18 @@ impl NatsSink {
             Some(stream) => publish.expected_stream(stream),
             None => publish,
         };
-        Ok((subject, publish))
+        Ok(Outbound {
+            subject,
+            publish,
+            bytes: wire.size(),
+        })
     }
 
     /// Whether JetStream, which was silent about this message, answers anything.
     async fn lives(&self, message: &Message) -> bool {
         let subject = (self.subject)(message);
-        let said = stream_of(&self.context, &subject, self.ack_timeout).await;
+        let until = Instant::now() + self.ack_timeout;
+        let said = stream_of(&self.context, &subject, until).await;
         matches!(said, Said::Stream(_) | Said::NoStream)
     }
 
@@ -219,31 +262,133 @@ impl NatsSink {
             if rounds.has_stopped(at) {
                 continue;
             }
-            let (subject, publish) = match self.outbound(message) {
+            let outbound = match self.outbound(message) {
                 Ok(outbound) => outbound,
                 Err(outcome) => {
                     rounds.unsent(at, outcome);
                     continue;
                 }
             };
-            match timeout_at(until, self.context.send_publish(subject, publish)).await {
-                Ok(Ok(ack)) => acks.push(async move { (at, timeout_at(until, ack).await) }),
-                Ok(Err(error)) => answer(rounds, at, Err(error)),
+            let (subject, bytes) = (outbound.subject.clone(), outbound.bytes);
+            let sent = self
+                .context
+                .send_publish(outbound.subject, outbound.publish);
+            match timeout_at(until, sent).await {
+                Ok(Ok(ack)) => acks.push(async move {
+                    let open = Open { at, subject, bytes };
+                    (open, timeout_at(until, ack).await)
+                }),
+                Ok(Err(error)) => unsent(rounds, at, &error),
                 Err(_) => rounds.down(at, SinkDown::new("the NATS client takes nothing more")),
             }
         }
         let acks = join_all(acks).await;
         // The next connection does not bring the acks of the last one: silence is then no message's, whatever was answered.
         let lost = connection.is_none() || self.connection() != connection;
-        for (at, ack) in acks {
-            match ack.unwrap_or_else(|_| Err(PublishErrorKind::TimedOut.into())) {
-                Err(error) if lost && error.kind() == PublishErrorKind::TimedOut => {
-                    rounds.lost(at, LOST);
+        let (mut unheard, mut untaken) = (Vec::new(), Vec::new());
+        for (open, ack) in acks {
+            let Err(error) = ack.unwrap_or_else(|_| Err(PublishErrorKind::TimedOut.into())) else {
+                rounds.settle(open.at, Outcome::Acked);
+                continue;
+            };
+            match error.kind() {
+                PublishErrorKind::TimedOut if lost => rounds.lost(open.at, LOST),
+                PublishErrorKind::TimedOut => rounds.silent(open.at, NO_ACK),
+                PublishErrorKind::BrokenPipe => rounds.lost(open.at, LOST),
+                PublishErrorKind::StreamNotFound => unheard.push(open),
+                _ => match refusal(&error) {
+                    Refusal::Message(outcome) => rounds.settle(open.at, outcome),
+                    Refusal::Elsewhere => {
+                        let reason = "another stream takes its subject";
+                        rounds.settle(open.at, self.unroutable.outcome(reason));
+                    }
+                    Refusal::Stream(reason) => self.stream_fails(rounds, open.at, &reason),
+                    Refusal::NoRoom(reason) => untaken.push((open, reason)),
+                    Refusal::JetStream(reason) => rounds.down(open.at, SinkDown::new(reason)),
+                    Refusal::Unknown(reason) => rounds.lost(open.at, reason),
+                },
+            }
+        }
+        self.ask_about(rounds, unheard, untaken).await;
+    }
+
+    /// Settles what only JetStream's answer to a question tells: messages that nobody answered for, and those for which their
+    /// stream has too few bytes left.
+    async fn ask_about(
+        &self,
+        rounds: &mut Rounds<'_>,
+        unheard: Vec<Open>,
+        untaken: Vec<(Open, String)>,
+    ) {
+        let until = Instant::now() + self.ack_timeout;
+        let open = unheard.iter().chain(untaken.iter().map(|(open, _)| open));
+        let subjects: BTreeSet<Subject> = open.map(|open| open.subject.clone()).collect();
+        let asked = subjects.into_iter().map(async |subject| {
+            let said = stream_of(&self.context, &subject, until).await;
+            (subject, said)
+        });
+        let said: BTreeMap<Subject, Said> = join_all(asked).await.into_iter().collect();
+        for Open { at, subject, .. } in unheard {
+            match said.get(&subject) {
+                Some(Said::NoStream) => {
+                    let reason = "no stream takes its subject";
+                    rounds.settle(at, self.unroutable.outcome(reason));
                 }
-                ack => answer(rounds, at, ack.map(drop)),
+                Some(Said::Stream(_)) => self.stream_fails(rounds, at, "the stream has no leader"),
+                Some(Said::Away) => rounds.down(at, SinkDown::new("JetStream is not there")),
+                Some(Said::Nothing) | None => {
+                    rounds.lost(at, "no stream takes its subject, or JetStream is not there");
+                }
+            }
+        }
+        let mut known: BTreeMap<&str, Option<usize>> = BTreeMap::new();
+        for (open, reason) in untaken {
+            let most = match said.get(&open.subject) {
+                Some(Said::Stream(stream)) => match known.get(stream.as_str()) {
+                    Some(most) => *most,
+                    None => {
+                        let most = bytes_max(&self.context, stream, until).await;
+                        known.insert(stream, most);
+                        most
+                    }
+                },
+                _ => None,
+            };
+            if most.is_some_and(|most| open.bytes >= most) {
+                let reason = "larger than its stream may ever be";
+                rounds.settle(open.at, Outcome::reject(reason));
+            } else if self.several_streams {
+                rounds.settle(open.at, Outcome::retry(reason));
+            } else {
+                // There may be room for smaller ones, so this is counted.
+                rounds.lost(open.at, reason);
             }
         }
     }
+
+    /// The stream of the message at this place takes nothing now.
+    fn stream_fails(&self, rounds: &mut Rounds<'_>, at: usize, reason: &str) {
+        if self.several_streams {
+            rounds.settle(at, Outcome::retry(reason));
+        } else {
+            rounds.down(at, SinkDown::new(reason));
+        }
+    }
+}
+
+/// A message as it is sent.
+struct Outbound {
+    subject: Subject,
+    publish: PublishMessage,
+    /// At least so many of them are stored.
+    bytes: usize,
+}
+
+/// A message that was sent and has no outcome yet.
+struct Open {
+    at: usize,
+    subject: Subject,
+    bytes: usize,
 }
 
 const LOST: &str = "the connection to NATS was lost";
@@ -279,47 +424,18 @@ impl fmt::Debug for NatsSink {
     }
 }
 
-/// What the server's or the client's answer means for the message.
-fn answer(rounds: &mut Rounds<'_>, at: usize, answer: Result<(), PublishError>) {
-    let Err(error) = answer else {
-        return rounds.settle(at, Outcome::Acked);
-    };
+/// Why the client did not send the message.
+fn unsent(rounds: &mut Rounds<'_>, at: usize, error: &PublishError) {
     match error.kind() {
         PublishErrorKind::MaxPayloadExceeded => {
             rounds.unsent(at, Outcome::reject("larger than the server's max_payload"));
         }
-        PublishErrorKind::TimedOut => rounds.silent(at, NO_ACK),
-        PublishErrorKind::StreamNotFound => {
-            rounds.down(at, SinkDown::new("no stream takes the subject"));
-        }
-        PublishErrorKind::BrokenPipe => rounds.lost(at, LOST),
         PublishErrorKind::MaxAckPending => {
             rounds.down(at, SinkDown::new("too many acks are awaited"));
         }
-        _ => {
-            let source = error.source();
-            match source.and_then(|source| source.downcast_ref::<jetstream::Error>()) {
-                Some(error) => refusal(rounds, at, error),
-                None => rounds.down(at, SinkDown::new("the NATS client failed")),
-            }
+        PublishErrorKind::TimedOut => {
+            rounds.down(at, SinkDown::new("the NATS client takes nothing more"));
         }
-    }
-}
-
-/// A refusal by JetStream: of this message for good, of everything for now, or unknown to us.
-fn refusal(rounds: &mut Rounds<'_>, at: usize, error: &jetstream::Error) {
-    let said = format!("JetStream answered {}", error.error_code().0);
-    match error.error_code() {
-        ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => {
-            rounds.settle(at, Outcome::reject(said));
-        }
-        // Limits of the stream or the account, and another stream than the one that is meant: no message is to blame.
-        ErrorCode::STREAM_STORE_FAILED
-        | ErrorCode::STREAM_NOT_MATCH
-        | ErrorCode::STREAM_SEALED
-        | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
-        | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => rounds.down(at, SinkDown::new(said)),
-        _ if error.code() >= 500 => rounds.down(at, SinkDown::new(said)),
-        _ => rounds.settle(at, Outcome::retry(said)),
+        _ => rounds.down(at, SinkDown::new("the NATS client failed")),
     }
 }

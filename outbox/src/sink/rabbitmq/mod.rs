@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::broker::{BLOCKED, Broker, Confirming, Fault, fault};
 use super::{
-    LaneRef, Outcome, Outcomes, Sink, SinkDown,
+    LaneRef, Outcome, Outcomes, Sink, SinkDown, Unroutable,
     cloudevents::{Binding, ContentMode, Wire},
     rounds::{Pipeline, Rounds},
     streak::{OUTAGE, Streak},
@@ -78,19 +78,6 @@ pub struct RabbitMqSink {
     max_in_flight: usize,
     message_bytes_max: usize,
     streak: Arc<Mutex<Streak>>,
-}
-
-/// What becomes of a message that the exchange routes to no queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Unroutable {
-    /// It is tried again, and is a dead letter when its attempts are spent. For queues that somebody will yet bind.
-    #[default]
-    Retry,
-    /// It is a dead letter at once.
-    Reject,
-    /// It counts as published: nobody wanted it. For exchanges that anybody may listen to, or not.
-    Drop,
 }
 
 impl RabbitMqSink {
@@ -406,11 +393,8 @@ impl RabbitMqSink {
     }
 
     fn returned(&self) -> Outcome {
-        let reason = "no queue is bound for its routing key";
-        match self.unroutable {
-            Unroutable::Reject => Outcome::reject(reason),
-            Unroutable::Retry | Unroutable::Drop => Outcome::retry(reason),
-        }
+        self.unroutable
+            .outcome("no queue is bound for its routing key")
     }
 }
 
