@@ -9,9 +9,9 @@
 //! - First deliveries of one key to one sink happen in order. A failed message holds back its key and nothing else.
 //! - A relay that is killed at any moment loses nothing and strands nothing: after its lease others take over, what it had
 //!   in flight is charged an attempt. A late ack of a relay that was merely paused settles nothing.
-//! - An outage of a sink spends no attempts, but perhaps one of what was on the wire when it began (when, is among the
-//!   limits); an outage of the database is waited out. What fails for good is a dead letter with its reason, and can be
-//!   brought back.
+//! - An outage of a sink spends no attempts, but perhaps one of what was on the wire when it began, and few of what probes it
+//!   (when, is among the limits); an outage of the database is waited out. What fails for good is a dead letter with its
+//!   reason, and can be brought back.
 //!
 //! # Example
 //! ```

@@ -263,9 +263,9 @@ impl RedisSink {
                 }
                 return Vec::new();
             }
-            Err(Silence::Lost) => {
+            Err(Silence::Lost(reason)) => {
                 for (at, _) in entries {
-                    rounds.lost(*at, "the connection to Redis was lost");
+                    rounds.lost(*at, reason.as_str());
                 }
                 return Vec::new();
             }

@@ -15,7 +15,8 @@ use tokio::{
 pub(super) enum Silence {
     Down(String),
     Late,
-    Lost,
+    /// What was sent ended the connection, or something else did.
+    Lost(String),
 }
 
 /// Texts of errors may repeat addresses and keys; codes do not.
@@ -56,7 +57,10 @@ impl Server {
         let silence = match timeout_at(until, commands.query_async(&mut connection)).await {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(error)) if error.is_timeout() => Silence::Late,
-            Ok(Err(error)) => answered(&error).map_or(Silence::Lost, Silence::Down),
+            Ok(Err(error)) => {
+                let said = answered(&error);
+                Silence::Lost(said.unwrap_or_else(|| "the connection to Redis was lost".to_owned()))
+            }
             Err(_) => Silence::Late,
         };
         // Whatever it was: a fresh connection is the cheapest way to be sure of the next answers.

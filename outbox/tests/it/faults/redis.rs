@@ -153,3 +153,36 @@ async fn a_server_that_writes_nothing_is_an_outage_and_no_message_is_blamed() {
         assert!(outcomes.unwrap().iter().all(|of| *of == Outcome::Acked));
     }
 }
+
+/// A message that the server breaks the connection over, as it does over one field that is too large for it.
+#[tokio::test]
+#[ignore = "needs the programs of a server; tests/run sees to them"]
+async fn a_message_that_breaks_the_connection_is_charged_in_the_end() {
+    let Some(server) = Server::start(Program::Redis).await else {
+        return;
+    };
+    let client = Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut limit = redis::cmd("CONFIG");
+    limit.arg("SET").arg("proto-max-bulk-len").arg(1024 * 1024);
+    limit
+        .query_async::<redis::Value>(&mut connection)
+        .await
+        .unwrap();
+    let sink = RedisSink::new(client.clone());
+    let message = |bytes: usize| {
+        let event = Event::new("t").bytes("text/plain", vec![b'x'; bytes]);
+        Message::from_event(event, "/tests", std::time::UNIX_EPOCH)
+    };
+    let large = [message(2 * 1024 * 1024)];
+    for times in 1..=16 {
+        let published = sink.publish(LaneRef::detached(), &large).await;
+        assert_eq!(published.is_ok(), times % 8 == 0, "{times}: {published:?}");
+        if let Ok(outcomes) = published {
+            let charged = |of: &Outcome| matches!(of, Outcome::Retry { .. });
+            assert!(outcomes.iter().all(charged), "{outcomes:?}");
+        }
+    }
+    let small = sink.publish(LaneRef::detached(), &[message(9)]).await;
+    assert!(small.unwrap().iter().all(|of| *of == Outcome::Acked));
+}
