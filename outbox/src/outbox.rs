@@ -140,7 +140,7 @@ impl<Db: OutboxDb> Outbox<Db> {
     /// Writes events in their order with one INSERT, and one more for those that are not due at once; otherwise as [`enqueue`](Self::enqueue). At most 1000.
     ///
     /// # Errors
-    /// As [`enqueue`](Self::enqueue). One invalid event refuses all of them.
+    /// As [`enqueue`](Self::enqueue), but one invalid event refuses all of them, and is [`EnqueueError::InvalidAt`].
     ///
     /// # Cancel safety
     /// As [`enqueue`](Self::enqueue).
@@ -153,12 +153,13 @@ impl<Db: OutboxDb> Outbox<Db> {
         let max = self.config.caps.events_per_call;
         let mut events: Vec<Event> = events.into_iter().take(max + 1).collect();
         if events.len() > max {
-            let actual = events.len();
-            return Err(InvalidEvent::TooManyEvents { actual, max }.into());
+            return Err(InvalidEvent::TooManyEvents { max }.into());
         }
         let mut bytes = 0usize;
-        for event in &events {
-            check(event, &self.config.source, self.config.caps, wall_clock)?;
+        for (index, event) in events.iter().enumerate() {
+            let id = event.id;
+            check(event, &self.config.source, self.config.caps, wall_clock)
+                .map_err(|reason| EnqueueError::InvalidAt { index, id, reason })?;
             bytes = bytes.saturating_add(event.payload.len());
         }
         if bytes > Caps::PAYLOAD_MAX {
@@ -294,9 +295,20 @@ impl<Db> std::fmt::Debug for Outbox<Db> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnqueueError {
-    /// The event breaks a cap. Nothing was sent to the database; the transaction is usable.
+    /// The event, or the call as a whole, breaks a cap. Nothing was sent to the database; the transaction is usable.
     #[error(transparent)]
     Invalid(#[from] InvalidEvent),
+    /// One of the events of a call breaks a cap. Nothing was sent to the database; the transaction is usable.
+    #[error("event {index} of the call, counted from 0, is refused: {id}")]
+    InvalidAt {
+        /// Its place in the call, from 0.
+        index: usize,
+        /// Its id.
+        id: EventId,
+        /// What is wrong with it.
+        #[source]
+        reason: InvalidEvent,
+    },
     /// The payload could not be sealed. Nothing was sent to the database; the transaction is usable.
     #[error(transparent)]
     Seal(SealError),

@@ -147,7 +147,7 @@ fn findings(seen: &Inspection, here: SystemTime) -> Vec<Finding> {
                 "id_cache",
                 Error,
                 cache,
-                "the ids' sequence is cached by sessions, so ids say nothing about order: ALTER SEQUENCE .. CACHE 1",
+                seen.id_cache_detail,
             ),
         ),
         (

@@ -152,14 +152,6 @@ pub(super) async fn a_refused_event_leaves_the_transaction_usable<Db: OutboxDb>(
     let large = || Event::new("t").bytes("text/plain", vec![b'x'; 11]);
     for refused in [
         outbox.enqueue(&mut tx, large()).await.map(drop),
-        outbox
-            .enqueue_many(&mut tx, [named("not alone"), large()])
-            .await
-            .map(drop),
-        outbox
-            .enqueue_many(&mut tx, std::iter::repeat_with(|| named("n")))
-            .await
-            .map(drop),
         outbox.enqueue(&mut tx, Event::new("nul\0")).await.map(drop),
     ] {
         let error = refused.expect_err("the event is refused");
@@ -175,6 +167,25 @@ pub(super) async fn a_refused_event_leaves_the_transaction_usable<Db: OutboxDb>(
         max: 10,
     };
     assert!(matches!(error, EnqueueError::Invalid(invalid) if invalid == expected));
+
+    let bad = large();
+    let id = bad.id;
+    let error = outbox
+        .enqueue_many(&mut tx, [named("not alone"), bad])
+        .await
+        .expect_err("one of the events is refused");
+    assert_eq!(
+        error.to_string(),
+        format!("event 1 of the call, counted from 0, is refused: {id}")
+    );
+    let reason = std::error::Error::source(&error).map(ToString::to_string);
+    assert_eq!(reason, Some(expected.to_string()));
+    let endless = std::iter::repeat_with(|| named("n"));
+    let error = outbox
+        .enqueue_many(&mut tx, endless)
+        .await
+        .expect_err("too many events are refused");
+    assert_eq!(error.to_string(), "more than 1000 events in one call");
     outbox
         .enqueue(&mut tx, named("after"))
         .await

@@ -48,11 +48,9 @@ pub enum InvalidEvent {
     /// The event is not to be delivered for more than 10 years, or its time is no time at all.
     #[error("the event's not_before is more than 10 years ahead")]
     NotBefore,
-    /// One call brought more events than the cap.
-    #[error("{actual} events in one call, the most is {max}")]
+    /// One call brought more events than the cap. How many more is not known: they are not collected.
+    #[error("more than {max} events in one call")]
     TooManyEvents {
-        /// How many there are.
-        actual: usize,
         /// The cap.
         max: usize,
     },

@@ -243,8 +243,10 @@ pub struct Inspection {
     pub unparked: i64,
     /// Ordered rows at the heads of the lanes: key and lane.
     pub keys: Vec<(Vec<u8>, i32)>,
-    /// How many ids a connection draws in advance; more than 1 makes ids useless as an order.
+    /// How many ids a connection draws in advance, or skips for other servers; more than 1 makes ids useless as an order.
     pub id_cache: Option<i64>,
+    /// What that means and what to do about it, in the words of this database.
+    pub id_cache_detail: &'static str,
     /// The server is a replica, or read-only.
     pub read_only: bool,
     /// The database's clock, microseconds since 1970.

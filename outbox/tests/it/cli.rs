@@ -262,6 +262,7 @@ async fn an_address_that_leads_nowhere_is_a_failure_without_its_password() {
             "{}",
             said.err
         );
+        assert_eq!(said.err.matches(err).count(), 1, "{}", said.err);
     }
 }
 

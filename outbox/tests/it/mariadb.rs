@@ -284,6 +284,33 @@ async fn an_operator_waits_for_a_lock_but_not_for_long() {
     database.gone().await;
 }
 
+/// Where several servers take writes each hands out every n-th id, in no order with the others.
+#[tokio::test]
+#[ignore = "needs MAINSTAY_TEST_MARIADB_URL; tests/run provides it"]
+async fn ids_of_several_servers_are_found_in_this_databases_words() {
+    let database = mariadb().await;
+    outbox(&database.pool, 2).await;
+    let options = database.pool.connect_options().as_ref().clone();
+    let own = MySqlPoolOptions::new().max_connections(1);
+    let own = own.connect_with(options).await.unwrap();
+    sqlx::query("SET auto_increment_increment = 3")
+        .execute(&own)
+        .await
+        .unwrap();
+    let findings = Admin::new(own.clone()).verify().await.unwrap();
+    let [finding] = findings.as_slice() else {
+        panic!("{findings:?}");
+    };
+    assert_eq!((finding.check, finding.count), ("id_cache", 3));
+    let said = &finding.detail;
+    assert!(
+        said.contains("auto_increment_increment") && !said.contains("SEQUENCE"),
+        "{said}"
+    );
+    own.close().await;
+    database.gone().await;
+}
+
 /// An id is drawn, and its row waits for a lock on the gap where it belongs: nobody sees it, and later ids are written.
 #[tokio::test]
 #[ignore = "needs MAINSTAY_TEST_MARIADB_URL; tests/run provides it"]

@@ -97,13 +97,18 @@ fn main() -> ExitCode {
             let mut err = io::stderr().lock();
             match failure {
                 Failure::Failed(error) => {
-                    let _ = write!(err, "error: {error}");
+                    let mut said = format!("error: {error}");
                     let mut cause = error.source();
                     while let Some(error) = cause {
-                        let _ = write!(err, ": {error}");
+                        // Some errors tell their source themselves.
+                        let why = error.to_string();
+                        if !said.ends_with(&why) {
+                            said.push_str(": ");
+                            said.push_str(&why);
+                        }
                         cause = error.source();
                     }
-                    let _ = writeln!(err);
+                    let _ = writeln!(err, "{said}");
                     ExitCode::from(1)
                 }
                 Failure::Usage(what) => {

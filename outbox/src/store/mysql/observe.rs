@@ -414,6 +414,8 @@ impl Observe for MySql {
                 unparked: row.try_get("unparked")?,
                 keys,
                 id_cache: row.try_get("id_cache")?,
+            id_cache_detail: "servers hand out every n-th id each, so ids say nothing about order: \
+                 let one server take the writes, with auto_increment_increment = 1",
                 read_only: row.try_get("read_only")?,
                 now_micros: row.try_get("now_micros")?,
             })

@@ -363,6 +363,8 @@ impl Observe for Postgres {
             unparked: row.try_get("unparked")?,
             keys,
             id_cache: row.try_get("id_cache")?,
+            id_cache_detail: "the ids' sequence is cached by sessions, so ids say nothing about order: \
+                 ALTER SEQUENCE mainstay_outbox_message_id_seq CACHE 1",
             read_only: row.try_get("read_only")?,
             now_micros: row.try_get("now_micros")?,
         })

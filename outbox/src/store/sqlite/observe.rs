@@ -350,6 +350,7 @@ impl Observe for Sqlite {
             unparked: row.try_get("unparked")?,
             keys,
             id_cache: row.try_get("id_cache")?,
+            id_cache_detail: "",
             read_only: row.try_get("read_only")?,
             now_micros: row.try_get("now_micros")?,
         })
