@@ -127,7 +127,7 @@ impl<Db: OutboxDb> Admin<Db> {
         Ok(rows.into_iter().map(|row| DeadLetter { row }).collect())
     }
 
-    /// How many dead letters a redrive or discard with this filter would find now, up to `cap`.
+    /// How many dead letters there are, and a discard with this filter would delete now, up to `cap`.
     ///
     /// # Errors
     /// [`Error`] of the database.
@@ -136,7 +136,21 @@ impl<Db: OutboxDb> Admin<Db> {
     /// Reads only.
     pub async fn count_dead(&self, filter: Filter, cap: u64) -> Result<u64, Error> {
         let cap = i64::try_from(cap).unwrap_or(i64::MAX);
-        let count = Db::count_dead(self.pool.clone(), filter.select(), cap).await?;
+        let count = Db::count_dead(self.pool.clone(), filter.select(), false, cap).await?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// How many dead letters a redrive with this filter would bring back now, up to `cap`: of a parked key only those before
+    /// which no other stays.
+    ///
+    /// # Errors
+    /// [`Error`] of the database.
+    ///
+    /// # Cancel safety
+    /// Reads only.
+    pub async fn count_to_redrive(&self, filter: Filter, cap: u64) -> Result<u64, Error> {
+        let cap = i64::try_from(cap).unwrap_or(i64::MAX);
+        let count = Db::count_dead(self.pool.clone(), filter.select(), true, cap).await?;
         Ok(count.unsigned_abs())
     }
 

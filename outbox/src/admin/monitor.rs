@@ -37,7 +37,8 @@ impl<Db: OutboxDb> LagMonitor<Db> {
         }
     }
 
-    /// How often. Default 10 s, at least 1 s: a refresh is three statements whose cost does not grow with the backlog.
+    /// How often. Default 10 s, at least 1 s. A refresh is four statements; on MySQL and MariaDB five, and one for each lane.
+    /// What they cost, [`Admin::lag`] says.
     pub fn every(mut self, interval: Duration) -> Self {
         self.every = interval.max(Duration::from_secs(1));
         self

@@ -81,6 +81,17 @@ pub(super) async fn a_parked_key_is_redriven_from_its_front<Db: OutboxDb>(pool: 
         survey.expect("the survey runs").rewinds
     };
     let before = rewinds().await;
+    // What is counted is what goes.
+    let counted = async |filter: Filter| {
+        let admin = Admin::new(pool.clone());
+        let count = admin.count_to_redrive(filter.clone(), 10).await;
+        let letters = admin.count_dead(filter, 10).await;
+        (count.expect("counted"), letters.expect("counted"))
+    };
+    assert_eq!(counted(Filter::all()).await, (3, 3));
+    assert_eq!(counted(Filter::id(id(0))).await, (1, 1));
+    assert_eq!(counted(Filter::id(id(1))).await, (0, 1));
+    assert_eq!(counted(Filter::cause(DeadCause::Parked)).await, (0, 2));
     assert_eq!(redriven(&pool, Filter::cause(DeadCause::Parked)).await, 0);
     assert_eq!(redriven(&pool, Filter::id(id(1))).await, 0);
     assert_eq!(rewinds().await, before);

@@ -248,10 +248,11 @@ pub trait Observe: Database {
         limit: u32,
     ) -> impl Future<Output = Result<Vec<DeadRow>, Error>> + Send;
 
-    /// How many dead letters there are, up to `cap`.
+    /// How many dead letters there are, up to `cap`. With `in_front`, how many a redrive would move.
     fn count_dead(
         pool: Pool<Self>,
         select: Select,
+        in_front: bool,
         cap: i64,
     ) -> impl Future<Output = Result<i64, Error>> + Send;
 

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::{
     Answer, Failure,
     args::{BulkDead, BulkKept, How},
+    progress::Progress,
     table::printable,
 };
 
@@ -19,7 +20,7 @@ pub(crate) async fn redrive<Db: OutboxDb>(
     args: &BulkDead,
 ) -> Result<Answer, Failure> {
     let filter = args.which.filter_to_change(args.cause)?;
-    let found = admin.count_dead(filter.clone(), COUNT_MAX);
+    let found = admin.count_to_redrive(filter.clone(), COUNT_MAX);
     if let Some(answer) = before(&args.how, "redrive", "dead letters", found).await? {
         return Ok(answer);
     }
@@ -131,9 +132,8 @@ fn bulk(filter: Filter, how: &How) -> Bulk {
         bulk = bulk.limit(limit);
     }
     if io::stderr().is_terminal() {
-        bulk = bulk.on_progress(|done| {
-            let _ = write!(io::stderr(), "\r{done} ");
-        });
+        let mut progress = Progress::new(io::stderr());
+        bulk = bulk.on_progress(move |done| progress.show(done));
     }
     bulk
 }

@@ -19,6 +19,7 @@ mod args;
 mod change;
 mod document;
 mod look;
+mod progress;
 mod table;
 
 use std::{

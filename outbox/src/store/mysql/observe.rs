@@ -245,21 +245,40 @@ impl Observe for MySql {
         .await
     }
 
-    async fn count_dead(pool: MySqlPool, select: Select, cap: i64) -> Result<i64, Error> {
+    async fn count_dead(
+        pool: MySqlPool,
+        select: Select,
+        in_front: bool,
+        cap: i64,
+    ) -> Result<i64, Error> {
         apart(async move {
             let mut arguments = MySqlArguments::default();
             add_select(&mut arguments, &select)?;
             add_twice(&mut arguments, select.cause)?;
+            add(&mut arguments, in_front)?;
+            add_twice(&mut arguments, select.event_id)?;
+            add_twice(&mut arguments, select.cause)?;
+            add_twice(&mut arguments, select.since_micros)?;
+            add_twice(&mut arguments, select.until_micros)?;
             add(&mut arguments, cap)?;
             sqlx::query_scalar_with(
                 "SELECT count(*) FROM (
-                     SELECT 1 FROM mainstay_outbox_dead
-                     WHERE (? IS NULL OR topic = ? OR (? AND left(topic, octet_length(?)) = ?))
-                         AND (? IS NULL OR `key` = ?)
-                         AND (? IS NULL OR event_id = ?)
-                         AND (? IS NULL OR died_at >= timestampadd(MICROSECOND, ?, '1970-01-01'))
-                         AND (? IS NULL OR died_at < timestampadd(MICROSECOND, ?, '1970-01-01'))
-                         AND (? IS NULL OR cause = ?)
+                     SELECT 1 FROM mainstay_outbox_dead d
+                     WHERE (? IS NULL OR d.topic = ? OR (? AND left(d.topic, octet_length(?)) = ?))
+                         AND (? IS NULL OR d.`key` = ?)
+                         AND (? IS NULL OR d.event_id = ?)
+                         AND (? IS NULL OR d.died_at >= timestampadd(MICROSECOND, ?, '1970-01-01'))
+                         AND (? IS NULL OR d.died_at < timestampadd(MICROSECOND, ?, '1970-01-01'))
+                         AND (? IS NULL OR d.cause = ?)
+                         AND NOT (? AND EXISTS (
+                             SELECT 1 FROM mainstay_outbox_parked k
+                             STRAIGHT_JOIN mainstay_outbox_dead e
+                                 ON e.lane = k.lane AND e.`key` = k.`key` AND e.id >= k.`first` AND e.topic = k.topic
+                             WHERE k.lane = d.lane AND k.topic = d.topic AND k.`key` = d.`key` AND e.id < d.id AND NOT (
+                                 (? IS NULL OR e.event_id = ?)
+                                 AND (? IS NULL OR e.cause = ?)
+                                 AND (? IS NULL OR e.died_at >= timestampadd(MICROSECOND, ?, '1970-01-01'))
+                                 AND (? IS NULL OR e.died_at < timestampadd(MICROSECOND, ?, '1970-01-01')))))
                      LIMIT ?) d",
                 arguments,
             )

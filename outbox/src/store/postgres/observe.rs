@@ -208,16 +208,32 @@ impl Observe for Postgres {
         rows.iter().map(dead).collect()
     }
 
-    async fn count_dead(pool: PgPool, select: Select, cap: i64) -> Result<i64, Error> {
+    async fn count_dead(
+        pool: PgPool,
+        select: Select,
+        in_front: bool,
+        cap: i64,
+    ) -> Result<i64, Error> {
         let count = sqlx::query_scalar(
             "SELECT count(*) FROM (
-                 SELECT FROM mainstay_outbox_dead
-                 WHERE ($1::text IS NULL OR topic = $1 OR ($2 AND starts_with(topic, $1)))
-                     AND ($3::bytea IS NULL OR key = $3)
-                     AND ($4::uuid IS NULL OR event_id = $4)
-                     AND ($5::text IS NULL OR cause = $5)
-                     AND ($6::bigint IS NULL OR died_at >= 'epoch'::timestamptz + $6 * interval '1 microsecond')
-                     AND ($7::bigint IS NULL OR died_at < 'epoch'::timestamptz + $7 * interval '1 microsecond')
+                 SELECT FROM mainstay_outbox_dead d
+                 WHERE ($1::text IS NULL OR d.topic = $1 OR ($2 AND starts_with(d.topic, $1)))
+                     AND ($3::bytea IS NULL OR d.key = $3)
+                     AND ($4::uuid IS NULL OR d.event_id = $4)
+                     AND ($5::text IS NULL OR d.cause = $5)
+                     AND ($6::bigint IS NULL OR d.died_at >= 'epoch'::timestamptz + $6 * interval '1 microsecond')
+                     AND ($7::bigint IS NULL OR d.died_at < 'epoch'::timestamptz + $7 * interval '1 microsecond')
+                     AND NOT ($9 AND EXISTS (
+                         SELECT FROM mainstay_outbox_parked k
+                         JOIN mainstay_outbox_dead e
+                             ON e.lane = k.lane AND e.key = k.key AND e.id >= k.first AND e.topic = k.topic
+                         WHERE k.lane = d.lane AND k.topic = d.topic AND k.key = d.key AND e.id < d.id AND NOT (
+                             ($4::uuid IS NULL OR e.event_id = $4)
+                             AND ($5::text IS NULL OR e.cause = $5)
+                             AND ($6::bigint IS NULL
+                                 OR e.died_at >= 'epoch'::timestamptz + $6 * interval '1 microsecond')
+                             AND ($7::bigint IS NULL
+                                 OR e.died_at < 'epoch'::timestamptz + $7 * interval '1 microsecond'))))
                  LIMIT $8) d",
         )
         .bind(select.topic)
@@ -228,6 +244,7 @@ impl Observe for Postgres {
         .bind(select.since_micros)
         .bind(select.until_micros)
         .bind(cap)
+        .bind(in_front)
         .persistent(false)
         .fetch_one(&pool)
         .await?;

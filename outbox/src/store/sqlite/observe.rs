@@ -198,16 +198,30 @@ impl Observe for Sqlite {
         rows.iter().map(dead).collect()
     }
 
-    async fn count_dead(pool: SqlitePool, select: Select, cap: i64) -> Result<i64, Error> {
+    async fn count_dead(
+        pool: SqlitePool,
+        select: Select,
+        in_front: bool,
+        cap: i64,
+    ) -> Result<i64, Error> {
         let count = sqlx::query_scalar(
             "SELECT count(*) FROM (
-                 SELECT 1 FROM mainstay_outbox_dead
-                 WHERE (?1 IS NULL OR topic = ?1 OR (?2 AND substr(topic, 1, length(?1)) = ?1))
-                     AND (?3 IS NULL OR key = ?3)
-                     AND (?4 IS NULL OR event_id = ?4)
-                     AND (?5 IS NULL OR cause = ?5)
-                     AND (?6 IS NULL OR died_at >= ?6)
-                     AND (?7 IS NULL OR died_at < ?7)
+                 SELECT 1 FROM mainstay_outbox_dead d
+                 WHERE (?1 IS NULL OR d.topic = ?1 OR (?2 AND substr(d.topic, 1, length(?1)) = ?1))
+                     AND (?3 IS NULL OR d.key = ?3)
+                     AND (?4 IS NULL OR d.event_id = ?4)
+                     AND (?5 IS NULL OR d.cause = ?5)
+                     AND (?6 IS NULL OR d.died_at >= ?6)
+                     AND (?7 IS NULL OR d.died_at < ?7)
+                     AND NOT (?9 AND EXISTS (
+                         SELECT 1 FROM mainstay_outbox_parked k
+                         CROSS JOIN mainstay_outbox_dead e
+                             ON e.lane = k.lane AND e.key = k.key AND e.id >= k.first AND e.topic = k.topic
+                         WHERE k.lane = d.lane AND k.topic = d.topic AND k.key = d.key AND e.id < d.id AND NOT (
+                             (?4 IS NULL OR e.event_id = ?4)
+                             AND (?5 IS NULL OR e.cause = ?5)
+                             AND (?6 IS NULL OR e.died_at >= ?6)
+                             AND (?7 IS NULL OR e.died_at < ?7))))
                  LIMIT ?8)",
         )
         .bind(select.topic)
@@ -218,6 +232,7 @@ impl Observe for Sqlite {
         .bind(select.since_micros)
         .bind(select.until_micros)
         .bind(cap)
+        .bind(in_front)
         .fetch_one(&pool)
         .await?;
         Ok(count)
