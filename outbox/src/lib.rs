@@ -128,7 +128,8 @@
 //! # What is not here
 //! - **Priorities, weighted topics, shares and quotas per tenant.** A lane is served in the order of its ids and lanes in
 //!   turn, so no key waits for another lane's backlog; but one tenant's burst delays those who share its lanes. What must
-//!   not wait goes to an outbox of its own (another schema and its relay), which also gives it its own connections.
+//!   not wait goes to an outbox of its own (another schema and its relay: see [`migrate`](fn@migrate)), which also gives it its own
+//!   connections.
 //! - **A log engine** on Postgres (append-only tables, snapshot windows, rotation), whose cost is independent of deletes. The
 //!   store is the seam where it will go.
 //! - **Kafka and SQS.** [`Sink`] is one method; the conformance suite for sinks says what one must do.

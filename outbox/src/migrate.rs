@@ -18,6 +18,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Processes may race: they take turns under a lock. Versions are kept in `mainstay_outbox_migrations`, apart from
 /// your own migrations. Tables are created in the connection's default schema (Postgres: first in `search_path`).
 ///
+/// On Postgres an outbox can have a schema of its own, and a database several such: name it in the address of every pool that
+/// works with it, those of producers, relays and operators alike, `postgres://../shop?options=-csearch_path=billing`. The
+/// schema must exist. A producer whose own tables are elsewhere names both, `billing,public`; but no path may lead through
+/// two schemas that have an outbox, as the first that is found would be taken. Several in one database share nothing but
+/// the locks of strict keys, for which writers of one key in both wait for each other; the lock under which a relay lets
+/// delayed events in, for a statement; and wakes, each of which costs the others' relays an empty look. On MySQL and MariaDB a
+/// schema is a database.
+///
 /// Upgrades change tables that are in use. Whoever waits for such a table holds up everybody who comes after, so this waits
 /// for a third of a second (a second on MySQL and MariaDB) and tries again some seconds later, for a minute at most: behind a
 /// dump, a long transaction or somebody who reads, producers and relays go on.

@@ -39,6 +39,7 @@ mod rabbitmq;
 #[cfg(feature = "redis")]
 mod redis;
 mod redrive;
+mod schema;
 mod seal;
 mod sinks;
 mod takeover;

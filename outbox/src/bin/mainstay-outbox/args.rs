@@ -15,7 +15,8 @@ use crate::Failure;
 #[command(name = "mainstay-outbox", version, max_term_width = 100)]
 pub(crate) struct Cli {
     /// Address of the database: postgres://, sqlite:// or mysql://. Other users of the machine can see arguments: an address
-    /// with a password belongs in the variable.
+    /// with a password belongs in the variable. An outbox in a schema of its own on Postgres:
+    /// postgres://host/db?options=-csearch_path=schema
     #[arg(
         long,
         env = "DATABASE_URL",

@@ -11,6 +11,8 @@
 //! mainstay-outbox verify                          # what should not be
 //! ```
 //!
+//! An outbox in a schema of its own on Postgres: `postgres://ops@db/shop?options=-csearch_path=billing`.
+//!
 //! Exit codes: 0 done; 1 the database or the outbox failed; 2 the command line is wrong; 3 `verify` or `health` found
 //! something that fails; 4 a change was not confirmed. `--json` prints one document to standard output, whose members stay;
 //! whatever else there is to say goes to standard error. Payloads and headers are shown with `--payload` only.
