@@ -22,7 +22,7 @@ pub(crate) struct Skips {
 /// The marks of all lanes: a layer of them for what is shut now, and for sets that were shut lately.
 ///
 /// Each layer passes all that the one before it passes, and more; the first passes nothing. So what one knows holds for those
-/// after it, and when a topic may go again those before it still stand: what has been shut for long is near the bottom, and
+/// after it, if both know what is held, and when a topic may go again those before it still stand: what has been shut for long is near the bottom, and
 /// what comes and goes on top.
 #[derive(Debug, Default)]
 pub(crate) struct Layers {
@@ -99,8 +99,11 @@ impl Layers {
             (self.below, self.current) = (below, last);
             return false;
         }
-        // What is known without them is known with them, but for how far they go.
-        let lanes = last.lanes.iter().map(|(&lane, mark)| {
+        // What is known without them is known with them, but for how far they go. What is held is known of rows that were passed
+        // as held only: of those passed for their topic nobody has asked.
+        let known = [Some(&last), below.first()].into_iter().flatten();
+        let known = known.filter(|layer| layer.tells(shut)).take(1);
+        let lanes = known.flat_map(|layer| &layer.lanes).map(|(&lane, mark)| {
             let arrived = false;
             (
                 lane,
@@ -177,16 +180,25 @@ impl Layers {
         let before = self.above(lane);
         let above = horizon.mark(before, head);
         let arrived = !matches!(head, Head::NothingUpTo(id) if above == id || horizon.begins(now));
-        for layer in [&mut self.current].into_iter().chain(&mut self.beyond) {
+        let mark = self.current.lanes.entry(lane).or_default();
+        let passed = held
+            .iter()
+            .filter(|held| before < held.id && held.id <= above);
+        mark.held.extend(passed);
+        mark.above = above;
+        mark.arrived = arrived;
+        let known = &self.current;
+        for layer in &mut self.beyond {
             let mark = layer.lanes.entry(lane).or_default();
-            let passed = held
-                .iter()
-                .filter(|held| mark.above < held.id && held.id <= above);
-            mark.held.extend(passed);
-            mark.above = mark.above.max(above);
-        }
-        if let Some(mark) = self.current.lanes.get_mut(&lane) {
-            mark.arrived = arrived;
+            if mark.above < above && known.tells(&layer.skips) {
+                let known = known.lanes.get(&lane).map(|known| &known.held);
+                let passed = known
+                    .into_iter()
+                    .flatten()
+                    .filter(|held| mark.above < held.id);
+                mark.held.extend(passed);
+                mark.above = above;
+            }
         }
         !arrived && above > before
     }
@@ -236,6 +248,21 @@ impl Layers {
         done.above(lane) < horizon.safe
     }
 
+    /// A message has failed and waits for its retry. Marks that have passed it, as those may that are not the current ones, do not
+    /// know until when. Says whether there are any.
+    pub(crate) fn waits(&mut self, lane: i32, id: i64) -> bool {
+        let held = self.all_mut().filter(|layer| layer.skips.held);
+        let marks = held.filter_map(|layer| layer.lanes.get_mut(&lane));
+        let mut any = false;
+        for mark in marks.filter(|mark| mark.above >= id) {
+            mark.above = id - 1;
+            mark.arrived = false;
+            mark.held.retain(|held| held.id < id);
+            any = true;
+        }
+        any
+    }
+
     /// Something may have come to lie above this, in any lane.
     pub(crate) fn fall(&mut self, floor: i64) {
         let marks = self.all_mut().flat_map(|layer| layer.lanes.values_mut());
@@ -270,6 +297,11 @@ impl Layers {
 }
 
 impl Layer {
+    /// Whether what its marks know holds for those that skip this: all that, and what is held, was looked for, or it passes nothing.
+    fn tells(&self, skips: &Skips) -> bool {
+        self.skips.held == skips.held || self.skips == Skips::default()
+    }
+
     fn has_arrived(&self, lane: i32) -> bool {
         let mark = self.lanes.get(&lane);
         self.skips == Skips::default() || mark.is_some_and(|mark| mark.arrived)

@@ -362,6 +362,9 @@ proptest! {
                         relay.horizon.saw(*last, writer, now);
                     }
                     if let Step::Fail(.., wait) = step {
+                        for id in &seen {
+                            relay.layers.waits(LANE, *id);
+                        }
                         world.waiting.extend(seen.iter().map(|id| (*id, now + GRACE * wait)));
                     } else {
                         world.live.retain(|id| !seen.contains(id));
@@ -554,6 +557,27 @@ async fn what_waits_behind_a_retry_is_passed_until_its_time() {
         2,
         "of both that are due the first"
     );
+}
+
+/// A message that waits for its retry is passed, for its topic, before anybody asks what is held.
+#[tokio::test(start_paused = true)]
+async fn what_was_passed_for_its_topic_is_asked_what_it_holds() {
+    let now = Instant::now();
+    let mut world = backlog(&[("a", Way::Down)]);
+    world.live = vec![4, 6, 7];
+    let again = now + GRACE;
+    world.waiting.insert(4, again);
+    let mut relay = Relay::default();
+    for _ in 0..3 {
+        relay.asks_heads(&mut world, now);
+    }
+    assert_eq!(relay.layers.above(LANE), 5);
+    relay.walks = true;
+    relay.arrives(&mut world, now);
+    relay.asks_heads(&mut world, now);
+    assert_eq!(relay.layers.above(LANE), 6, "6 waits behind 4");
+    assert_eq!(relay.finds(&world, now), [7]);
+    assert_eq!(relay.finds(&world, again), [6, 7], "4 holds it no longer");
 }
 
 fn skips(topics: &[&str]) -> Skips {

@@ -130,14 +130,14 @@ const NO_ANSWER: &str = "the sink did not answer in time";
 
 async fn one(lane: LaneRef, part: Part, timeout: Duration) -> Result {
     let all = |outcome: Outcome| vec![outcome; part.messages.len()];
-    let span = trace::publishing(&part.messages);
     let began = Instant::now();
-    // Inside the block, so that a panic is caught wherever the sink has it: before it has a future, in it, and while it
-    // is dropped. One that got away would take the batch along, and the lane would never be free again.
-    let call = AssertUnwindSafe(
-        async { tokio::time::timeout(timeout, part.sink.publish(lane, &part.messages)).await }
-            .instrument(span),
-    );
+    // Inside the block, so that a panic is caught wherever the sink, or who is told of the span, has it: before there is a
+    // future, in it, and while it is dropped. One that got away would take the batch along, and the lane would never be free again.
+    let call = AssertUnwindSafe(async {
+        let publish =
+            async { tokio::time::timeout(timeout, part.sink.publish(lane, &part.messages)).await };
+        publish.instrument(trace::publishing(&part.messages)).await
+    });
     let (mut outcomes, crashed, down): (Vec<Outcome>, _, _) = match call.catch_unwind().await {
         Ok(Ok(Ok(outcomes))) => (outcomes.into_iter().collect(), false, None),
         Ok(Ok(Err(down))) => (all(Outcome::NotTried), false, Some(down)),

@@ -132,7 +132,8 @@ pub trait Lanes: Database {
         count: u16,
     ) -> impl Future<Output = Result<Vec<Grant>, Error>> + Send;
 
-    /// Extends the leases of these lanes. Says which are still held; a lease that ran out but was not taken is.
+    /// Extends the leases of these lanes. Says which are still held; a lease that ran out but was not taken is, and a lane that
+    /// was given back is not.
     fn renew(
         pool: Pool<Self>,
         lease: Duration,
@@ -174,8 +175,8 @@ pub trait Claim: Database {
         batches: Vec<InFlight>,
     ) -> impl Future<Output = Result<Recorded, Error>> + Send;
 
-    /// What is left of lanes above the ids given but for topics that are skipped, and which writers are at work. Its cost is
-    /// bounded by the window, whatever waits of topics that are skipped.
+    /// What is left of lanes above the ids given but for what is skipped, and which writers are at work. Its cost is bounded by
+    /// the window, whatever waits of what is skipped. What is held, and until when, is told as of one time.
     fn heads(pool: Pool<Self>, ask: AskHeads) -> impl Future<Output = Result<Heads, Error>> + Send;
 
     /// Writes down what became of batches and clears their records, lane by lane, where the epoch still matches and the

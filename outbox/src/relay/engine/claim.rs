@@ -102,12 +102,17 @@ impl<Db: OutboxDb> Engine<Db> {
         let last = due.iter().map(|candidate| candidate.id).max();
         let (cuts, news) = self.cut(due, now);
         let cuts = self.apart(cuts);
+        let probe = cuts.iter().find(|(_, cut)| cut.probes);
+        self.shut.probed_last = probe.is_some();
+        if let Some((Held { lane, .. }, _)) = probe {
+            self.shut.probe_from = lane.saturating_add(1);
+        }
         if self.start(cuts, last, now).await {
             let soon = Instant::now() + POLL_MIN;
             self.clock.poll = self.clock.poll.min(soon);
             self.clock.poll_delay = POLL_MIN * 2;
         }
-        if news {
+        if news || self.shut.probed_last {
             // What stands behind the messages of a sink that is down shows once those are passed over.
             self.clock.poll = Instant::now();
         }
@@ -140,13 +145,9 @@ impl<Db: OutboxDb> Engine<Db> {
             };
             let way = |topic: &str| (self.way(topic, now), self.config.policies.of(topic));
             let cut = cut(due, &self.config.rules, way, &mut permits);
-            if cut.probes {
-                self.shut.probe_from = lane.saturating_add(1);
-            }
             cuts.push((held, cut));
         }
-        self.shut.probed_last = cuts.iter().any(|(_, cut)| cut.probes);
-        let mut news = self.shut.probed_last;
+        let mut news = false;
         for topic in cuts
             .iter_mut()
             .flat_map(|(_, cut)| cut.passed_over.drain(..))
@@ -166,13 +167,18 @@ impl<Db: OutboxDb> Engine<Db> {
     }
 
     /// What may go now. A batch that nothing is to go beside waits until all that is under way has come back, and what would be
-    /// begun meanwhile waits with it: it is soon over, as such a batch is one message.
+    /// begun meanwhile waits with it. That may take as long as a sink takes for a batch; then such a batch is one message.
     fn apart(&mut self, mut cuts: Vec<(Held, Cut)>) -> Vec<(Held, Cut)> {
         let solo = cuts.iter().position(|(_, cut)| cut.solo);
         self.flight.solo = solo.is_some() && self.flight.messages == 0;
         match solo {
             Some(at) if self.flight.solo => vec![cuts.swap_remove(at)],
-            Some(_) => Vec::new(),
+            Some(at) => {
+                // The next look begins with it, or there would always be something under way.
+                let first = cuts.get(at).map(|(held, _)| held.lane - 1);
+                self.cursor = first.unwrap_or(self.cursor);
+                Vec::new()
+            }
             None => cuts,
         }
     }
@@ -184,7 +190,7 @@ impl<Db: OutboxDb> Engine<Db> {
         // One that was not recorded, as far as this relay was told, is never heard of again under this number.
         self.flight.batch += 1;
         let batch = self.flight.batch;
-        let batches: Vec<InFlight> = cuts
+        let mut batches: Vec<InFlight> = cuts
             .iter()
             .filter(|(_, cut)| !cut.publish.is_empty() || !cut.dead.is_empty())
             .map(|(held, cut)| InFlight {
@@ -198,6 +204,8 @@ impl<Db: OutboxDb> Engine<Db> {
                     .collect(),
             })
             .collect();
+        // In the order in which everybody locks lanes.
+        batches.sort_unstable_by_key(|batch| batch.held.lane);
         let mut recorded: HashSet<i32> = HashSet::new();
         if !batches.is_empty() {
             let asked = Instant::now();

@@ -410,10 +410,13 @@ impl<Db: OutboxDb> Engine<Db> {
                 done = &mut operation => return done, // the beat is due as it was
                 kept = beat => kept,
             };
-            self.clock.beat = Instant::now() + lease / 3;
             match kept {
-                Ok(kept) => self.keep(&held, &kept, asked),
+                Ok(kept) => {
+                    self.clock.beat = Instant::now() + lease / 3;
+                    self.keep(&held, &kept, asked);
+                }
                 Err(error) => {
+                    self.clock.beat = Instant::now() + (lease / 10).min(BEAT_AGAIN);
                     warn!(target: TARGET, relay = %self.relay, %error, "lanes are not renewed yet");
                 }
             }
@@ -472,8 +475,19 @@ impl<Db: OutboxDb> Engine<Db> {
 /// Operations that step over rows that are not theirs.
 const WALKS: [&str; 2] = ["claim", "heads"];
 
-/// Operations that change who holds a lane: beside them none is renewed.
-const OF_LANES: [&str; 5] = ["heartbeat", "renew", "acquire", "release", "retire"];
+/// Operations that write to the rows of lanes, and are short: beside them none is renewed.
+const OF_LANES: [&str; 7] = [
+    "heartbeat",
+    "renew",
+    "acquire",
+    "release",
+    "retire",
+    "record",
+    "settle",
+];
+
+/// How soon lanes are renewed again after that failed, at the latest.
+const BEAT_AGAIN: Duration = Duration::from_millis(500);
 
 /// Messages of which something is to be written down.
 fn written(settlement: &Settlement) -> usize {

@@ -142,6 +142,10 @@ impl<Db: OutboxDb> Engine<Db> {
             }
             self.tally.settled(&settlement);
             for failed in &settlement.failed {
+                if self.marks.layers.waits(lane, failed.id) {
+                    self.marks.fell = true;
+                    self.clock.heads = Instant::now();
+                }
                 debug!(
                     target: TARGET, lane, message = failed.id, attempt = failed.attempts + 1, delay = ?failed.delay,
                     reason = %failed.reason, "message failed and will be tried again"

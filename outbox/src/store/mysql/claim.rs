@@ -204,11 +204,11 @@ impl Claim for MySql {
                 let head = match glance.heads.get(&look.lane) {
                     Some(id) if *id > look.above => Head::Row(*id),
                     None if glance.all => Head::Nothing,
-                    _ => head(&mut tx, *look, &skip, &ask).await?,
+                    _ => head(&mut tx, *look, &skip, &ask, now).await?,
                 };
                 heads.push((look.lane, head));
                 if ask.held {
-                    let of_lane = waits(&mut tx, *look, head).await?;
+                    let of_lane = waits(&mut tx, *look, head, now).await?;
                     held.extend(of_lane.into_iter().map(|row| waiting(look.lane, row)));
                 }
             }
@@ -311,20 +311,24 @@ async fn head(
     look: Look,
     skip: &[u8],
     ask: &AskHeads,
+    now: i64,
 ) -> Result<Head, sqlx::Error> {
-    let (row, rows, last): (Option<i64>, i64, Option<i64>) =
-        sqlx::query_as(if ask.held { HEAD_DUE } else { HEAD })
-            .bind(skip)
-            .bind(look.lane)
-            .bind(look.above)
-            // Without anything to skip the first row is the head.
-            .bind(if skip.len() > 1 || ask.held {
-                ask.window
-            } else {
-                1
-            })
-            .fetch_one(conn)
-            .await?;
+    let asked = if ask.held {
+        sqlx::query_as(HEAD_DUE).bind(skip).bind(now).bind(now)
+    } else {
+        sqlx::query_as(HEAD).bind(skip)
+    };
+    let (row, rows, last): (Option<i64>, i64, Option<i64>) = asked
+        .bind(look.lane)
+        .bind(look.above)
+        // Without anything to skip the first row is the head.
+        .bind(if skip.len() > 1 || ask.held {
+            ask.window
+        } else {
+            1
+        })
+        .fetch_one(conn)
+        .await?;
     let full = rows >= i64::from(ask.window);
     Ok(Head::new(row, last.filter(|_| full)))
 }
@@ -336,14 +340,15 @@ const HEAD: &str = "
         WHERE m.lane = ? AND m.id > ? ORDER BY m.id LIMIT ?
     ) r";
 
-/// The same of what may go now.
+/// The same of what may go at a time, which must be that of [`waits`].
 const HEAD_DUE: &str = "
     SELECT min(CASE
-            WHEN locate(concat(0x00, r.topic, 0x00), ?) > 0 OR r.retry_at > utc_timestamp(6) THEN NULL
+            WHEN locate(concat(0x00, r.topic, 0x00), ?) > 0 OR r.retry_at > timestamp('1970-01-01') + INTERVAL ? MICROSECOND
+                THEN NULL
             WHEN r.ordered AND EXISTS (
                 SELECT 1 FROM mainstay_outbox_waiting b
                 WHERE b.lane = r.lane AND b.`key` = r.`key` AND b.id < r.id AND b.holds
-                    AND b.retry_at > utc_timestamp(6)) THEN NULL
+                    AND b.retry_at > timestamp('1970-01-01') + INTERVAL ? MICROSECOND) THEN NULL
             ELSE r.id
         END), count(*), max(r.id)
     FROM (
@@ -356,6 +361,7 @@ async fn waits(
     conn: &mut MySqlConnection,
     look: Look,
     head: Head,
+    now: i64,
 ) -> Result<Vec<(i64, i64, i64)>, sqlx::Error> {
     let last = match head {
         Head::Row(id) | Head::NothingUpTo(id) => id,
@@ -363,13 +369,15 @@ async fn waits(
     };
     sqlx::query_as(
         "SELECT id, timestampdiff(MICROSECOND, '1970-01-01', retry_at),
-             timestampdiff(MICROSECOND, utc_timestamp(6), retry_at)
+             timestampdiff(MICROSECOND, '1970-01-01', retry_at) - ?
          FROM mainstay_outbox_waiting
-         WHERE lane = ? AND id > ? AND id <= ? AND retry_at > utc_timestamp(6)",
+         WHERE lane = ? AND id > ? AND id <= ? AND retry_at > timestamp('1970-01-01') + INTERVAL ? MICROSECOND",
     )
+    .bind(now)
     .bind(look.lane)
     .bind(look.above)
     .bind(last)
+    .bind(now)
     .fetch_all(conn)
     .await
 }

@@ -160,7 +160,7 @@ impl Lanes for MySql {
                     "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]')) w
                      STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
                      SET l.lease_until = utc_timestamp(6) + INTERVAL ? MICROSECOND
-                     WHERE l.epoch = w.epoch",
+                     WHERE l.epoch = w.epoch AND l.owner IS NOT NULL",
                 )
                 .bind(&wanted)
                 .bind(micros(lease))
@@ -171,7 +171,7 @@ impl Lanes for MySql {
                     "SELECT l.lane
                      FROM JSON_TABLE(?, '$[*]' COLUMNS (lane INT PATH '$[0]', epoch BIGINT PATH '$[1]')) w
                      STRAIGHT_JOIN mainstay_outbox_lane l ON l.lane = w.lane
-                     WHERE l.epoch = w.epoch",
+                     WHERE l.epoch = w.epoch AND l.owner IS NOT NULL",
                 )
                 .bind(&wanted)
                 .fetch_all(tx)

@@ -147,7 +147,7 @@ impl Lanes for Postgres {
             "UPDATE mainstay_outbox_lane l
              SET lease_until = clock_timestamp() + $3 * interval '1 microsecond'
              FROM unnest($1::integer[], $2::bigint[]) AS w(lane, epoch)
-             WHERE l.lane = w.lane AND l.epoch = w.epoch
+             WHERE l.lane = w.lane AND l.epoch = w.epoch AND l.owner IS NOT NULL
              RETURNING l.lane",
         )
         .bind(column(&held, |held| held.lane))

@@ -143,7 +143,7 @@ impl Lanes for Sqlite {
                     let done = sqlx::query(
                         "UPDATE mainstay_outbox_lane
                      SET lease_until = CAST(round(unixepoch('subsec') * 1000000) AS INTEGER) + ?3
-                     WHERE lane = ?1 AND epoch = ?2",
+                     WHERE lane = ?1 AND epoch = ?2 AND owner IS NOT NULL",
                     )
                     .bind(lane)
                     .bind(epoch)
