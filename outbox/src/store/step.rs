@@ -7,6 +7,11 @@ use crate::error::Error;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Meant {
     pub(super) id: i64,
+    /// To lock, where there is more than one lock.
+    #[cfg_attr(
+        not(any(feature = "postgres", feature = "mysql")),
+        expect(dead_code, reason = "SQLite has one lock for all")
+    )]
     pub(super) lane: i32,
     /// When it died or was delivered, microseconds since 1970.
     pub(super) at_micros: i64,
