@@ -183,7 +183,10 @@ pub(super) fn judge(limits: &Thresholds, lag: &LagRow, lanes: &[LaneLag], relays
 }
 
 impl<Db: OutboxDb> Admin<Db> {
-    /// How the outbox is, for a readiness probe. Its cost does not grow with the backlog.
+    /// How the outbox is, for a readiness probe. It costs what [`lag`](Self::lag) and [`lanes`](Self::lanes) cost together.
+    ///
+    /// It has no bound of its own: where the database does not answer, neither does this. Put it into a
+    /// [timeout](Self#how-long-a-call-takes).
     ///
     /// Paused topics are nobody's fault but make messages old: give their outboxes other thresholds while they last.
     ///

@@ -119,7 +119,8 @@ fn verdict(row: &LaneRow, paused: &[Pattern], stalled_after: Duration) -> Verdic
 }
 
 impl<Db: OutboxDb> Admin<Db> {
-    /// Every lane, in order, with a verdict. Its cost grows with the lanes, not with the backlog.
+    /// Every lane, in order, with a verdict. Its cost grows with the lanes, not with the backlog; while an old snapshot is held
+    /// it grows as that of [`lag`](Self::lag) does.
     ///
     /// # Errors
     /// [`Error`] of the database.

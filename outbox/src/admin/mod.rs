@@ -39,6 +39,28 @@ pub use self::{
 use crate::{error::Error, message::from_micros, store::OutboxDb};
 
 /// Looks after an outbox: lag, lanes, dead letters, redrive, replay, pauses, audit.
+///
+/// # How long a call takes
+/// As long as the database. Calls have no bound of their own: they wait for a connection as long as the pool is told to
+/// (30 s unless it is told otherwise), and then for the answer, for ever where none comes. A probe that waits is no answer, so
+/// give it one:
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # async fn ready(pool: sqlx::SqlitePool) -> bool {
+/// use std::time::Duration;
+/// use mainstay_outbox::{Admin, HealthStatus, Thresholds};
+///
+/// let (admin, limits) = (Admin::new(pool), Thresholds::default());
+/// match tokio::time::timeout(Duration::from_secs(2), admin.health(&limits)).await {
+///     Ok(Ok(health)) => health.status != HealthStatus::Failing,
+///     Ok(Err(_)) | Err(_) => false,
+/// }
+/// # }
+/// ```
+///
+/// A call that is given up, the database may go on with; bound that by the pool's own settings (`statement_timeout`,
+/// `max_statement_time`), from which changes of many messages, which come in batches, have nothing to fear.
 pub struct Admin<Db: OutboxDb> {
     pool: Pool<Db>,
     actor: Arc<str>,

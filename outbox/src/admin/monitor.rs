@@ -38,7 +38,7 @@ impl<Db: OutboxDb> LagMonitor<Db> {
     }
 
     /// How often. Default 10 s, at least 1 s. A refresh is four statements; on MySQL and MariaDB five, and one for each lane.
-    /// What they cost, [`Admin::lag`] says.
+    /// What they cost, [`Admin::lag`] says; a refresh that is not done by the time of the next is given up and counts as failed.
     pub fn every(mut self, interval: Duration) -> Self {
         self.every = interval.max(Duration::from_secs(1));
         self
