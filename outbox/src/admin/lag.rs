@@ -88,8 +88,8 @@ impl<Db: OutboxDb> Admin<Db> {
     /// Looks at the first message of each lane and counts up to [`Lag::COUNT_MAX`]: what that costs does not grow with the
     /// backlog, and is fit for a gauge. It grows with what was delivered while somebody holds an old snapshot: a dump, a
     /// report, a replica with `hot_standby_feedback`. Until that ends the rows cannot be removed, and each of them is stepped
-    /// over, here and in [`lanes`](Self::lanes), [`health`](Self::health) and `LagMonitor`: for a million
-    /// of them 1.3 s each time on Postgres, 2 s on MariaDB.
+    /// over, here and in [`lanes`](Self::lanes), [`health`](Self::health) and `LagMonitor`: each time
+    /// 1.3 s for a million of them on Postgres, a second for half a million on MariaDB.
     ///
     /// # Errors
     /// [`Error`] of the database.
