@@ -74,7 +74,8 @@
 //!   lane by lane with the sweep, some 16,000 rows at a time; a lane is not claimed from while that goes on, and between,
 //!   claims for the other sinks start behind it. What is younger than a second (on MySQL and MariaDB, than five) is stepped
 //!   over by each of them. Where ids are not in order, all of it is. When one of several such sinks is probed or comes back
-//!   for the first time, it waits until what waits for the others was stepped over for its sake. A relay remembers 10,000 topics as shut; where there are more it
+//!   for the first time, it waits until what waits for the others was stepped over for its sake. A relay remembers 10,000
+//!   topics as shut; where there are more it
 //!   forgets them all and learns them again, and steps over what waits each time.
 //! - A database that fails over and loses commits is noticed by the connection that breaks. Where a pool or a proxy hides that,
 //!   it is noticed by another server that answers, or one that was started again, within
