@@ -75,8 +75,7 @@
 //!   claims for the other sinks start behind it. What is younger than a second (on MySQL and MariaDB, than five) is stepped
 //!   over by each of them. Where ids are not in order, all of it is. When one of several such sinks is probed or comes back
 //!   for the first time, it waits until what waits for the others was stepped over for its sake. A relay remembers 10,000
-//!   topics as shut; where there are more it
-//!   forgets them all and learns them again, and steps over what waits each time.
+//!   topics as shut; where there are more it forgets them all and learns them again, and steps over what waits each time.
 //! - A database that fails over and loses commits is noticed by the connection that breaks. Where a pool or a proxy hides that,
 //!   it is noticed by another server that answers, or one that was started again, within
 //!   [`poll_interval`](RelayBuilder::poll_interval). Then lanes are looked at from their beginning. Unnoticed by either are a

@@ -22,8 +22,8 @@ pub(crate) struct Skips {
 /// The marks of all lanes: a layer of them for what is shut now, and for sets that were shut lately.
 ///
 /// Each layer passes all that the one before it passes, and more; the first passes nothing. So what one knows holds for those
-/// after it, if both know what is held, and when a topic may go again those before it still stand: what has been shut for long is near the bottom, and
-/// what comes and goes on top.
+/// after it, if both know what is held, and when a topic may go again those before it still stand: what has been shut for long
+/// is near the bottom, and what comes and goes on top.
 #[derive(Debug, Default)]
 pub(crate) struct Layers {
     /// Those that pass less than what is shut now. There is none while nothing is.
@@ -144,8 +144,7 @@ impl Layers {
         for mark in self.all_mut().flat_map(|layer| layer.lanes.values_mut()) {
             let due = mark.held.iter().take_while(|held| held.until <= now);
             if let Some(id) = due.map(|held| held.id).min() {
-                mark.above = mark.above.min(id - 1);
-                mark.held.retain(|held| held.id < id);
+                mark.fall(id - 1);
                 // It is the head, if it is still there.
                 mark.arrived = true;
             }
@@ -255,9 +254,7 @@ impl Layers {
         let marks = held.filter_map(|layer| layer.lanes.get_mut(&lane));
         let mut any = false;
         for mark in marks.filter(|mark| mark.above >= id) {
-            mark.above = id - 1;
-            mark.arrived = false;
-            mark.held.retain(|held| held.id < id);
+            mark.fall(id - 1);
             any = true;
         }
         any
@@ -267,9 +264,7 @@ impl Layers {
     pub(crate) fn fall(&mut self, floor: i64) {
         let marks = self.all_mut().flat_map(|layer| layer.lanes.values_mut());
         for mark in marks.filter(|mark| mark.above > floor) {
-            mark.above = floor;
-            mark.arrived = false;
-            mark.held.retain(|held| held.id <= floor);
+            mark.fall(floor);
         }
     }
 
@@ -280,6 +275,13 @@ impl Layers {
         }
     }
 
+    /// All lanes are.
+    pub(crate) fn restart_all(&mut self) {
+        for layer in self.all_mut() {
+            layer.lanes.clear();
+        }
+    }
+
     /// A lane's marks, each with what it passes.
     #[cfg(test)]
     pub(crate) fn marks(&self, lane: i32) -> Vec<(i64, &Skips)> {
@@ -287,12 +289,14 @@ impl Layers {
             .map(|layer| (layer.above(lane), &layer.skips))
             .collect()
     }
+}
 
-    /// All lanes are.
-    pub(crate) fn restart_all(&mut self) {
-        for layer in self.all_mut() {
-            layer.lanes.clear();
-        }
+impl Mark {
+    /// Goes back to this, if it is above it, and has its way before it again.
+    fn fall(&mut self, floor: i64) {
+        self.above = self.above.min(floor);
+        self.arrived = false;
+        self.held.retain(|held| held.id <= floor);
     }
 }
 

@@ -17,8 +17,8 @@
 //! holds for the first holds for them, of the rows of all other topics: so each row that waits is stepped over once and not
 //! with every look. A look at the heads takes in so many rows and no more; a mark goes as far as that, and the lane is claimed
 //! from when it has arrived. In the same way, where that is much, what waits behind a message of its key that waits for its
-//! retry is passed until the time of that. Which topics are shut changes with every probe: marks of a few sets of them are kept, one within
-//! the other, so that whatever comes back finds those that still hold.
+//! retry is passed until the time of that. Which topics are shut changes with every probe: marks of a few sets of them are
+//! kept, one within the other, so that whatever comes back finds those that still hold.
 
 mod horizon;
 mod layers;
